@@ -1,0 +1,10 @@
+# Finds standalone Asio, a library of headers only (Debian: libasio-dev), and defines asio::asio.
+find_path(Asio_INCLUDE_DIR asio.hpp)
+include(FindPackageHandleStandardArgs)
+find_package_handle_standard_args(Asio REQUIRED_VARS Asio_INCLUDE_DIR)
+if(Asio_FOUND AND NOT TARGET asio::asio)
+  add_library(asio::asio INTERFACE IMPORTED)
+  target_include_directories(asio::asio SYSTEM INTERFACE ${Asio_INCLUDE_DIR})
+  target_compile_definitions(asio::asio INTERFACE ASIO_STANDALONE ASIO_NO_DEPRECATED)
+  target_link_libraries(asio::asio INTERFACE Threads::Threads)
+endif()
