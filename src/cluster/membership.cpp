@@ -1,0 +1,186 @@
+#include "cluster/membership.h"
+
+#include <algorithm>
+
+#include "base/check.h"
+#include "base/log.h"
+#include "base/text.h"
+
+namespace poseidon::cluster {
+
+using runtime::kCoordinator;
+
+Membership::Membership(runtime::Runtime& runtime, runtime::Transport& transport, runtime::Compute& compute,
+                       MembershipOptions options, MembershipListener listener)
+    : runtime_(runtime), transport_(transport), compute_(compute), options_(std::move(options)), listener_(std::move(listener)),
+      link_probe_(runtime, transport), silence_(options_.heartbeat.silent_intervals_max) {
+  transport_.set_listener({.on_up = [this](Member peer) { on_up(peer); },
+                           .on_down = [this](Member peer, const Error& why) { on_down(peer, why); },
+                           .on_alive = [this](Member peer) { silence_.heard(peer); }});
+  transport_.set_body_handler(wire::FrameType::kControl, [this](Member from, const wire::FrameHeader&, std::vector<std::byte> body) {
+    if (from != kCoordinator) return;  // workers have nothing to order each other
+    const Result<Message> message = decode(body);
+    if (!message) return end(message.error());
+    on_message(*message);
+  });
+  timer_ = runtime_.after(options_.heartbeat.interval, [this] { tick(); });
+}
+
+Membership::~Membership() {
+  *alive_ = false;
+  runtime_.cancel(timer_);
+  transport_.set_listener({});
+  transport_.set_body_handler(wire::FrameType::kControl, {});
+}
+
+void Membership::join() {
+  // The arithmetic first: its digest goes into the request.
+  probe_compute(runtime_, compute_, [this, alive = alive_](const Result<ComputeSpeed>& speed) {
+    if (!*alive) return;
+    if (!speed) return end(speed.error());
+    compute_speed_ = *speed;
+    transport_.connect(kCoordinator, options_.coordinator, options_.connect_max);
+  });
+}
+
+void Membership::on_up(Member peer) {
+  if (is_worker(peer)) {
+    up_.insert(peer);
+    return linked_if_all_up();
+  }
+  coordinator_up_ = true;
+  silence_.watch(peer);
+  tell(Join{options_.self, options_.model, compute_speed_->digest});
+}
+
+void Membership::on_down(Member peer, const Error& why) {
+  silence_.forget(peer);
+  if (failed_) return;
+  if (!is_worker(peer)) {
+    if (coordinator_up_) {
+      return end(Error{ErrorCode::kPeerLost, base::concat("the launcher is gone: ", why.message)});
+    }
+    return end(Error{why.code, base::concat("cannot reach the job's coordinator: ", why.message)});
+  }
+  up_.erase(peer);
+  // Those who have left in order close their links; so do we, once all have.
+  if (left_) return;
+  tell(PeerLost{Rank{static_cast<std::int32_t>(index(peer))}, why.message});
+  runtime_.after(options_.verdict_max, [this, alive = alive_, peer, why] {
+    if (*alive) end(Error{ErrorCode::kPeerLost, base::concat("the link to rank ", index(peer), " broke: ", why.message)});
+  });
+}
+
+void Membership::on_message(const Message& message) {
+  if (failed_) return;
+  if (const auto* abort = std::get_if<Abort>(&message)) return end(Error{abort->code, abort->message});
+  if (const auto* epoch = std::get_if<OpenEpoch>(&message)) return on_epoch(*epoch);
+  if (std::get_if<Measure>(&message) != nullptr) return measure();
+  if (const auto* plan = std::get_if<UsePlan>(&message)) {
+    if (epoch_ && listener_.on_plan) listener_.on_plan(*epoch_, *plan);
+    return;
+  }
+  if (std::get_if<Start>(&message) != nullptr) {
+    if (listener_.on_start) listener_.on_start();
+    return;
+  }
+  if (const auto* gathered = std::get_if<Gathered>(&message)) {
+    if (listener_.on_gathered) listener_.on_gathered(gathered->bodies);
+    return;
+  }
+  if (std::get_if<Pause>(&message) != nullptr) return answer_pause();
+  if (const auto* stop = std::get_if<StopAfter>(&message)) {
+    last_ = stop->iteration;
+    paused_ = false;
+    return settle_begin();
+  }
+  if (std::get_if<Goodbye>(&message) != nullptr && listener_.on_goodbye) listener_.on_goodbye();
+}
+
+void Membership::on_epoch(const OpenEpoch& epoch) {
+  if (epoch.members.size() != static_cast<std::size_t>(options_.workers)) {
+    return fail(Error{ErrorCode::kCorruptFrame, base::concat("an epoch of ", epoch.members.size(), " members, this job has ", options_.workers)});
+  }
+  epoch_ = epoch;
+  transport_.set_epoch(epoch.epoch);
+  // Of each pair the one with the higher rank calls, so that there is one link and not two.
+  for (const MemberInfo& info : epoch.members) {
+    if (index(info.rank) < index(options_.self.rank)) transport_.connect(info.member, info.endpoints, options_.connect_max);
+  }
+  linked_if_all_up();
+}
+
+void Membership::linked_if_all_up() {
+  if (!epoch_ || told_linked_ || up_.size() + 1 < epoch_->members.size()) return;
+  told_linked_ = true;
+  tell(Linked{});
+}
+
+void Membership::measure() {
+  if (!epoch_ || epoch_->members.size() < 2) return;
+  const std::size_t next = (static_cast<std::size_t>(index(options_.self.rank)) + 1) % epoch_->members.size();
+  link_probe_.measure(epoch_->members[next].member, [this](const LinkSpeed& link) {
+    tell(Speeds{{link.bytes_per_second, link.latency_seconds, compute_speed_->flops_per_second, compute_speed_->sum_bytes_per_second}});
+  });
+}
+
+void Membership::ready() { tell(Ready{}); }
+
+void Membership::note(const std::string& body) {
+  if (!failed_) tell(Note{body});
+}
+
+void Membership::gather(const std::string& body) {
+  if (!failed_) tell(Gather{gatherings_++, body});
+}
+
+void Membership::leave() {
+  left_ = true;
+  tell(Leave{});
+}
+
+void Membership::fail(const Error& why) {
+  if (failed_) return;
+  tell(Failed{why.code, why.message});
+  end(why);
+}
+
+void Membership::begin(Iteration iteration, std::function<void(bool)> then) {
+  POSEIDON_CHECK(!wants_, "iteration ", iteration, " while ", *wants_, " waits to begin");
+  wants_ = iteration;
+  then_ = std::move(then);
+  settle_begin();
+}
+
+void Membership::settle_begin() {
+  if (!wants_) return;
+  if (paused_ && *wants_ > *limit_) return;
+  const bool go = !last_ || *wants_ <= *last_;
+  if (go) next_ = *wants_ + 1;
+  wants_.reset();
+  std::exchange(then_, nullptr)(go);
+}
+
+void Membership::answer_pause() {
+  if (paused_ || last_) return;
+  paused_ = true;
+  limit_ = wants_ ? *wants_ : next_;
+  tell(Paused{*limit_});
+}
+
+void Membership::end(const Error& why) {
+  if (failed_) return;
+  failed_ = true;
+  if (listener_.on_fail) listener_.on_fail(why);
+  // Whoever waits to begin an iteration need not wait any longer.
+  wants_.reset();
+  if (then_) std::exchange(then_, nullptr)(false);
+}
+
+void Membership::tick() {
+  timer_ = runtime_.after(options_.heartbeat.interval, [this] { tick(); });
+  if (coordinator_up_ && !failed_) tell(Alive{});
+  if (!silence_.tick().empty()) end(Error{ErrorCode::kPeerLost, "the launcher has not been heard of: its host or its network is down"});
+}
+
+}  // namespace poseidon::cluster

@@ -1,0 +1,110 @@
+// A worker's side of the job: join, link up, measure, install the plan, start, stop together, leave.
+//
+// Lane only. Answers the coordinator; what the plan means for the engine is the listener's business.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <optional>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "cluster/compute_probe.h"
+#include "cluster/link_probe.h"
+#include "cluster/messages.h"
+#include "cluster/silence.h"
+#include "runtime/compute.h"
+#include "runtime/runtime.h"
+#include "runtime/transport.h"
+
+namespace poseidon::cluster {
+
+struct MembershipOptions {
+  MemberInfo self;                                 // with the endpoints that this member listens on
+  int workers = 1;
+  std::vector<runtime::Endpoint> coordinator;
+  Model model;
+  HeartbeatOptions heartbeat;
+  runtime::Duration connect_max = std::chrono::seconds(30);
+  // After the link to a peer broke: the coordinator says what becomes of the job, or else it is over.
+  runtime::Duration verdict_max = std::chrono::seconds(2);
+};
+
+struct MembershipListener {
+  // The members are linked and agree on a plan. Install it (sinks and acceptors), then call ready().
+  std::function<void(const OpenEpoch& epoch, const UsePlan& plan)> on_plan;
+  // Everybody is ready: data may be sent.
+  std::function<void()> on_start;
+  // What all workers gave to the gathering, by rank.
+  std::function<void(const std::vector<std::string>& bodies)> on_gathered;
+  // Everybody has left: the links may be closed.
+  std::function<void()> on_goodbye;
+  // The job is over because of this. Called at most once.
+  std::function<void(const Error& why)> on_fail;
+};
+
+class Membership {
+ public:
+  // Takes the transport's listener, its control frames and its probes. All outlive the membership.
+  Membership(runtime::Runtime& runtime, runtime::Transport& transport, runtime::Compute& compute, MembershipOptions options,
+             MembershipListener listener);
+  ~Membership();
+
+  void join();
+  void ready();
+  void note(const std::string& body);
+  // Gives this worker's part to the next gathering. All workers gather in the same order, each one at a time.
+  void gather(const std::string& body);
+  void leave();
+  // This member cannot go on: tells the coordinator, who stops everybody.
+  void fail(const Error& why);
+
+  // May this iteration begin? `then(true)` runs when it may, `then(false)` when all stop before it; at once, unless a pause has
+  // to be settled first. One at a time.
+  void begin(Iteration iteration, std::function<void(bool go)> then);
+
+  bool failed() const { return failed_; }
+
+ private:
+  void on_up(Member peer);
+  void on_down(Member peer, const Error& why);
+  void on_message(const Message& message);
+  void on_epoch(const OpenEpoch& epoch);
+  void linked_if_all_up();
+  void measure();
+  void answer_pause();
+  void settle_begin();
+  void end(const Error& why);
+  void tick();
+  void tell(const Message& message) { send(transport_, runtime::kCoordinator, message); }
+  bool is_worker(Member peer) const { return peer != runtime::kCoordinator; }
+
+  runtime::Runtime& runtime_;
+  runtime::Transport& transport_;
+  runtime::Compute& compute_;
+  MembershipOptions options_;
+  MembershipListener listener_;
+  LinkProbe link_probe_;
+  SilenceDetector silence_;
+  runtime::TimerId timer_{};
+  std::optional<ComputeSpeed> compute_speed_;
+  bool coordinator_up_ = false;
+  std::optional<OpenEpoch> epoch_;
+  std::set<Member> up_;
+  bool told_linked_ = false;
+  std::uint64_t gatherings_ = 0;
+  bool left_ = false;
+  bool failed_ = false;
+
+  // The agreement to stop.
+  Iteration next_ = 0;                      // the first iteration that has not begun
+  bool paused_ = false;
+  std::optional<Iteration> limit_;          // begins nothing beyond it while paused
+  std::optional<Iteration> last_;           // the last iteration of all
+  std::optional<Iteration> wants_;          // a begin() that waits
+  std::function<void(bool)> then_;
+  std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
+};
+
+}  // namespace poseidon::cluster

@@ -1,0 +1,252 @@
+#include "cluster/worker.h"
+
+#include <unistd.h>
+
+#include <array>
+#include <charconv>
+#include <cstdlib>
+
+#include "base/check.h"
+#include "base/file.h"
+#include "base/text.h"
+
+namespace poseidon::cluster {
+namespace {
+
+constexpr std::size_t kSecretBytesMin = 16;
+constexpr std::size_t kSecretBytesMax = 4096;
+
+Error broken_contract(const std::string& text) {
+  return Error{ErrorCode::kInvalid,
+               base::concat(text, " (a launcher must set POSEIDON_RANK, POSEIDON_WORLD_SIZE, POSEIDON_COORDINATOR=host:port and "
+                                  "POSEIDON_SECRET_FILE)")};
+}
+
+Result<int> integer(const char* name, int least, int most) {
+  const char* const text = std::getenv(name);
+  if (text == nullptr) return broken_contract(base::concat(name, " is not set"));
+  int value = 0;
+  const char* const end = text + std::string_view(text).size();
+  const auto [stop, failure] = std::from_chars(text, end, value);
+  if (failure != std::errc{} || stop != end || value < least || value > most) {
+    return broken_contract(base::concat(name, " is \"", text, "\", it must be from ", least, " to ", most));
+  }
+  return value;
+}
+
+std::string host_name() {
+  std::array<char, 256> name{};
+  return ::gethostname(name.data(), name.size() - 1) == 0 ? name.data() : "unknown host";
+}
+
+}  // namespace
+
+Result<std::optional<JobAddress>> job_from_environment() {
+  if (std::getenv("POSEIDON_RANK") == nullptr) return std::optional<JobAddress>();
+  JobAddress job;
+  Result<int> size = integer("POSEIDON_WORLD_SIZE", 1, 65'536);
+  if (!size) return size.error();
+  job.workers = *size;
+  Result<int> rank = integer("POSEIDON_RANK", 0, job.workers - 1);
+  if (!rank) return rank.error();
+  job.rank = Rank{*rank};
+  const char* const where = std::getenv("POSEIDON_COORDINATOR");
+  const std::string text = where == nullptr ? "" : where;
+  const std::size_t colon = text.rfind(':');
+  int port = 0;
+  if (colon != std::string::npos) std::from_chars(text.data() + colon + 1, text.data() + text.size(), port);
+  if (colon == std::string::npos || port < 1 || port > 65'535) {
+    return broken_contract(base::concat("POSEIDON_COORDINATOR is \"", text, "\", it must be host:port"));
+  }
+  job.coordinator = {text.substr(0, colon), static_cast<std::uint16_t>(port)};
+  const char* const file = std::getenv("POSEIDON_SECRET_FILE");
+  if (file == nullptr) return broken_contract("POSEIDON_SECRET_FILE is not set");
+  Result<std::string> secret = base::read_file(file, kSecretBytesMax);
+  if (!secret) return broken_contract(base::concat("the job's secret: ", secret.error().message));
+  if (secret->size() < kSecretBytesMin) return broken_contract(base::concat(file, " holds fewer than ", kSecretBytesMin, " bytes of secret"));
+  const std::byte* const bytes = reinterpret_cast<const std::byte*>(secret->data());
+  job.secret.assign(bytes, bytes + secret->size());
+  return std::optional<JobAddress>(std::move(job));
+}
+
+Worker::Worker(WorkerOptions options) : options_(std::move(options)) {}
+
+Result<std::unique_ptr<Worker>> Worker::join(WorkerOptions options) {
+  std::unique_ptr<Worker> worker(new Worker(std::move(options)));
+  if (const Status status = worker->open(); !status) return status.error();
+  if (const Status status = worker->wait([&] { return worker->started_ && worker->values_in_; }); !status) return status.error();
+  return worker;
+}
+
+Worker::~Worker() {
+  if (!lane_) return;
+  lane_->run([this] {
+    // From the top down: each refers to those below it.
+    membership_.reset();
+    session_.reset();
+    transport_.reset();
+  });
+  compute_.reset();
+  lane_.reset();
+}
+
+Status Worker::open() {
+  lane_ = std::make_unique<runtime::real::RealLane>("poseidon lane 0");
+  const Member self{static_cast<std::uint32_t>(index(options_.job.rank))};
+  const int workers = options_.job.workers;
+  Result<std::unique_ptr<runtime::real::TcpTransport>> transport = runtime::real::TcpTransport::open(
+      *lane_, {.key = wire::job_key(options_.job.secret),
+               .self = self,
+               .listen_host = "127.0.0.1",
+               .listen_port = 0,
+               .admits = [workers](Member peer) -> Status {
+                 if (index(peer) < static_cast<std::uint32_t>(workers)) return {};
+                 return Error{ErrorCode::kRefused, base::concat("the job has no member ", index(peer))};
+               }});
+  if (!transport) return transport.error();
+  transport_ = std::move(*transport);
+  compute_ = options_.make_compute(*lane_);
+  lane_->run([&] {
+    membership_ = std::make_unique<Membership>(
+        *lane_, *transport_, *compute_,
+        MembershipOptions{.self = {self, options_.job.rank, host_name(), ::getpid(), {{"127.0.0.1", transport_->port()}}},
+                          .workers = workers,
+                          .coordinator = {options_.job.coordinator},
+                          .model = options_.model,
+                          .heartbeat = options_.heartbeat},
+        MembershipListener{
+            .on_plan = [this](const OpenEpoch& epoch, const UsePlan& use) { on_plan(epoch, use); },
+            .on_start =
+                [this] {
+                  if (index(options_.job.rank) == 0) {
+                    session_->broadcast(options_.values, [this] {
+                      const std::lock_guard lock(mutex_);
+                      values_in_ = true;
+                      changed_.notify_all();
+                    });
+                  }
+                  const std::lock_guard lock(mutex_);
+                  started_ = true;
+                  changed_.notify_all();
+                },
+            .on_gathered =
+                [this](const std::vector<std::string>& bodies) {
+                  const std::lock_guard lock(mutex_);
+                  gathered_ = bodies;
+                  changed_.notify_all();
+                },
+            .on_goodbye =
+                [this] {
+                  const std::lock_guard lock(mutex_);
+                  goodbye_ = true;
+                  changed_.notify_all();
+                },
+            .on_fail = [this](const Error& why) { end(why); }});
+    membership_->join();
+  });
+  return {};
+}
+
+void Worker::on_plan(const OpenEpoch& epoch, const UsePlan& use) {
+  Result<plan::Plan> plan = plan::parse_plan(use.plan, options_.model, options_.job.workers);
+  if (!plan) return membership_->fail(plan.error());
+  session::EngineOptions engine{.self = options_.job.rank,
+                                .members = {},
+                                .model = options_.model,
+                                .plan = std::move(*plan),
+                                .window_bytes = use.window_bytes,
+                                .size_only = false,
+                                .events = options_.events};
+  for (const MemberInfo& info : epoch.members) engine.members.push_back(info.member);
+  peers_ = engine.members;
+  Result<std::unique_ptr<session::EngineSession>> session =
+      session::EngineSession::create(*lane_, *transport_, *compute_, std::move(engine));
+  if (!session) return membership_->fail(session.error());
+  session_ = std::move(*session);
+  if (index(options_.job.rank) != 0) {
+    session_->broadcast(options_.values, [this] {
+      const std::lock_guard lock(mutex_);
+      values_in_ = true;
+      changed_.notify_all();
+    });
+  }
+  membership_->ready();
+}
+
+void Worker::end(const Error& why) {
+  {
+    const std::lock_guard lock(mutex_);
+    if (!error_) error_ = why;
+  }
+  changed_.notify_all();
+  if (session_) session_->fail(why);
+}
+
+template <typename Condition>
+Status Worker::wait(Condition condition) {
+  std::unique_lock lock(mutex_);
+  changed_.wait(lock, [&] { return condition() || error_.has_value(); });
+  if (error_ && !condition()) return *error_;
+  return {};
+}
+
+bool Worker::begin(Iteration iteration) {
+  bool answered = false;  // guarded by mutex_
+  bool go = false;
+  lane_->post([&, iteration] {
+    membership_->begin(iteration, [&](bool may) {
+      const std::lock_guard lock(mutex_);
+      answered = true;
+      go = may;
+      changed_.notify_all();
+    });
+  });
+  std::unique_lock lock(mutex_);
+  changed_.wait(lock, [&] { return answered; });
+  return go && !error_;
+}
+
+void Worker::note(const std::string& body) {
+  lane_->post([this, body] { membership_->note(body); });
+}
+
+Result<std::vector<std::string>> Worker::gather(const std::string& own) {
+  lane_->post([this, own] { membership_->gather(own); });
+  if (const Status status = wait([this] { return gathered_.has_value(); }); !status) return status.error();
+  const std::lock_guard lock(mutex_);
+  return *std::exchange(gathered_, std::nullopt);
+}
+
+Status Worker::leave() {
+  lane_->post([this] { membership_->leave(); });
+  return wait([this] { return goodbye_; });
+}
+
+void Worker::fail(const Error& why) {
+  lane_->run([this, why] { membership_->fail(why); });
+  // The coordinator answers by closing everything; a message needs a moment to get there.
+  std::unique_lock lock(mutex_);
+  changed_.wait_for(lock, std::chrono::milliseconds(200), [this] { return goodbye_; });
+}
+
+std::optional<Error> Worker::error() const {
+  const std::lock_guard lock(mutex_);
+  return error_;
+}
+
+Worker::Traffic Worker::traffic() {
+  Traffic traffic;
+  lane_->run([&] {
+    if (!session_) return;
+    traffic.tensors = session_->scheduler().tensor_bytes();
+    traffic.staging_bytes_max = session_->staging_bytes_max();
+    for (const Member peer : peers_) {
+      const runtime::LinkBytes bytes = transport_->link_bytes(peer);
+      traffic.bytes_sent += bytes.sent;
+      traffic.bytes_received += bytes.received;
+    }
+  });
+  return traffic;
+}
+
+}  // namespace poseidon::cluster

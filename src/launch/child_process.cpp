@@ -1,0 +1,100 @@
+#include "launch/child_process.h"
+
+#include <fcntl.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <csignal>
+#include <cstring>
+
+#include "base/text.h"
+
+extern char** environ;
+
+namespace poseidon::launch {
+namespace {
+
+std::vector<char*> pointers(std::vector<std::string>& strings) {
+  std::vector<char*> list;
+  for (std::string& s : strings) list.push_back(s.data());
+  list.push_back(nullptr);
+  return list;
+}
+
+// Everything between fork() and exec() must be async-signal-safe: another thread may hold malloc's lock. Reports errno
+// through the pipe and ends on failure; the pipe closes by itself when exec() succeeds.
+[[noreturn]] void become(char** arguments, char** environment, int log, int report, pid_t parent) {
+  ::signal(SIGINT, SIG_IGN);
+  for (const int signal : {SIGTERM, SIGHUP, SIGPIPE, SIGCHLD}) ::signal(signal, SIG_DFL);
+  sigset_t none;
+  sigemptyset(&none);
+  ::sigprocmask(SIG_SETMASK, &none, nullptr);
+  ::prctl(PR_SET_PDEATHSIG, SIGKILL);
+  if (::getppid() != parent) ::_exit(127);  // it died before it could be watched
+  const int null = ::open("/dev/null", O_RDONLY);
+  if (null >= 0 && ::dup2(null, STDIN_FILENO) >= 0 && ::dup2(log, STDOUT_FILENO) >= 0 && ::dup2(log, STDERR_FILENO) >= 0) {
+    ::execve(arguments[0], arguments, environment);
+  }
+  const int error = errno;
+  [[maybe_unused]] const ssize_t written = ::write(report, &error, sizeof error);
+  ::_exit(127);
+}
+
+}  // namespace
+
+std::string Exit::text() const {
+  return signal != 0 ? base::concat("signal ", signal, " (", ::strsignal(signal), ")") : base::concat("exit code ", code);
+}
+
+Result<ChildProcess> ChildProcess::start(const ChildOptions& options) {
+  const auto failed = [&](const std::string& what) {
+    return Error{ErrorCode::kSystem, base::concat("cannot ", what, ": ", std::strerror(errno))};
+  };
+  std::vector<std::string> arguments = options.command;
+  std::vector<std::string> environment;
+  for (char** entry = environ; *entry != nullptr; ++entry) {
+    const std::string text = *entry;
+    if (!options.environment.contains(text.substr(0, text.find('=')))) environment.push_back(text);
+  }
+  for (const auto& [name, value] : options.environment) environment.push_back(name + "=" + value);
+  std::vector<char*> argument_list = pointers(arguments);
+  std::vector<char*> environment_list = pointers(environment);
+
+  const int log = ::open(options.log.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
+  if (log < 0) return failed(base::concat("write the log ", options.log.string()));
+  int report[2] = {-1, -1};
+  if (::pipe2(report, O_CLOEXEC) != 0) {
+    ::close(log);
+    return failed("make a pipe");
+  }
+  const pid_t parent = ::getpid();
+  const pid_t pid = ::fork();
+  if (pid == 0) become(argument_list.data(), environment_list.data(), log, report[1], parent);
+  const int fork_error = errno;
+  ::close(log);
+  ::close(report[1]);
+  int exec_error = 0;
+  const ssize_t n = pid > 0 ? ::read(report[0], &exec_error, sizeof exec_error) : 0;
+  ::close(report[0]);
+  if (pid < 0) {
+    errno = fork_error;
+    return failed("start a process");
+  }
+  if (n == sizeof exec_error) {
+    ::waitpid(pid, nullptr, 0);
+    errno = exec_error;
+    return failed(base::concat("run ", options.command.front()));
+  }
+  return ChildProcess(pid);
+}
+
+void ChildProcess::kill(int signal) const { ::kill(pid_, signal); }
+
+Exit ChildProcess::exit_of(int wait_status) {
+  if (WIFSIGNALED(wait_status)) return {.code = 0, .signal = WTERMSIG(wait_status)};
+  return {.code = WEXITSTATUS(wait_status), .signal = 0};
+}
+
+}  // namespace poseidon::launch

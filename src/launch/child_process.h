@@ -1,0 +1,47 @@
+// One child process that never outlives us.
+//
+// The kernel kills it when the thread that started it dies (PR_SET_PDEATHSIG), so start children from the main thread. It
+// ignores SIGINT: Ctrl-C reaches the whole group of processes in a terminal, and a job must stop together, when its launcher
+// says so.
+#pragma once
+
+#include <sys/types.h>
+
+#include <filesystem>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "poseidon/error.h"
+
+namespace poseidon::launch {
+
+struct ChildOptions {
+  std::vector<std::string> command;                // the program (a path) and its arguments
+  std::map<std::string, std::string> environment;  // added to ours
+  std::filesystem::path log;                       // takes standard output and error
+};
+
+// How a process ended.
+struct Exit {
+  int code = 0;    // valid where signal is 0
+  int signal = 0;  // that killed it
+  // "exit code 3", "signal 9 (Killed)"
+  std::string text() const;
+};
+
+class ChildProcess {
+ public:
+  // kSystem when the program cannot be run or the log cannot be written; then there is no child.
+  static Result<ChildProcess> start(const ChildOptions& options);
+
+  pid_t pid() const { return pid_; }
+  void kill(int signal) const;
+  static Exit exit_of(int wait_status);
+
+ private:
+  explicit ChildProcess(pid_t pid) : pid_(pid) {}
+  pid_t pid_;
+};
+
+}  // namespace poseidon::launch

@@ -1,0 +1,286 @@
+#include "launch/local_job.h"
+
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <sys/eventfd.h>
+#include <sys/signalfd.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstdlib>
+#include <cstring>
+#include <mutex>
+
+#include "base/checksum.h"
+#include "base/file.h"
+#include "base/log.h"
+#include "base/text.h"
+#include "runtime/real/lane.h"
+#include "runtime/real/tcp_transport.h"
+
+namespace poseidon::launch {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+using runtime::kCoordinator;
+
+constexpr std::size_t kSecretBytes = 32;
+constexpr std::size_t kErrorBytesMax = 64 * 1024;
+
+std::filesystem::path log_file(const std::filesystem::path& folder, int rank) { return folder / base::concat("worker-", rank, ".log"); }
+std::filesystem::path error_file(const std::filesystem::path& folder, int rank) { return folder / base::concat("worker-", rank, ".error"); }
+
+// The job's secret in a file that only this user can read, gone with the job.
+class SecretFile {
+ public:
+  static Result<SecretFile> create(std::span<const std::byte> secret) {
+    const char* const folder = std::getenv("XDG_RUNTIME_DIR");
+    std::string path = base::concat(folder != nullptr ? folder : "/tmp", "/poseidon-secret-XXXXXX");
+    const int fd = ::mkostemp(path.data(), O_CLOEXEC);  // mode 0600
+    if (fd < 0) return Error{ErrorCode::kSystem, base::concat("cannot make a file for the job's secret, ", path, ": ", std::strerror(errno))};
+    const bool written = ::write(fd, secret.data(), secret.size()) == static_cast<ssize_t>(secret.size());
+    SecretFile file(path);
+    if (::close(fd) != 0 || !written) return Error{ErrorCode::kSystem, base::concat("cannot write the job's secret to ", path, ": is the disk full?")};
+    return file;
+  }
+  ~SecretFile() {
+    if (!path_.empty()) ::unlink(path_.c_str());
+  }
+  SecretFile(SecretFile&& other) noexcept : path_(std::exchange(other.path_, {})) {}
+  SecretFile& operator=(SecretFile&&) = delete;
+  const std::string& path() const { return path_; }
+
+ private:
+  explicit SecretFile(std::string path) : path_(std::move(path)) {}
+  std::string path_;
+};
+
+// Signals as bytes to poll for. Blocks them, so that they come only here; children unblock them again.
+class SignalDescriptor {
+ public:
+  SignalDescriptor() {
+    sigset_t set;
+    sigemptyset(&set);
+    for (const int signal : {SIGINT, SIGTERM, SIGHUP, SIGCHLD}) sigaddset(&set, signal);
+    ::pthread_sigmask(SIG_BLOCK, &set, &before_);
+    fd_ = ::signalfd(-1, &set, SFD_NONBLOCK | SFD_CLOEXEC);
+  }
+  ~SignalDescriptor() {
+    ::close(fd_);
+    ::pthread_sigmask(SIG_SETMASK, &before_, nullptr);
+  }
+  SignalDescriptor(const SignalDescriptor&) = delete;
+  SignalDescriptor& operator=(const SignalDescriptor&) = delete;
+
+  int fd() const { return fd_; }
+  // The next signal that has come; 0: none.
+  int next() const {
+    signalfd_siginfo info{};
+    return ::read(fd_, &info, sizeof info) == sizeof info ? static_cast<int>(info.ssi_signo) : 0;
+  }
+
+ private:
+  int fd_ = -1;
+  sigset_t before_{};
+};
+
+class LocalJob {
+ public:
+  LocalJob(const LocalJobOptions& options, cluster::CoordinatorListener listener)
+      : options_(options), listener_(std::move(listener)), wake_(::eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)) {}
+  ~LocalJob() {
+    if (lane_) {
+      lane_->run([this] {
+        coordinator_.reset();
+        transport_.reset();
+      });
+    }
+    ::close(wake_);
+  }
+
+  JobOutcome run(const std::function<void(std::function<void(const Error&)>)>& give_abort) {
+    const std::vector<std::byte> secret = base::random_bytes(kSecretBytes);
+    Result<SecretFile> secret_file = SecretFile::create(secret);
+    if (!secret_file) return {secret_file.error(), std::nullopt, {}};
+    if (const Status status = open(secret); !status) return {status.error(), std::nullopt, {}};
+    give_abort([this](const Error& why) {
+      lane_->post([this, why] { coordinator_->abort(why); });
+    });
+    if (const Status status = start_workers(secret_file->path()); !status) end(status.error());
+    watch();
+    JobOutcome outcome;
+    const std::lock_guard lock(mutex_);
+    outcome.error = error_;
+    outcome.interrupted = interrupted_;
+    for (const Worker& worker : workers_) outcome.exits.push_back(worker.exit.value_or(Exit{}));
+    return outcome;
+  }
+
+ private:
+  struct Worker {
+    ChildProcess process;
+    std::optional<Exit> exit;
+  };
+
+  Status open(const std::vector<std::byte>& secret) {
+    lane_ = std::make_unique<runtime::real::RealLane>("coordinator");
+    const int workers = options_.workers;
+    Result<std::unique_ptr<runtime::real::TcpTransport>> transport = runtime::real::TcpTransport::open(
+        *lane_, {.key = wire::job_key(secret),
+                 .self = kCoordinator,
+                 .listen_host = "127.0.0.1",
+                 .listen_port = options_.port,
+                 .admits = [workers](Member peer) -> Status {
+                   if (index(peer) < static_cast<std::uint32_t>(workers)) return {};
+                   return Error{ErrorCode::kRefused, base::concat("the job has no member ", index(peer))};
+                 }});
+    if (!transport) return transport.error();
+    transport_ = std::move(*transport);
+    cluster::CoordinatorListener listener = listener_;
+    listener.on_finish = [this] { over(std::nullopt); };
+    listener.on_fail = [this](const Error& why) { over(why); };
+    lane_->run([&] {
+      coordinator_ = std::make_unique<cluster::Coordinator>(*lane_, *transport_, options_.coordinator, std::move(listener));
+    });
+    return {};
+  }
+
+  Status start_workers(const std::string& secret_path) {
+    for (int rank = 0; rank < options_.workers; ++rank) {
+      std::error_code ignored;
+      std::filesystem::remove(error_file(options_.run_folder, rank), ignored);
+      ChildOptions child{options_.command, options_.environment, log_file(options_.run_folder, rank)};
+      child.environment["POSEIDON_RANK"] = std::to_string(rank);
+      child.environment["POSEIDON_LOCAL_RANK"] = std::to_string(rank);
+      child.environment["POSEIDON_WORLD_SIZE"] = std::to_string(options_.workers);
+      child.environment["POSEIDON_LOCAL_SIZE"] = std::to_string(options_.workers);
+      child.environment["POSEIDON_COORDINATOR"] = base::concat("127.0.0.1:", transport_->port());
+      child.environment["POSEIDON_SECRET_FILE"] = secret_path;
+      child.environment["POSEIDON_RUN_FOLDER"] = options_.run_folder.string();
+      Result<ChildProcess> process = ChildProcess::start(child);
+      if (!process) return process.error();
+      workers_.push_back({*process, std::nullopt});
+    }
+    return {};
+  }
+
+  // From the coordinator's lane, or before it has begun.
+  void over(std::optional<Error> why) {
+    {
+      const std::lock_guard lock(mutex_);
+      over_ = true;
+      if (!error_) error_ = std::move(why);
+    }
+    const std::uint64_t one = 1;
+    [[maybe_unused]] const ssize_t n = ::write(wake_, &one, sizeof one);
+  }
+  void end(const Error& why) {
+    lane_->post([this, why] { coordinator_->abort(why); });
+  }
+  bool is_over() {
+    const std::lock_guard lock(mutex_);
+    return over_;
+  }
+
+  // Until every child has ended.
+  void watch() {
+    std::optional<Clock::time_point> kill_at;
+    while (true) {
+      for (int signal = signals_.next(); signal != 0; signal = signals_.next()) {
+        if (signal != SIGCHLD) on_signal(signal);
+      }
+      reap();
+      const bool all_ended = std::all_of(workers_.begin(), workers_.end(), [](const Worker& w) { return w.exit.has_value(); });
+      if (all_ended && (is_over() || workers_.empty())) return;
+      if (is_over() && !kill_at) kill_at = Clock::now() + options_.farewell_max;
+      if (kill_at && Clock::now() >= *kill_at) {
+        for (const Worker& worker : workers_) {
+          if (!worker.exit) worker.process.kill(SIGKILL);
+        }
+        kill_at = Clock::now() + options_.farewell_max;
+      }
+      const auto left = kill_at ? std::chrono::ceil<std::chrono::milliseconds>(*kill_at - Clock::now()).count() : -1;
+      std::uint64_t ignored = 0;
+      pollfd fds[2] = {{signals_.fd(), POLLIN, 0}, {wake_, POLLIN, 0}};
+      ::poll(fds, 2, static_cast<int>(kill_at ? std::max<std::int64_t>(left, 0) : -1));
+      if (fds[1].revents != 0) [[maybe_unused]] const ssize_t n = ::read(wake_, &ignored, sizeof ignored);
+    }
+  }
+
+  void on_signal(int signal) {
+    const bool is_first = !interrupted_.has_value();
+    {
+      const std::lock_guard lock(mutex_);
+      interrupted_ = signal;
+    }
+    lane_->post([this, is_first, signal] {
+      if (is_first) return coordinator_->request_stop();
+      coordinator_->abort(Error{ErrorCode::kAborted, base::concat("interrupted twice (", ::strsignal(signal), ")")});
+    });
+  }
+
+  void reap() {
+    for (std::size_t rank = 0; rank < workers_.size(); ++rank) {
+      Worker& worker = workers_[rank];
+      int status = 0;
+      if (worker.exit || ::waitpid(worker.process.pid(), &status, WNOHANG) != worker.process.pid()) continue;
+      worker.exit = ChildProcess::exit_of(status);
+      on_exit(static_cast<int>(rank), worker);
+    }
+  }
+
+  // A worker that ends while the job runs ends the job. What the worker itself has said about it is the best reason.
+  void on_exit(int rank, const Worker& worker) {
+    const std::filesystem::path said = error_file(options_.run_folder, rank);
+    const Result<std::string> sentence = base::read_file(said, kErrorBytesMax);
+    Error why{ErrorCode::kPeerLost,
+              base::concat("rank ", rank, " (pid ", worker.process.pid(), ") ended with ", worker.exit->text(), " before the job was over; its log is ",
+                           log_file(options_.run_folder, rank).string())};
+    if (sentence) {
+      why = {ErrorCode::kInvalid, *sentence};
+      if (const std::size_t colon = sentence->find('\n'); colon != std::string::npos) {
+        for (const ErrorCode code : {ErrorCode::kInvalid, ErrorCode::kNotFound, ErrorCode::kPeerLost, ErrorCode::kRefused,
+                                     ErrorCode::kTimeout, ErrorCode::kAborted, ErrorCode::kSystem, ErrorCode::kCorruptFrame}) {
+          if (sentence->compare(0, colon, to_string(code)) == 0) why.code = code;
+        }
+        why.message = sentence->substr(colon + 1);
+      }
+      std::error_code ignored;
+      std::filesystem::remove(said, ignored);
+    }
+    if (!is_over()) end(why);
+  }
+
+  const LocalJobOptions& options_;
+  cluster::CoordinatorListener listener_;
+  SignalDescriptor signals_;  // before the lane's thread, which inherits the mask
+  int wake_;
+  std::unique_ptr<runtime::real::RealLane> lane_;
+  std::unique_ptr<runtime::real::TcpTransport> transport_;    // lane only
+  std::unique_ptr<cluster::Coordinator> coordinator_;         // lane only
+  std::vector<Worker> workers_;                               // main thread only
+  std::mutex mutex_;
+  bool over_ = false;                                         // guarded by mutex_
+  std::optional<Error> error_;                                // guarded by mutex_
+  std::optional<int> interrupted_;                            // written by the main thread, guarded by mutex_
+};
+
+}  // namespace
+
+JobOutcome run_local_job(const LocalJobOptions& options, cluster::CoordinatorListener listener,
+                         const std::function<void(std::function<void(const Error&)> abort)>& give_abort) {
+  LocalJob job(options, std::move(listener));
+  return job.run(give_abort);
+}
+
+void report_error(int rank, const Error& error) {
+  const char* const folder = std::getenv("POSEIDON_RUN_FOLDER");
+  if (folder == nullptr) return;
+  const Status written = base::write_file_atomically(error_file(folder, rank), base::concat(to_string(error.code), "\n", error.message));
+  if (!written) base::log::warning(written.error().message);
+}
+
+}  // namespace poseidon::launch

@@ -1,0 +1,48 @@
+// A job whose workers are processes on this host: starts them, holds the coordinator, and ends when all have ended.
+//
+// Each worker runs the given command with the variables of the launching contract (cluster/worker.h) and POSEIDON_RUN_FOLDER.
+// Its output goes to worker-N.log in the run folder. A worker that ends with an error may leave one sentence about it in
+// worker-N.error (report_error), which becomes the job's error.
+#pragma once
+
+#include <filesystem>
+#include <functional>
+#include <map>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "cluster/coordinator.h"
+#include "launch/child_process.h"
+#include "poseidon/error.h"
+
+namespace poseidon::launch {
+
+struct LocalJobOptions {
+  int workers = 1;
+  std::vector<std::string> command;
+  std::map<std::string, std::string> environment;
+  std::filesystem::path run_folder;  // exists
+  std::uint16_t port = 0;            // of the coordinator; 0: a free one
+  cluster::CoordinatorOptions coordinator;
+  // After the job is over workers are given this long to end by themselves.
+  std::chrono::milliseconds farewell_max = std::chrono::seconds(4);
+};
+
+struct JobOutcome {
+  std::optional<Error> error;       // nothing: all workers finished their work and ended with 0
+  std::optional<int> interrupted;   // the signal that asked for the end
+  std::vector<Exit> exits;          // by rank
+};
+
+// Runs the job and returns when no process of it is left. The listener's callbacks come from the coordinator's lane; its
+// on_fail and on_finish are not called. The first SIGINT or SIGTERM lets all workers stop after the same iteration; the second
+// ends them at once. Call it from the main thread, before other threads are started: it takes over these signals and SIGCHLD.
+// `abort` is called once with a function that ends the job with an error, which may be called from any thread while it runs.
+JobOutcome run_local_job(const LocalJobOptions& options, cluster::CoordinatorListener listener,
+                         const std::function<void(std::function<void(const Error&)> abort)>& give_abort);
+
+// In a worker: leaves the sentence for the launcher. Does nothing where there is no run folder.
+void report_error(int rank, const Error& error);
+
+}  // namespace poseidon::launch

@@ -1,0 +1,52 @@
+// Who owns which bytes: dense tensors cut into chunks over servers, factor matrices into blocks over owners.
+//
+// Pure functions of the model and the number of members: every member computes the same.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+#include "plan/plan.h"
+#include "poseidon/types.h"
+
+namespace poseidon::plan {
+
+// Bytes [begin, end) of a tensor, summed by one server.
+struct Chunk {
+  std::size_t begin = 0;
+  std::size_t end = 0;
+  Rank server{0};
+};
+
+// The chunks of every tensor, in order of bytes; empty for tensors that travel as factors.
+//
+// A tensor of B bytes is cut into P·⌈B / (P·1 MiB)⌉ equal chunks, multiples of 64 bytes, dealt round robin from an offset
+// that differs per tensor, so that each server has its share of each tensor: one lone chunk would make its server's link
+// carry P times the share. Tensors that would give chunks under 16 KiB go whole to the server with the fewest bytes among
+// the tensors near them in the forward pass, since those travel at the same time.
+std::vector<std::vector<Chunk>> partition(const Model& model, const Plan& plan);
+
+// One owner's block of a factor layer's matrix [M, N]: rows [row_begin, row_end) by columns [col_begin, col_end), and the
+// part of the bias sum that it sends to all.
+struct Block {
+  Rank owner{0};
+  std::size_t row_begin = 0;
+  std::size_t row_end = 0;
+  std::size_t col_begin = 0;
+  std::size_t col_end = 0;
+  std::size_t bias_begin = 0;  // within [row_begin, row_end)
+  std::size_t bias_end = 0;
+
+  std::size_t rows() const { return row_end - row_begin; }
+  std::size_t cols() const { return col_end - col_begin; }
+};
+
+struct FactorPartition {
+  std::vector<Block> blocks;     // at most one for each rank
+  bool sends_products = false;   // false for sfb: everyone multiplies everything itself
+  const Block* block_of(Rank owner) const;
+};
+FactorPartition partition_factors(std::size_t rows, std::size_t cols, const LayerPlan& layer, int workers);
+
+}  // namespace poseidon::plan

@@ -1,0 +1,111 @@
+#include "plan/plan.h"
+
+#include <array>
+#include <nlohmann/json.hpp>
+
+#include "base/text.h"
+
+namespace poseidon::plan {
+namespace {
+
+using nlohmann::json;
+using nlohmann::ordered_json;
+
+constexpr int kPlanVersion = 1;
+
+Error invalid(std::string text) { return Error{ErrorCode::kInvalid, "the plan cannot be used: " + std::move(text)}; }
+
+// One entry of "layers". `spec` is the model's layer of that place.
+Result<LayerPlan> parse_layer(const json& entry, const Model& model, const LayerSpec& spec, int workers) {
+  if (!entry.is_object()) return invalid("each of its layers must be an object");
+  const std::string name = entry.value("name", "");
+  if (name != spec.name) {
+    return invalid(base::concat("it names layer \"", name, "\" where the model has \"", spec.name, "\""));
+  }
+  Result<Scheme> scheme = parse_scheme(entry.value("scheme", ""));
+  if (!scheme) return invalid(base::concat("layer ", name, ": ", scheme.error().message));
+  LayerPlan layer{name, *scheme, {}, Rank{0}};
+  if (layer.scheme != Scheme::kPs && !factor_size(model, spec)) {
+    return invalid(base::concat("layer ", name, " has no sufficient factors, so only ps is possible"));
+  }
+  if (layer.scheme == Scheme::kBlock) {
+    const json grid = entry.value("grid", json::array());
+    if (!grid.is_array() || grid.size() != 2 || !grid[0].is_number_integer() || !grid[1].is_number_integer()) {
+      return invalid(base::concat("layer ", name, " needs \"grid\": [rows, columns]"));
+    }
+    layer.grid = {grid[0].get<int>(), grid[1].get<int>()};
+    if (layer.grid.rows < 1 || layer.grid.cols < 1 || layer.grid.rows > workers || workers % layer.grid.rows != 0 ||
+        layer.grid.cols != workers / layer.grid.rows) {
+      return invalid(base::concat("layer ", name, ": a grid of ", layer.grid.rows, " x ", layer.grid.cols,
+                                  " owners is not one of ", workers, " workers"));
+    }
+    const LayerSize size = *factor_size(model, spec);
+    if (size.rows < static_cast<std::uint64_t>(layer.grid.rows) || size.cols < static_cast<std::uint64_t>(layer.grid.cols)) {
+      return invalid(base::concat("layer ", name, ": its ", size.rows, " x ", size.cols, " matrix is too small for that grid"));
+    }
+  }
+  if (layer.scheme == Scheme::kAdam) {
+    const json owner = entry.value("owner", json());
+    if (!owner.is_number_integer() || owner.get<int>() < 0 || owner.get<int>() >= workers) {
+      return invalid(base::concat("layer ", name, " needs \"owner\": a rank from 0 to ", workers - 1));
+    }
+    layer.owner = Rank{owner.get<int>()};
+  }
+  return layer;
+}
+
+}  // namespace
+
+Result<Scheme> parse_scheme(std::string_view name) {
+  for (const Scheme scheme : {Scheme::kPs, Scheme::kSfb, Scheme::kAdam, Scheme::kBlock}) {
+    if (name == to_string(scheme)) return scheme;
+  }
+  const std::array<std::string, 4> names = {"ps", "sfb", "adam", "block"};
+  return Error{ErrorCode::kInvalid, base::concat("\"", name, "\" is no scheme: there are ps, sfb, adam and block",
+                                                 base::did_you_mean(name, names))};
+}
+
+std::optional<LayerSize> factor_size(const Model& model, const LayerSpec& layer) {
+  if (layer.factor_rows == 0) return std::nullopt;
+  const TensorSpec& weight = model.tensors[index(layer.tensors[0])];
+  return LayerSize{static_cast<std::uint64_t>(weight.shape[0]), static_cast<std::uint64_t>(weight.shape[1]),
+                   layer.factor_rows, layer.tensors.size() > 1};
+}
+
+std::string to_json(const Plan& plan) {
+  ordered_json layers = ordered_json::array();
+  for (const LayerPlan& layer : plan.layers) {
+    ordered_json entry = {{"name", layer.name}, {"scheme", to_string(layer.scheme)}};
+    if (layer.scheme == Scheme::kBlock) entry["grid"] = {layer.grid.rows, layer.grid.cols};
+    if (layer.scheme == Scheme::kAdam) entry["owner"] = index(layer.owner);
+    layers.push_back(std::move(entry));
+  }
+  return ordered_json{{"poseidon_plan", kPlanVersion}, {"workers", plan.workers}, {"layers", layers}}.dump(2) + "\n";
+}
+
+Result<Plan> parse_plan(std::string_view text, const Model& model, int workers) {
+  try {
+    const json document = json::parse(text);
+    if (!document.is_object() || document.value("poseidon_plan", 0) != kPlanVersion) {
+      return invalid(base::concat("it does not begin with \"poseidon_plan\": ", kPlanVersion));
+    }
+    if (const int made_for = document.value("workers", 0); made_for != workers) {
+      return invalid(base::concat("it was made for ", made_for, " workers, this job has ", workers));
+    }
+    const json layers = document.value("layers", json::array());
+    if (!layers.is_array() || layers.size() != model.layers.size()) {
+      return invalid(base::concat("it has ", layers.size(), " layers, the model has ", model.layers.size(), " with parameters"));
+    }
+    Plan plan{workers, {}};
+    for (std::size_t i = 0; i < layers.size(); ++i) {
+      Result<LayerPlan> layer = parse_layer(layers[i], model, model.layers[i], workers);
+      if (!layer) return layer.error();
+      plan.layers.push_back(std::move(*layer));
+    }
+    return plan;
+  } catch (const json::exception& e) {
+    return invalid(e.what());
+  }
+}
+
+}  // namespace poseidon::plan

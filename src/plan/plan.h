@@ -1,0 +1,45 @@
+// What the workers agree on before they train: each layer's scheme. Versioned data, equal on all workers, and applied by all
+// at the same iteration. A plan fixes every bit of the result; the rest (order of arrival, priorities, transport) does not.
+//
+// As JSON, for --plan:
+//   {"poseidon_plan": 1, "workers": 4, "layers": [{"name": "ip1", "scheme": "block", "grid": [2, 2]},
+//                                                 {"name": "ip2", "scheme": "adam", "owner": 0}, ...]}
+#pragma once
+
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "plan/cost_model.h"
+#include "poseidon/error.h"
+#include "poseidon/session.h"
+#include "poseidon/types.h"
+
+namespace poseidon::plan {
+
+struct LayerPlan {
+  std::string name;
+  Scheme scheme = Scheme::kPs;
+  Grid grid;       // kBlock: rows × cols = workers
+  Rank owner{0};   // kAdam
+
+  friend bool operator==(const LayerPlan&, const LayerPlan&) = default;
+};
+
+struct Plan {
+  int workers = 1;
+  std::vector<LayerPlan> layers;  // as Model::layers
+
+  friend bool operator==(const Plan&, const Plan&) = default;
+};
+
+std::string to_json(const Plan& plan);
+// kInvalid, saying where, when the text is no plan, or one for another model or another number of workers.
+Result<Plan> parse_plan(std::string_view json, const Model& model, int workers);
+
+Result<Scheme> parse_scheme(std::string_view name);
+
+// The layer's size where it may travel as factors; nothing where it cannot (LayerSpec::factor_rows is 0).
+std::optional<LayerSize> factor_size(const Model& model, const LayerSpec& layer);
+
+}  // namespace poseidon::plan

@@ -1,0 +1,262 @@
+#include "runtime/sim/sim_world.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "base/check.h"
+#include "base/text.h"
+
+namespace poseidon::runtime::sim {
+namespace {
+
+Duration seconds(double value) { return Duration(static_cast<std::int64_t>(std::ceil(value * 1e9))); }
+
+std::uint64_t mix(std::uint64_t digest, std::uint64_t value) {
+  digest = (digest ^ value) * 0x100000001B3u;
+  return digest ^ (digest >> 31);
+}
+
+}  // namespace
+
+SimWorld::SimWorld(SimOptions options) : options_(options), random_(options.seed) {}
+SimWorld::~SimWorld() = default;
+
+SimMember& SimWorld::add(Member id) {
+  auto [entry, is_new] = members_.emplace(id, std::make_unique<SimMember>(*this, id));
+  POSEIDON_CHECK(is_new, "member ", index(id), " was added twice");
+  return *entry->second;
+}
+
+SimMember& SimWorld::at(Member id) { return *members_.at(id); }
+
+Duration SimWorld::jitter(Duration most) {
+  return most.count() == 0 ? most : Duration(static_cast<std::int64_t>(random_() % static_cast<std::uint64_t>(most.count() + 1)));
+}
+
+void SimWorld::schedule(Time time, Member owner, Task task) {
+  queue_.push({std::max(time, now_), next_order_++, owner, std::move(task)});
+}
+
+bool SimWorld::step() {
+  if (queue_.empty()) return false;
+  // top() is const only to protect the order, which a moved-from task does not change.
+  Entry entry = std::move(const_cast<Entry&>(queue_.top()));
+  queue_.pop();
+  now_ = entry.time;
+  digest_ = mix(mix(digest_, static_cast<std::uint64_t>(now_.count())), index(entry.owner));
+  at(entry.owner).run_task(std::move(entry.task));
+  return true;
+}
+
+bool SimWorld::run_until(const std::function<bool()>& stop, Time until) {
+  while (!stop()) {
+    if (queue_.empty() || queue_.top().time > until) return false;
+    step();
+  }
+  return true;
+}
+
+void SimWorld::run_for(Duration duration) {
+  const Time until = now_ + duration;
+  run_until([] { return false; }, until);
+  now_ = until;
+}
+
+void SimWorld::kill(Member id) {
+  at(id).alive_ = false;
+  for (const auto& [other, member] : members_) {
+    if (other == id || !member->links_.contains(id)) continue;
+    schedule(now_ + options_.close_notice, other, [peer = member.get(), id] {
+      peer->link_down(id, Error{ErrorCode::kPeerLost, "the connection was closed by the other side"});
+    });
+  }
+}
+
+void SimWorld::cut(Member a, Member b) { cuts_.insert(std::minmax(a, b)); }
+void SimWorld::heal(Member a, Member b) { cuts_.erase(std::minmax(a, b)); }
+bool SimWorld::is_cut(Member a, Member b) const { return cuts_.contains(std::minmax(a, b)); }
+
+void SimWorld::freeze(Member id) { at(id).frozen_ = true; }
+
+void SimWorld::resume(Member id) {
+  SimMember& member = at(id);
+  member.frozen_ = false;
+  for (Task& task : std::exchange(member.kept_back_, {})) schedule(now_, id, std::move(task));
+}
+
+void SimMember::run_task(Task task) {
+  if (!alive_) return;
+  if (frozen_) {
+    kept_back_.push_back(std::move(task));
+    return;
+  }
+  task();
+}
+
+void SimMember::post(Task task) {
+  world_.schedule(world_.now() + world_.jitter(world_.options_.task_jitter_max), id_, std::move(task));
+}
+
+TimerId SimMember::after(Duration delay, Task task) {
+  const std::uint64_t id = next_timer_++;
+  timers_.insert(id);
+  world_.schedule(world_.now() + std::max(delay, Duration(1)), id_, [this, id, task = std::move(task)] {
+    if (timers_.erase(id) != 0) task();
+  });
+  return TimerId{id};
+}
+
+void SimMember::cancel(TimerId timer) { timers_.erase(static_cast<std::uint64_t>(timer)); }
+
+void SimMember::connect(Member peer, const std::vector<Endpoint>&, Duration deadline) {
+  SimMember& other = world_.at(peer);
+  if (!other.alive_ || world_.is_cut(id_, peer)) {
+    world_.schedule(world_.now() + deadline, id_, [this, peer] {
+      if (listener_.on_down) listener_.on_down(peer, Error{ErrorCode::kTimeout, "nobody answered"});
+    });
+    return;
+  }
+  const auto up = [](SimMember& member, Member with) {
+    if (!member.links_.insert(with).second) return;
+    if (member.listener_.on_up) member.listener_.on_up(with);
+  };
+  const Time then = world_.now() + 2 * world_.options_.latency;
+  world_.schedule(then, peer, [&other, self = id_, up] { up(other, self); });
+  world_.schedule(then + world_.options_.latency, id_, [this, peer, up] { up(*this, peer); });
+}
+
+void SimMember::disconnect(Member peer) {
+  if (links_.erase(peer) == 0) return;
+  SimMember& other = world_.at(peer);
+  world_.schedule(std::max(world_.now(), out_free_) + world_.options_.latency, peer, [&other, self = id_] {
+    other.link_down(self, Error{ErrorCode::kPeerLost, "the connection was closed by the other side"});
+  });
+}
+
+void SimMember::link_down(Member peer, const Error& why) {
+  if (links_.erase(peer) == 0) return;
+  if (listener_.on_down) listener_.on_down(peer, why);
+}
+
+void SimMember::set_epoch(Epoch epoch) {
+  epoch_ = epoch;
+  for (auto& [from, frames] : std::exchange(paused_, {})) {
+    for (const auto& frame : frames) arrive(from, frame);
+  }
+}
+
+void SimMember::send(Destination to, Frame frame, SentFn on_sent) {
+  auto arriving = std::make_shared<Arriving>();
+  const bool fused = frame.parts.size() > 1;
+  std::size_t payload_bytes = 0;
+  for (const wire::PartHeader& part : frame.parts) payload_bytes += part.bytes;
+  const std::size_t table = fused ? frame.parts.size() * wire::kPartBytes : 0;
+  arriving->header.epoch = epoch_;
+  arriving->header.sender = id_;
+  arriving->header.credit = frame.credit;
+  if (fused) {
+    arriving->header.part.type = wire::FrameType::kFused;
+  } else {
+    arriving->header.part = frame.parts.front();
+  }
+  arriving->parts = std::move(frame.parts);
+  const std::size_t wire_bytes = wire::kHeaderBytes + table + payload_bytes;
+  const SimOptions& options = world_.options_;
+  const Duration on_link = seconds(static_cast<double>(wire_bytes) / options.bytes_per_second);
+  out_free_ = std::max(out_free_, world_.now()) + on_link;
+  if (!links_.contains(to.peer)) {
+    post([on_sent = std::move(on_sent)] {
+      if (on_sent) on_sent();
+    });
+    return;
+  }
+  link_bytes_[to.peer].sent += wire_bytes;
+  const auto leave = [this, to, arriving, wire_bytes, on_link, payload_bytes, payload = std::move(frame.payload),
+                      on_sent = std::move(on_sent)] {
+    arriving->has_contents = std::all_of(payload.begin(), payload.end(), [](const Slice& s) { return s.data() != nullptr; });
+    if (arriving->has_contents) {
+      arriving->payload.resize(payload_bytes);
+      gather(payload, arriving->payload.data());
+    }
+    if (on_sent) on_sent();
+    if (world_.is_cut(id_, to.peer)) return;
+    SimMember& other = world_.at(to.peer);
+    const Time at_port = world_.now() + world_.options_.latency;
+    other.in_free_ = std::max(other.in_free_, at_port - on_link) + on_link;
+    const Time arrival = std::max(other.in_free_, at_port) + world_.jitter(world_.options_.shuffle_delay_max);
+    world_.schedule(arrival, to.peer, [&other, from = id_, arriving, wire_bytes] {
+      if (!other.links_.contains(from)) return;
+      other.link_bytes_[from].received += wire_bytes;
+      other.arrive(from, arriving);
+    });
+  };
+  world_.schedule(out_free_, id_, leave);
+}
+
+void SimMember::set_body_handler(wire::FrameType type, BodyFn handle) { body_handlers_[type] = std::move(handle); }
+
+LinkBytes SimMember::link_bytes(Member peer) const {
+  const auto found = link_bytes_.find(peer);
+  return found == link_bytes_.end() ? LinkBytes{} : found->second;
+}
+
+void SimMember::arrive(Member from, const std::shared_ptr<Arriving>& frame) {
+  if (listener_.on_alive) listener_.on_alive(from);
+  const bool is_data = wire::is_data(frame->header.part.type);
+  if (is_data && frame->header.epoch > epoch_) {
+    paused_[from].push_back(frame);
+    return;
+  }
+  if (is_data && frame->header.epoch < epoch_) {
+    if (on_receipt_) on_receipt_(from, frame->parts, frame->header.credit);
+    return;
+  }
+  deliver(from, frame);
+}
+
+void SimMember::deliver(Member from, const std::shared_ptr<Arriving>& frame) {
+  if (!wire::is_data(frame->header.part.type)) {
+    if (on_receipt_) on_receipt_(from, {}, frame->header.credit);
+    const auto handler = body_handlers_.find(frame->header.part.type);
+    if (handler != body_handlers_.end()) handler->second(from, frame->header, frame->payload);
+    return;
+  }
+  std::size_t at = 0;
+  std::vector<Landing> landings;
+  for (const wire::PartHeader& part : frame->parts) {
+    Result<Landing> landing = sinks_.land(from, part);
+    if (!landing) {
+      protocol_errors_.push_back(landing.error());
+      link_down(from, landing.error());
+      return;
+    }
+    if (frame->has_contents) scatter(frame->payload.data() + at, landing->slices());
+    at += part.bytes;
+    landings.push_back(std::move(*landing));
+  }
+  if (on_receipt_) on_receipt_(from, frame->parts, frame->header.credit);
+  for (const Landing& landing : landings) sinks_.landed(from, landing);
+}
+
+void SimCompute::finish_after(Duration cost, Task task) {
+  free_ = std::max(free_, runtime_.now()) + cost;
+  runtime_.after(free_ - runtime_.now(), std::move(task));
+}
+
+void SimCompute::sum(SumJob job, ComputeDoneFn done) {
+  const double bytes = static_cast<double>(job.elements * bytes_of(job.dtype) * job.addends.size());
+  finish_after(seconds(bytes / speeds_.sum_bytes_per_second), [this, job = std::move(job), done = std::move(done)] {
+    if (speeds_.arithmetic) sum_now(job);
+    done(std::nullopt);
+  });
+}
+
+void SimCompute::product(ProductJob job, ComputeDoneFn done) {
+  const double flops = 2.0 * static_cast<double>(job.rows) * static_cast<double>(job.m) * static_cast<double>(job.n);
+  finish_after(seconds(flops / speeds_.flops_per_second), [this, job, done = std::move(done)] {
+    if (speeds_.arithmetic) product_now(job);
+    done(std::nullopt);
+  });
+}
+
+}  // namespace poseidon::runtime::sim

@@ -1,0 +1,181 @@
+// The world in virtual time: a clock that jumps from event to event, links with a rate and a latency, and faults on demand.
+//
+// One seed is one run, repeated exactly. The state machines that run here are the same object files that run on real event
+// loops. A test builds a world, adds members, hangs the state machines on them and runs the clock.
+//
+// The link model: every member has one full-duplex link to a switch that never blocks. A frame leaves after those that the
+// member sent before it (at the sender's rate), travels for the latency, and queues again at the receiver's link. Between two
+// members frames keep their order unless `shuffle_delay` is set; then each frame is late by its own random amount, as if
+// every frame had a lane of its own.
+//
+// Payloads are copied out of the sender's memory at the last moment that the Transport's contract allows (when `on_sent` is
+// due), so a sender that changes borrowed memory too early shows up as a wrong sum.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <memory>
+#include <queue>
+#include <random>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "runtime/compute.h"
+#include "runtime/runtime.h"
+#include "runtime/sink_table.h"
+#include "runtime/transport.h"
+
+namespace poseidon::runtime::sim {
+
+struct SimOptions {
+  std::uint64_t seed = 1;
+  double bytes_per_second = 1.25e9;                      // of each link, each direction
+  Duration latency = std::chrono::microseconds(50);      // one way
+  Duration task_jitter_max = std::chrono::nanoseconds(0);  // each posted task starts late by up to this
+  Duration shuffle_delay_max = std::chrono::nanoseconds(0);  // each frame is late by up to this, and may be overtaken
+  // When a member dies its peers see the connection close after this.
+  Duration close_notice = std::chrono::milliseconds(1);
+};
+
+class SimMember;
+
+class SimWorld {
+ public:
+  explicit SimWorld(SimOptions options);
+  ~SimWorld();
+
+  // The member lives until the world goes.
+  SimMember& add(Member id);
+  SimMember& at(Member id);
+
+  Time now() const { return now_; }
+  // Runs events until nothing is left, until `until`, or until `stop` is true. False if time ran out first.
+  bool run_until(const std::function<bool()>& stop, Time until);
+  void run_for(Duration duration);
+
+  // The process dies: its tasks never run again, its peers see the connections close.
+  void kill(Member id);
+  // Frames between the two vanish without a notice (a pulled cable), from now on or until healed.
+  void cut(Member a, Member b);
+  void heal(Member a, Member b);
+  // The member's process is stopped: its tasks and what arrives wait until it is resumed.
+  void freeze(Member id);
+  void resume(Member id);
+
+  std::mt19937_64& random() { return random_; }
+  // A digest of all events so far: the same seed must give the same.
+  std::uint64_t event_digest() const { return digest_; }
+
+ private:
+  friend class SimMember;
+  struct Entry {
+    Time time;
+    std::uint64_t order;
+    Member owner;
+    Task task;
+  };
+  struct Later {
+    bool operator()(const Entry& a, const Entry& b) const {
+      return a.time != b.time ? a.time > b.time : a.order > b.order;
+    }
+  };
+  // Tasks of a dead member are dropped, those of a frozen one kept back.
+  void schedule(Time time, Member owner, Task task);
+  bool step();
+  Duration jitter(Duration most);
+  bool is_cut(Member a, Member b) const;
+
+  SimOptions options_;
+  std::mt19937_64 random_;
+  Time now_{};
+  std::uint64_t next_order_ = 0;
+  std::uint64_t digest_ = 0xCBF29CE484222325u;
+  std::priority_queue<Entry, std::vector<Entry>, Later> queue_;
+  std::map<Member, std::unique_ptr<SimMember>> members_;
+  std::set<std::pair<Member, Member>> cuts_;
+};
+
+// One member's view: its lane's runtime, and its transport.
+class SimMember : public Runtime, public Transport {
+ public:
+  SimMember(SimWorld& world, Member id) : world_(world), id_(id) {}
+
+  Time now() const override { return world_.now(); }
+  void post(Task task) override;
+  TimerId after(Duration delay, Task task) override;
+  void cancel(TimerId timer) override;
+
+  Member self() const override { return id_; }
+  void set_listener(PeerListener listener) override { listener_ = std::move(listener); }
+  void connect(Member peer, const std::vector<Endpoint>& endpoints, Duration deadline) override;
+  void disconnect(Member peer) override;
+  void set_epoch(Epoch epoch) override;
+  void send(Destination to, Frame frame, SentFn on_sent) override;
+  SinkId expect(Member from, const Tag& tag, Sink sink) override { return sinks_.expect(from, tag, std::move(sink)); }
+  void revoke(SinkId sink) override { sinks_.revoke(sink); }
+  void set_acceptor(wire::FrameType type, AcceptFn accept) override { sinks_.set_acceptor(type, std::move(accept)); }
+  void set_body_handler(wire::FrameType type, BodyFn handle) override;
+  void set_receipt_handler(ReceiptFn handle) override { on_receipt_ = std::move(handle); }
+  Region register_memory(const Region& region) override { return region; }
+  LinkBytes link_bytes(Member peer) const override;
+
+  bool alive() const { return alive_; }
+  // Whom this member refuses to hear, and why: set by a test, or by a protocol error.
+  const std::vector<Error>& protocol_errors() const { return protocol_errors_; }
+
+ private:
+  friend class SimWorld;
+  struct Arriving {
+    wire::FrameHeader header;
+    std::vector<wire::PartHeader> parts;
+    std::vector<std::byte> payload;
+    bool has_contents = true;  // false: size-only
+  };
+  void arrive(Member from, const std::shared_ptr<Arriving>& frame);
+  void deliver(Member from, const std::shared_ptr<Arriving>& frame);
+  void link_down(Member peer, const Error& why);
+  void run_task(Task task);
+
+  SimWorld& world_;
+  Member id_;
+  bool alive_ = true;
+  bool frozen_ = false;
+  std::vector<Task> kept_back_;  // while frozen
+  Epoch epoch_{0};
+  Time out_free_{};  // when the link's outgoing side has sent everything so far
+  Time in_free_{};
+  std::uint64_t next_timer_ = 1;
+  std::set<std::uint64_t> timers_;
+  std::set<Member> links_;
+  std::map<Member, std::vector<std::shared_ptr<Arriving>>> paused_;  // streams that wait for a future epoch
+  std::map<Member, LinkBytes> link_bytes_;
+  SinkTable sinks_;
+  std::map<wire::FrameType, BodyFn> body_handlers_;
+  ReceiptFn on_receipt_;
+  PeerListener listener_;
+  std::vector<Error> protocol_errors_;
+};
+
+// Arithmetic in virtual time, charged at the given speeds. Results appear when the time has passed; one job runs at a time, as
+// on one device.
+class SimCompute : public Compute {
+ public:
+  struct Speeds {
+    double sum_bytes_per_second = 5e9;
+    double flops_per_second = 1e11;
+    bool arithmetic = true;  // false: only the time passes, no number is computed
+  };
+  SimCompute(Runtime& runtime, Speeds speeds) : runtime_(runtime), speeds_(speeds) {}
+  void sum(SumJob job, ComputeDoneFn done) override;
+  void product(ProductJob job, ComputeDoneFn done) override;
+
+ private:
+  void finish_after(Duration cost, Task task);
+  Runtime& runtime_;
+  Speeds speeds_;
+  Time free_{};
+};
+
+}  // namespace poseidon::runtime::sim

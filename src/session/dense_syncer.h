@@ -1,0 +1,67 @@
+// The worker's side of one densely synchronised tensor: pushes its chunks to their servers and counts the sums that come back.
+//
+// Lane only.
+#pragma once
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "plan/partition.h"
+#include "poseidon/session.h"
+#include "runtime/outbox.h"
+#include "runtime/runtime.h"
+#include "runtime/transport.h"
+#include "store/bsp_store.h"
+
+namespace poseidon::session {
+
+struct DenseSyncerOptions {
+  Rank self{0};
+  std::vector<Member> members;      // by rank
+  TensorId tensor{0};
+  std::string name;
+  std::uint32_t layer = 0;          // its place in the forward pass
+  std::size_t bytes = 0;
+  std::vector<plan::Chunk> chunks;  // in order of bytes
+};
+
+class DenseSyncer {
+ public:
+  // `store` is this member's own shard. All outlive the syncer.
+  DenseSyncer(runtime::Runtime& runtime, runtime::Transport& transport, runtime::Outbox& outbox, store::BspStore& store,
+              DenseSyncerOptions options);
+
+  // `present` false: submit_absent. The gradient's memory is borrowed until on_synced.
+  void submit(Iteration iteration, const DenseGradient& gradient, bool present, SyncedFn on_synced);
+
+  bool waiting() const { return pending_.has_value(); }
+  // Ends the wait with an error: the job is over.
+  void fail(const Error& error);
+  // Whom a wait of more than `age` is for.
+  std::optional<std::string> overdue(runtime::Duration age) const;
+  runtime::Duration waited() const { return pending_ ? runtime_.now() - pending_->since : runtime::Duration{0}; }
+
+ private:
+  struct Pending {
+    Iteration iteration = 0;
+    SyncedFn on_synced;
+    std::size_t bytes_left = 0;
+    std::vector<std::size_t> bytes_left_of;  // by rank of the server
+    std::uint32_t contributors = 0;
+    std::uint64_t samples = 0;
+    runtime::Time since{};
+    std::vector<runtime::SinkId> sinks;
+  };
+  void push(const plan::Chunk& chunk, Iteration iteration, const DenseGradient& gradient, bool present);
+  void arrived(Rank server, std::size_t bytes, std::uint32_t contributors, std::uint64_t samples);
+
+  runtime::Runtime& runtime_;
+  runtime::Transport& transport_;
+  runtime::Outbox& outbox_;
+  store::BspStore& store_;
+  DenseSyncerOptions options_;
+  std::optional<Pending> pending_;
+};
+
+}  // namespace poseidon::session

@@ -1,0 +1,302 @@
+#include "session/engine_session.h"
+
+#include <algorithm>
+
+#include "base/aligned.h"
+#include "base/check.h"
+#include "base/log.h"
+#include "base/text.h"
+
+namespace poseidon::session {
+
+using runtime::Layout;
+using runtime::Region;
+using wire::FrameType;
+using wire::PartHeader;
+
+namespace {
+
+constexpr runtime::Duration kWatchInterval = std::chrono::seconds(1);
+constexpr std::size_t kReportedWaitsMax = 4;
+
+std::vector<std::uint32_t> layers_of(const Model& model) {
+  std::vector<std::uint32_t> layer_of(model.tensors.size(), 0);
+  for (std::size_t l = 0; l < model.layers.size(); ++l) {
+    for (const TensorId tensor : model.layers[l].tensors) layer_of[index(tensor)] = static_cast<std::uint32_t>(l);
+  }
+  return layer_of;
+}
+
+Status check_model(const Model& model) {
+  for (const TensorSpec& tensor : model.tensors) {
+    if (tensor.dtype != DType::kFloat32 && tensor.dtype != DType::kFloat64) {
+      return Error{ErrorCode::kInvalid, base::concat(tensor.name, " is ", to_string(tensor.dtype),
+                                                     "; only float32 and float64 can be synchronised now")};
+    }
+  }
+  for (const LayerSpec& layer : model.layers) {
+    if (layer.factor_rows > 0 && model.tensors[index(layer.tensors[0])].shape.size() != 2) {
+      return Error{ErrorCode::kInvalid, base::concat("layer ", layer.name, " offers factors, but its weight is no matrix")};
+    }
+  }
+  return {};
+}
+
+}  // namespace
+
+Result<std::unique_ptr<EngineSession>> EngineSession::create(runtime::Runtime& runtime, runtime::Transport& transport,
+                                                             runtime::Compute& compute, EngineOptions options) {
+  if (const Status status = check_model(options.model); !status) return status.error();
+  POSEIDON_CHECK(options.plan.layers.size() == options.model.layers.size(), "a plan of ", options.plan.layers.size(),
+                 " layers for a model of ", options.model.layers.size());
+  POSEIDON_CHECK(options.plan.workers == static_cast<int>(options.members.size()), "a plan for ", options.plan.workers,
+                 " workers, there are ", options.members.size());
+  return std::unique_ptr<EngineSession>(new EngineSession(runtime, transport, compute, std::move(options)));
+}
+
+EngineSession::EngineSession(runtime::Runtime& runtime, runtime::Transport& transport, runtime::Compute& compute,
+                             EngineOptions options)
+    : runtime_(runtime), transport_(transport), options_(std::move(options)), layer_of_(layers_of(options_.model)),
+      scheduler_(runtime, transport,
+                 {.window_bytes = options_.window_bytes, .tensors = options_.model.tensors.size(), .events = options_.events}),
+      store_(runtime, compute, scheduler_,
+             {.self = options_.self,
+              .members = options_.members,
+              .model = &options_.model,
+              .layer_of = layer_of_,
+              .chunks = plan::partition(options_.model, options_.plan),
+              .size_only = options_.size_only}) {
+  add_syncers(compute);
+  install_acceptors();
+  schedule_watch();
+}
+
+EngineSession::~EngineSession() {
+  *alive_ = false;
+  if (watch_timer_) runtime_.cancel(*watch_timer_);
+}
+
+void EngineSession::add_syncers(runtime::Compute& compute) {
+  const Model& model = options_.model;
+  const std::vector<std::vector<plan::Chunk>> chunks = plan::partition(model, options_.plan);
+  dense_.resize(model.tensors.size());
+  factors_.resize(model.layers.size());
+  factors_of_weight_.resize(model.tensors.size(), nullptr);
+  for (std::size_t l = 0; l < model.layers.size(); ++l) {
+    const LayerSpec& layer = model.layers[l];
+    const std::uint32_t place = static_cast<std::uint32_t>(l);
+    if (scheme(LayerId{place}) == Scheme::kPs) {
+      for (const TensorId tensor : layer.tensors) {
+        const TensorSpec& spec = model.tensors[index(tensor)];
+        dense_[index(tensor)] = std::make_unique<DenseSyncer>(
+            runtime_, transport_, scheduler_, store_,
+            DenseSyncerOptions{options_.self, options_.members, tensor, spec.name, place, spec.bytes(), chunks[index(tensor)]});
+      }
+      continue;
+    }
+    const TensorSpec& weight = model.tensors[index(layer.tensors[0])];
+    const std::size_t rows = static_cast<std::size_t>(weight.shape[0]);
+    const std::size_t cols = static_cast<std::size_t>(weight.shape[1]);
+    factors_[l] = std::make_unique<factor::FactorExchange>(
+        runtime_, compute, scheduler_, transport_,
+        factor::FactorExchangeOptions{
+            .self = options_.self,
+            .members = options_.members,
+            .name = layer.name,
+            .layer = place,
+            .weight = layer.tensors[0],
+            .bias = layer.tensors.size() > 1 ? std::optional(layer.tensors[1]) : std::nullopt,
+            .dtype = weight.dtype,
+            .rows = rows,
+            .cols = cols,
+            .batch_max = layer.factor_rows,
+            .partition = plan::partition_factors(rows, cols, options_.plan.layers[l], workers()),
+            .size_only = options_.size_only});
+    factors_of_weight_[index(layer.tensors[0])] = factors_[l].get();
+  }
+}
+
+void EngineSession::install_acceptors() {
+  transport_.set_acceptor(FrameType::kPush, [this, alive = alive_](Member from, const PartHeader& part) -> Result<runtime::Sink> {
+    if (!*alive) return Error{ErrorCode::kAborted, "the session is closed"};
+    return store_.accept_push(from, part);
+  });
+  transport_.set_acceptor(FrameType::kFactor, [this, alive = alive_](Member from, const PartHeader& part) -> Result<runtime::Sink> {
+    if (!*alive) return Error{ErrorCode::kAborted, "the session is closed"};
+    const bool exists = index(part.tensor) < factors_of_weight_.size() && factors_of_weight_[index(part.tensor)] != nullptr;
+    if (!exists) {
+      return Error{ErrorCode::kCorruptFrame, base::concat("member ", index(from), " sent factors of tensor ", index(part.tensor),
+                                                          ", which has none in this plan")};
+    }
+    return factors_of_weight_[index(part.tensor)]->accept_factor(from, part);
+  });
+}
+
+Scheme EngineSession::scheme(LayerId layer) const {
+  // Alone there is nobody to send factors to, and the local gradient is the sum.
+  return workers() == 1 ? Scheme::kPs : options_.plan.layers[index(layer)].scheme;
+}
+
+void EngineSession::on_lane(runtime::Task task) {
+  runtime_.post([alive = alive_, task = std::move(task)] {
+    if (*alive) task();
+  });
+}
+
+void EngineSession::record(base::EventKind kind, TensorId tensor, Iteration iteration, std::uint64_t bytes) {
+  if (options_.events != nullptr) options_.events->record({kind, runtime_.now(), iteration, index(tensor), bytes, {}});
+}
+
+SyncedFn EngineSession::with_event(TensorId tensor, SyncedFn on_synced) {
+  if (options_.events == nullptr) return on_synced;
+  return [this, tensor, on_synced = std::move(on_synced)](const Synced& synced) {
+    if (!synced.error) record(base::EventKind::kSynced, tensor, synced.iteration, 0);
+    on_synced(synced);
+  };
+}
+
+void EngineSession::submit(TensorId tensor, Iteration iteration, const DenseGradient& gradient, SyncedFn on_synced) {
+  on_lane([this, tensor, iteration, gradient, on_synced = std::move(on_synced)]() mutable {
+    submit_now(tensor, iteration, gradient, true, std::move(on_synced));
+  });
+}
+
+void EngineSession::submit_absent(TensorId tensor, Iteration iteration, TensorView destination, SyncedFn on_synced) {
+  on_lane([this, tensor, iteration, destination, on_synced = std::move(on_synced)]() mutable {
+    submit_now(tensor, iteration, {.gradient = destination, .ready = {}, .samples = 0}, false, std::move(on_synced));
+  });
+}
+
+void EngineSession::submit_now(TensorId tensor, Iteration iteration, const DenseGradient& gradient, bool present,
+                               SyncedFn on_synced) {
+  if (failed_) return on_synced({.error = failed_, .iteration = iteration, .contributors = 0, .samples = 0, .ready = {}});
+  record(base::EventKind::kQueued, tensor, iteration, gradient.gradient.bytes);
+  on_synced = with_event(tensor, std::move(on_synced));
+  if (workers() == 1) {
+    return on_synced({.error = std::nullopt,
+                      .iteration = iteration,
+                      .contributors = present ? 1u : 0u,
+                      .samples = gradient.samples,
+                      .ready = gradient.ready});
+  }
+  POSEIDON_CHECK(dense_[index(tensor)] != nullptr, options_.model.tensors[index(tensor)].name, " travels as factors");
+  dense_[index(tensor)]->submit(iteration, gradient, present, std::move(on_synced));
+}
+
+void EngineSession::submit_factors(LayerId layer, Iteration iteration, const FactorGradient& gradient, SyncedFn on_synced) {
+  on_lane([this, layer, iteration, gradient, on_synced = std::move(on_synced)]() mutable {
+    if (failed_) return on_synced({.error = failed_, .iteration = iteration, .contributors = 0, .samples = 0, .ready = {}});
+    POSEIDON_CHECK(factors_[index(layer)] != nullptr, options_.model.layers[index(layer)].name, " is synchronised densely");
+    const TensorId weight = options_.model.layers[index(layer)].tensors[0];
+    record(base::EventKind::kQueued, weight, iteration, gradient.outputs.bytes + gradient.inputs.bytes);
+    factors_[index(layer)]->submit(iteration, gradient, with_event(weight, std::move(on_synced)));
+  });
+}
+
+Result<std::shared_ptr<std::byte>> EngineSession::allocate(std::size_t bytes, Device device) {
+  if (device.kind != Device::Kind::kHost) {
+    return Error{ErrorCode::kInvalid, "only host memory can be allocated for synchronisation now"};
+  }
+  try {
+    return std::shared_ptr<std::byte>(base::make_aligned(bytes));
+  } catch (const std::bad_alloc&) {
+    return Error{ErrorCode::kSystem, base::concat("out of memory: ", base::readable_bytes(static_cast<double>(bytes)),
+                                                  " for gradients cannot be had")};
+  }
+}
+
+void EngineSession::broadcast(std::vector<TensorView> values, std::function<void()> done) {
+  POSEIDON_CHECK(values.size() == options_.model.tensors.size(), values.size(), " values");
+  const bool is_root = index(options_.self) == 0;
+  // Messages still on their way, and one for this call itself, so that `done` runs even if there are none.
+  auto left = std::make_shared<std::size_t>(1);
+  auto one_done = [left, done = std::move(done)] {
+    if (--*left == 0) done();
+  };
+  for (std::size_t t = 0; t < values.size(); ++t) {
+    const TensorView& view = values[t];
+    if (view.bytes == 0) continue;
+    const TensorId tensor{static_cast<std::uint32_t>(t)};
+    const Layout layout = Layout::contiguous(Region::of(view), 0, view.bytes);
+    if (!is_root) {
+      ++*left;
+      auto bytes_left = std::make_shared<std::size_t>(view.bytes);
+      transport_.expect(options_.members[0], {FrameType::kValue, tensor, 0},
+                        {0, view.bytes, layout, [bytes_left, one_done](Member, const PartHeader& part) {
+                           *bytes_left -= part.bytes;
+                           if (*bytes_left == 0) one_done();
+                         }});
+      continue;
+    }
+    for (std::size_t rank = 1; rank < options_.members.size(); ++rank) {
+      ++*left;
+      PartHeader part;
+      part.type = FrameType::kValue;
+      part.tensor = tensor;
+      scheduler_.enqueue({.to = options_.members[rank],
+                          .priority = {0, layer_of_[t], runtime::SendClass::kPush},
+                          .part = part,
+                          .begin = 0,
+                          .source = layout,
+                          .hold = nullptr,
+                          .on_sent = one_done});
+    }
+  }
+  one_done();
+}
+
+void EngineSession::fail(const Error& error) {
+  if (failed_) return;
+  failed_ = error;
+  for (const auto& syncer : dense_) {
+    if (syncer) syncer->fail(error);
+  }
+  for (const auto& exchange : factors_) {
+    if (exchange) exchange->fail(error);
+  }
+}
+
+std::vector<std::string> EngineSession::overdue(runtime::Duration age, std::size_t count) const {
+  std::vector<std::string> sentences = store_.overdue(age, count);
+  const auto add = [&](const std::optional<std::string>& sentence) {
+    if (sentence && sentences.size() < count) sentences.push_back(*sentence);
+  };
+  for (const auto& exchange : factors_) {
+    if (exchange) add(exchange->overdue(age));
+  }
+  for (const auto& syncer : dense_) {
+    if (syncer) add(syncer->overdue(age));
+  }
+  return sentences;
+}
+
+void EngineSession::schedule_watch() {
+  watch_timer_ = runtime_.after(kWatchInterval, [this] {
+    watch();
+    schedule_watch();
+  });
+}
+
+void EngineSession::watch() {
+  runtime::Duration longest{0};
+  for (const auto& syncer : dense_) {
+    if (syncer) longest = std::max(longest, syncer->waited());
+  }
+  for (const auto& exchange : factors_) {
+    if (exchange) longest = std::max(longest, exchange->waited());
+  }
+  if (longest < options_.explain_after) {
+    next_report_ = options_.explain_after;
+    return;
+  }
+  if (longest >= options_.wait_max) {
+    const std::vector<std::string> waits = overdue(options_.explain_after, 1);
+    return fail(Error{ErrorCode::kTimeout, base::concat("gave up: ", waits.empty() ? "a wait without a reason" : waits.front())});
+  }
+  if (longest < next_report_) return;
+  // 2 s, 4 s, 8 s ...: a long wait is told a few times, not every second.
+  next_report_ = 2 * longest;
+  for (const std::string& sentence : overdue(options_.explain_after, kReportedWaitsMax)) base::log::warning(sentence);
+}
+
+}  // namespace poseidon::session

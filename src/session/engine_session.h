@@ -1,0 +1,97 @@
+// The engine's Session on one lane: the send scheduler, this member's server shard, and a syncer for each tensor or factor
+// layer, wired together as the plan says.
+//
+// submit*() and allocate() may be called from any thread; everything else on the lane.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "base/event.h"
+#include "factor/factor_exchange.h"
+#include "plan/plan.h"
+#include "poseidon/session.h"
+#include "runtime/compute.h"
+#include "runtime/runtime.h"
+#include "runtime/transport.h"
+#include "session/dense_syncer.h"
+#include "session/send_scheduler.h"
+#include "store/bsp_store.h"
+
+namespace poseidon::session {
+
+struct EngineOptions {
+  Rank self{0};
+  std::vector<Member> members;            // by rank; links to all of them are up
+  Model model;
+  plan::Plan plan;                        // for this model and as many workers
+  std::size_t window_bytes = 1 << 20;     // see SendSchedulerOptions
+  bool size_only = false;                 // views have no memory: virtual time with models larger than memory
+  base::EventListener* events = nullptr;  // may be null; outlives the session
+  // A wait says whom it is for after the first, and ends the session after the second. The limit is long, because a peer may
+  // well be busy for minutes (a test, a snapshot on a slow disk); dead peers are noticed by the cluster within 2 s.
+  runtime::Duration explain_after = std::chrono::seconds(2);
+  runtime::Duration wait_max = std::chrono::minutes(30);
+};
+
+class EngineSession : public Session {
+ public:
+  // kInvalid when the model cannot be synchronised (a type without sums), naming the tensor. References outlive the session.
+  static Result<std::unique_ptr<EngineSession>> create(runtime::Runtime& runtime, runtime::Transport& transport,
+                                                       runtime::Compute& compute, EngineOptions options);
+  ~EngineSession() override;
+
+  Rank rank() const override { return options_.self; }
+  int workers() const override { return static_cast<int>(options_.members.size()); }
+  Scheme scheme(LayerId layer) const override;
+  void submit(TensorId tensor, Iteration iteration, const DenseGradient& gradient, SyncedFn on_synced) override;
+  void submit_factors(LayerId layer, Iteration iteration, const FactorGradient& gradient, SyncedFn on_synced) override;
+  void submit_absent(TensorId tensor, Iteration iteration, TensorView destination, SyncedFn on_synced) override;
+  Result<std::shared_ptr<std::byte>> allocate(std::size_t bytes, Device device) override;
+
+  // Copies rank 0's values into everybody else's, tensor by tensor; `done` runs once all have come (at rank 0: have left).
+  // Views are borrowed until then, one for each tensor of the model. Call it on every member, before the first submit.
+  void broadcast(std::vector<TensorView> values, std::function<void()> done);
+
+  // The job is over: every wait, and every later submit, ends with this error.
+  void fail(const Error& error);
+  // Also fails what waits, when a wait exceeds its limit. Runs by itself every second; public for tests.
+  void watch();
+  // Whom waits of more than `age` are for.
+  std::vector<std::string> overdue(runtime::Duration age, std::size_t count) const;
+
+  SendScheduler& scheduler() { return scheduler_; }
+  const EngineOptions& options() const { return options_; }
+  std::size_t staging_bytes_max() const { return store_.staging_bytes_max(); }
+
+ private:
+  EngineSession(runtime::Runtime& runtime, runtime::Transport& transport, runtime::Compute& compute, EngineOptions options);
+  void add_syncers(runtime::Compute& compute);
+  void install_acceptors();
+  void schedule_watch();
+  // Runs on the lane, unless the session is gone by then.
+  void on_lane(runtime::Task task);
+  void submit_now(TensorId tensor, Iteration iteration, const DenseGradient& gradient, bool present, SyncedFn on_synced);
+  SyncedFn with_event(TensorId tensor, SyncedFn on_synced);
+  void record(base::EventKind kind, TensorId tensor, Iteration iteration, std::uint64_t bytes);
+
+  runtime::Runtime& runtime_;
+  runtime::Transport& transport_;
+  EngineOptions options_;
+  std::vector<std::uint32_t> layer_of_;  // by tensor
+  SendScheduler scheduler_;
+  store::BspStore store_;
+  std::vector<std::unique_ptr<DenseSyncer>> dense_;               // by tensor; null for tensors of factor layers
+  std::vector<std::unique_ptr<factor::FactorExchange>> factors_;  // by layer; null for dense layers
+  std::vector<factor::FactorExchange*> factors_of_weight_;        // by tensor
+  std::optional<Error> failed_;
+  std::optional<runtime::TimerId> watch_timer_;
+  runtime::Duration next_report_{};
+  // Set to false on the lane by the destructor: tasks that were posted before look here first.
+  std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
+};
+
+}  // namespace poseidon::session

@@ -1,0 +1,237 @@
+#include "store/bsp_store.h"
+
+#include <algorithm>
+
+#include "base/check.h"
+#include "base/text.h"
+
+namespace poseidon::store {
+
+using runtime::Sink;
+using wire::PartHeader;
+
+BspStore::BspStore(runtime::Runtime& runtime, runtime::Compute& compute, runtime::Outbox& outbox, BspStoreOptions options)
+    : runtime_(runtime), compute_(compute), outbox_(outbox), options_(std::move(options)), owned_(options_.chunks.size()) {
+  for (std::size_t t = 0; t < options_.chunks.size(); ++t) {
+    for (const plan::Chunk& range : options_.chunks[t]) {
+      if (range.server != options_.self) continue;
+      auto chunk = std::make_unique<OwnedChunk>();
+      chunk->tensor = TensorId{static_cast<std::uint32_t>(t)};
+      chunk->range = range;
+      owned_[t].push_back(std::move(chunk));
+    }
+  }
+}
+
+BspStore::~BspStore() { *alive_ = false; }
+
+std::size_t BspStore::pieces_of(const OwnedChunk& chunk) const {
+  return (chunk.range.end - chunk.range.begin + wire::kPieceBytes - 1) / wire::kPieceBytes;
+}
+
+std::size_t BspStore::piece_begin(const OwnedChunk& chunk, std::size_t piece) const {
+  return chunk.range.begin + piece * wire::kPieceBytes;
+}
+
+std::size_t BspStore::piece_end(const OwnedChunk& chunk, std::size_t piece) const {
+  return std::min(chunk.range.end, piece_begin(chunk, piece) + wire::kPieceBytes);
+}
+
+BspStore::OwnedChunk* BspStore::find(TensorId tensor, std::uint64_t offset) {
+  if (index(tensor) >= owned_.size()) return nullptr;
+  auto& chunks = owned_[index(tensor)];
+  const auto after = std::upper_bound(chunks.begin(), chunks.end(), offset,
+                                      [](std::uint64_t at, const auto& chunk) { return at < chunk->range.begin; });
+  if (after == chunks.begin()) return nullptr;
+  OwnedChunk* const chunk = std::prev(after)->get();
+  return offset < chunk->range.end ? chunk : nullptr;
+}
+
+BspStore::Slot* BspStore::slot(OwnedChunk& chunk, Iteration iteration) {
+  Slot& slot = chunk.slots[iteration % 2];
+  if (slot.iteration == iteration) return slot.finished ? nullptr : &slot;
+  if (slot.iteration && !slot.finished) return nullptr;
+  if (slot.iteration && *slot.iteration > iteration) return nullptr;
+  const std::size_t workers = options_.members.size();
+  slot.iteration = iteration;
+  slot.finished = false;
+  slot.opened = runtime_.now();
+  slot.pieces_left = pieces_of(chunk);
+  slot.local.reset();
+  slot.pieces.resize(slot.pieces_left);
+  for (Piece& piece : slot.pieces) {
+    piece.staged.assign(workers, nullptr);
+    piece.arrived.assign(workers, false);
+    piece.present.assign(workers, false);
+    piece.arrivals = 0;
+    piece.samples = 0;
+  }
+  return &slot;
+}
+
+std::optional<std::size_t> BspStore::rank_of(Member member) const {
+  const auto found = std::find(options_.members.begin(), options_.members.end(), member);
+  if (found == options_.members.end()) return std::nullopt;
+  return static_cast<std::size_t>(found - options_.members.begin());
+}
+
+void BspStore::push_local(TensorId tensor, std::size_t chunk_index, Iteration iteration, LocalPush push) {
+  const plan::Chunk& range = options_.chunks[index(tensor)][chunk_index];
+  OwnedChunk* const chunk = find(tensor, range.begin);
+  POSEIDON_CHECK(chunk != nullptr, "chunk ", chunk_index, " of tensor ", index(tensor), " is not owned here");
+  Slot* const open = slot(*chunk, iteration);
+  POSEIDON_CHECK(open != nullptr && !open->local, "tensor ", index(tensor), " was pushed twice for iteration ", iteration,
+                 ", or before the sum of an older one had come");
+  const bool present = push.present;
+  const std::uint32_t samples = push.samples;
+  open->local = std::move(push);
+  const std::size_t self = static_cast<std::size_t>(index(options_.self));
+  for (std::size_t piece = 0; piece < open->pieces.size(); ++piece) {
+    arrive(*chunk, *open, piece, self, nullptr, present, samples);
+  }
+}
+
+Result<Sink> BspStore::accept_push(Member from, const PartHeader& part) {
+  const auto corrupt = [&](const char* why) {
+    return Error{ErrorCode::kCorruptFrame,
+                 base::concat("member ", index(from), " pushed ", part.bytes, " bytes at ", part.offset, " of tensor ",
+                              index(part.tensor), ", iteration ", part.iteration, ": ", why)};
+  };
+  const std::optional<std::size_t> rank = rank_of(from);
+  if (!rank) return corrupt("it is no worker of this epoch");
+  OwnedChunk* const chunk = find(part.tensor, part.offset);
+  if (chunk == nullptr) return corrupt("this member does not own that range");
+  Slot* const open = slot(*chunk, part.iteration);
+  if (open == nullptr) return corrupt("its turn is over, or has not come");
+
+  if ((part.flags & wire::kAbsent) != 0) {
+    if (part.offset != chunk->range.begin) return corrupt("an absence must name the start of a chunk");
+    if (std::any_of(open->pieces.begin(), open->pieces.end(), [&](const Piece& p) { return p.arrived[*rank]; })) {
+      return corrupt("it came twice");
+    }
+    return Sink{part.offset, part.offset, {}, [this, chunk, open, rank = *rank](Member, const PartHeader&) {
+                  for (std::size_t piece = 0; piece < open->pieces.size(); ++piece) {
+                    arrive(*chunk, *open, piece, rank, nullptr, false, 0);
+                  }
+                }};
+  }
+  const std::size_t piece = (part.offset - chunk->range.begin) / wire::kPieceBytes;
+  if (part.offset != piece_begin(*chunk, piece) || part.offset + part.bytes != piece_end(*chunk, piece)) {
+    return corrupt("that is not one of the chunk's pieces");
+  }
+  Piece& state = open->pieces[piece];
+  if (state.arrived[*rank] || state.staged[*rank] != nullptr) return corrupt("it came twice");
+  std::byte* const staged = options_.size_only ? nullptr : staging_.acquire(part.bytes);
+  state.staged[*rank] = staged;
+  return Sink{part.offset, part.offset + part.bytes, runtime::Layout::contiguous({staged, part.bytes, {}, 0}, 0, part.bytes),
+              [this, chunk, open, piece, rank = *rank, staged](Member, const PartHeader& arrived) {
+                arrive(*chunk, *open, piece, rank, staged, true, arrived.samples);
+              }};
+}
+
+void BspStore::arrive(OwnedChunk& chunk, Slot& slot, std::size_t piece, std::size_t rank, std::byte* staged, bool present,
+                      std::uint32_t samples) {
+  Piece& state = slot.pieces[piece];
+  POSEIDON_CHECK(!state.arrived[rank], "rank ", rank, "'s piece ", piece, " of tensor ", index(chunk.tensor), " came twice");
+  state.staged[rank] = staged;
+  state.arrived[rank] = true;
+  state.present[rank] = present;
+  if (present) state.samples += samples;
+  if (++state.arrivals == options_.members.size()) sum(chunk, slot, piece);
+}
+
+void BspStore::sum(OwnedChunk& chunk, Slot& slot, std::size_t piece) {
+  Piece& state = slot.pieces[piece];
+  const std::size_t begin = piece_begin(chunk, piece);
+  const std::size_t bytes = piece_end(chunk, piece) - begin;
+  const std::size_t chunk_bytes = chunk.range.end - chunk.range.begin;
+  const std::size_t self = static_cast<std::size_t>(index(options_.self));
+  runtime::SumJob job;
+  job.dtype = options_.model->tensors[index(chunk.tensor)].dtype;
+  job.elements = bytes / bytes_of(job.dtype);
+  for (std::size_t rank = 0; rank < state.present.size(); ++rank) {
+    if (!state.present[rank]) continue;
+    std::byte* const local = options_.size_only ? nullptr : slot.local->tensor + begin;
+    job.addends.push_back(rank == self ? local : state.staged[rank]);
+  }
+  const std::uint32_t contributors = static_cast<std::uint32_t>(job.addends.size());
+  if (contributors == 0) return on_summed(chunk, slot, piece, 0);
+  if (!options_.size_only) {
+    if (!slot.sum) slot.sum = base::make_aligned(chunk_bytes);
+    job.out = slot.sum.get() + (begin - chunk.range.begin);
+    job.copy = slot.local->tensor + begin;
+  }
+  compute_.sum(std::move(job), [this, alive = alive_, &chunk, &slot, piece, contributors](const std::optional<Error>& error) {
+    if (!*alive) return;
+    POSEIDON_CHECK(!error, "a sum cannot fail: ", error->message);
+    on_summed(chunk, slot, piece, contributors);
+  });
+}
+
+void BspStore::on_summed(OwnedChunk& chunk, Slot& slot, std::size_t piece, std::uint32_t contributors) {
+  Piece& state = slot.pieces[piece];
+  const std::size_t begin = piece_begin(chunk, piece);
+  const std::size_t end = piece_end(chunk, piece);
+  for (std::byte*& staged : state.staged) {
+    if (staged != nullptr) staging_.release(std::exchange(staged, nullptr), end - begin);
+  }
+  slot.finished = --slot.pieces_left == 0;
+  PartHeader part;
+  part.type = wire::FrameType::kSum;
+  part.tensor = chunk.tensor;
+  part.iteration = *slot.iteration;
+  part.contributors = contributors;
+  part.samples = static_cast<std::uint32_t>(state.samples);
+  if (contributors > 0) {
+    send_sum(chunk, slot, part, begin, end);
+  } else if (slot.finished) {
+    // Nobody has a gradient of the tensor at all: one word for the whole chunk.
+    part.flags = wire::kAbsent;
+    send_sum(chunk, slot, part, chunk.range.begin, chunk.range.begin);
+  }
+  // Last, because the callback may bring the next iteration's push.
+  const PieceSumFn on_sum = slot.local->on_sum;
+  on_sum({begin, end, contributors, state.samples});
+}
+
+void BspStore::send_sum(const OwnedChunk& chunk, const Slot& slot, PartHeader part, std::size_t begin, std::size_t end) {
+  const std::size_t workers = options_.members.size();
+  const std::size_t self = static_cast<std::size_t>(index(options_.self));
+  const runtime::Region region{slot.sum.get(), chunk.range.end - chunk.range.begin, {}, 0};
+  for (std::size_t step = 1; step < workers; ++step) {
+    // Each server begins with its own successor, so that they do not all send to the same worker first.
+    const Member to = options_.members[(self + step) % workers];
+    outbox_.enqueue({.to = to,
+                     .priority = {*slot.iteration, options_.layer_of[index(chunk.tensor)], runtime::SendClass::kSum},
+                     .part = part,
+                     .begin = begin,
+                     .source = runtime::Layout::contiguous(region, begin - chunk.range.begin, end - begin),
+                     .hold = nullptr,
+                     .on_sent = nullptr});
+  }
+}
+
+std::vector<std::string> BspStore::overdue(runtime::Duration age, std::size_t count) const {
+  std::vector<std::string> sentences;
+  const runtime::Time now = runtime_.now();
+  for (const auto& chunks : owned_) {
+    for (const auto& chunk : chunks) {
+      for (const Slot& slot : chunk->slots) {
+        if (!slot.iteration || slot.finished || now - slot.opened < age || sentences.size() >= count) continue;
+        std::vector<std::string> missing;
+        for (std::size_t rank = 0; rank < options_.members.size(); ++rank) {
+          const bool lacks = std::any_of(slot.pieces.begin(), slot.pieces.end(), [&](const Piece& p) { return !p.arrived[rank]; });
+          if (lacks) missing.push_back(base::concat("rank ", rank));
+        }
+        if (missing.empty()) continue;
+        sentences.push_back(base::concat("the server shard of rank ", index(options_.self), " waits for ",
+                                         base::join_words(missing), " to push ",
+                                         options_.model->tensors[index(chunk->tensor)].name, " of iteration ", *slot.iteration,
+                                         " since ", base::readable_seconds(std::chrono::duration<double>(now - slot.opened).count())));
+      }
+    }
+  }
+  return sentences;
+}
+
+}  // namespace poseidon::store
