@@ -1,0 +1,102 @@
+// SoftmaxWithLoss: the negative log-likelihood of the labels under the softmax of the scores, summed over all positions
+// whose label is not ignored, and divided by what `normalization` says.
+#include <ATen/ops/log_softmax.h>
+#include <ATen/ops/nll_loss.h>
+#include <ATen/ops/nll_loss2d.h>
+
+#include <algorithm>
+#include <limits>
+
+#include "engines/caffe/layers/labels.h"
+#include "engines/caffe/layers/standard_layers.h"
+
+namespace poseidon::caffe {
+namespace {
+
+enum class Normalization : std::uint8_t { kFull, kValid, kBatchSize, kNone };
+
+Normalization read_normalization(const proto::Message& loss) {
+  if (!loss.has("normalization") && loss.has("normalize")) {
+    return loss.flag("normalize") ? Normalization::kValid : Normalization::kBatchSize;
+  }
+  const std::string mode = loss.choice("normalization");
+  if (mode == "FULL") return Normalization::kFull;
+  if (mode == "BATCH_SIZE") return Normalization::kBatchSize;
+  if (mode == "NONE") return Normalization::kNone;
+  return Normalization::kValid;
+}
+
+class SoftmaxWithLoss final : public Layer {
+ public:
+  explicit SoftmaxWithLoss(const LayerConfig& config)
+      : Layer(config, {.bottoms_min = 2, .bottoms_max = 2, .tops_max = 2, .automatic_tops = true}),
+        axis_(message().message("softmax_param").integer("axis")),
+        normalization_(read_normalization(message().message("loss_param"))) {
+    const proto::Message loss = message().message("loss_param");
+    if (loss.has("ignore_label")) ignored_ = loss.integer("ignore_label");
+  }
+
+  std::vector<Shape> top_shapes(const std::vector<Shape>& bottoms) const override {
+    check_labelled_shapes(*this, bottoms[0], bottoms[1], canonical_axis(axis_, bottoms[0]));
+    std::vector<Shape> tops_of_both = {Shape{}, bottoms[0]};
+    tops_of_both.resize(tops().size());
+    return tops_of_both;
+  }
+
+  bool is_loss() const override { return true; }
+
+  std::vector<at::Tensor> forward(const ForwardContext&, const std::vector<at::Tensor>& bottoms) override {
+    const LabelledScores both =
+        labelled_scores(bottoms[0], bottoms[1], canonical_axis(axis_, bottoms[0].sizes().vec()));
+    const at::Tensor log_probabilities = at::log_softmax(both.scores, 1);
+    std::vector<at::Tensor> tops = {loss(log_probabilities, both)};
+    // The probabilities are for looking at; Caffe has no gradient through them either.
+    if (this->tops().size() == 2) tops.push_back(log_probabilities.detach().exp().view(bottoms[0].sizes()));
+    return tops;
+  }
+
+ private:
+  at::Tensor loss(const at::Tensor& log_probabilities, const LabelledScores& both) const {
+    // ATen ignores one index always; without ignore_label that is one that no label has.
+    const std::int64_t ignored = ignored_.value_or(std::numeric_limits<std::int64_t>::min());
+    const bool flat = both.labels.dim() == 1;
+    try {
+      const at::Tensor sum = flat ? at::nll_loss(log_probabilities, both.labels, {}, at::Reduction::Sum, ignored)
+                                  : at::nll_loss2d(log_probabilities.unsqueeze(3), both.labels.unsqueeze(2), {},
+                                                   at::Reduction::Sum, ignored);
+      if (normalization_ == Normalization::kValid && ignored_)
+        return sum / both.labels.ne(*ignored_).sum().clamp_min(1);
+      return sum / static_cast<double>(std::max<std::int64_t>(1, divisor(both.labels)));
+    } catch (const c10::Error&) {
+      explain_bad_label(*this, both, ignored_);
+      throw;
+    }
+  }
+
+  // Where it does not depend on the labels' values. At least 1 is divided by, so that a batch whose labels are all
+  // ignored has a loss of zero.
+  std::int64_t divisor(const at::Tensor& labels) const {
+    switch (normalization_) {
+      case Normalization::kFull:
+      case Normalization::kValid:
+        return labels.numel();
+      case Normalization::kBatchSize:
+        return labels.size(0);
+      case Normalization::kNone:
+        break;
+    }
+    return 1;
+  }
+
+  std::int64_t axis_;
+  Normalization normalization_;
+  std::optional<std::int64_t> ignored_;
+};
+
+}  // namespace
+
+std::unique_ptr<Layer> make_softmax_with_loss(const LayerConfig& config) {
+  return std::make_unique<SoftmaxWithLoss>(config);
+}
+
+}  // namespace poseidon::caffe

@@ -1,0 +1,57 @@
+#include "engines/caffe/net/test_scores.h"
+
+#include <algorithm>
+#include <stdexcept>
+#include <utility>
+
+#include "base/text.h"
+
+namespace poseidon::caffe {
+namespace {
+
+void append(const at::Tensor& value, std::vector<double>& to) {
+  const at::Tensor flat = value.to(at::kDouble).contiguous();
+  const double* const data = flat.const_data_ptr<double>();
+  to.insert(to.end(), data, data + flat.numel());
+}
+
+}  // namespace
+
+std::vector<BatchScores> score_batches(Net& net, const TestBatches& batches) {
+  const std::uint64_t records = net.records_per_batch();
+  std::vector<BatchScores> all;
+  for (std::uint64_t batch = batches.first; batch < batches.count; batch += batches.stride) {
+    const at::Tensor loss = net.forward({.iteration = batches.iteration,
+                                         .first_record = batches.first_record + batch * records,
+                                         .record_stride = batches.stride * records});
+    BatchScores scores{.batch = batch, .values = {}};
+    for (const Output& output : net.outputs()) append(output.value, scores.values);
+    scores.values.push_back(loss.defined() ? loss.item<double>() : 0);
+    all.push_back(std::move(scores));
+  }
+  return all;
+}
+
+TestScores averaged(const Net& net, std::vector<BatchScores> scores, std::uint64_t count) {
+  std::sort(scores.begin(), scores.end(), [](const auto& a, const auto& b) { return a.batch < b.batch; });
+  std::vector<double> means;
+  for (std::uint64_t batch = 0; batch < count; ++batch) {
+    if (batch >= scores.size() || scores[batch].batch != batch || scores.size() > count) {
+      throw std::logic_error(
+          base::concat("a test of ", count, " batches has ", scores.size(), " scores, and not those of batch ", batch));
+    }
+    means.resize(scores[0].values.size());
+    for (std::size_t i = 0; i < means.size(); ++i) means[i] += scores[batch].values.at(i);
+  }
+  for (double& mean : means) mean /= static_cast<double>(count);
+  TestScores result{.scores = {}, .loss = means.at(means.size() - 1)};
+  for (const Output& output : net.outputs()) {
+    for (std::int64_t element = 0; element < elements_of(output.shape); ++element) {
+      result.scores.push_back(
+          {.name = output.name, .value = means.at(result.scores.size()), .loss_weight = output.loss_weight});
+    }
+  }
+  return result;
+}
+
+}  // namespace poseidon::caffe

@@ -1,0 +1,75 @@
+#include "engines/caffe/proto/model_file.h"
+
+#include "base/file.h"
+#include "base/text.h"
+#include "engines/caffe/proto/binary_message.h"
+#include "engines/caffe/proto/caffe.pb.h"
+#include "engines/caffe/proto/config_error.h"
+
+namespace poseidon::caffe::proto {
+namespace {
+
+using base::concat;
+
+// NetParameter's field `layers`, which the schema here does not have.
+constexpr int kOldLayersField = 2;
+
+bool has_old_layers(const ::caffe::NetParameter& net) {
+  const google::protobuf::UnknownFieldSet& unknown = net.unknown_fields();
+  for (int i = 0; i < unknown.field_count(); ++i) {
+    if (unknown.field(i).number() == kOldLayersField) return true;
+  }
+  return false;
+}
+
+}  // namespace
+
+TrainedNet parse_model(std::string_view bytes, std::string_view file_name) {
+  const std::string file(file_name);
+  ::caffe::NetParameter net;
+  parse_binary(bytes, file, "a trained model (.caffemodel)", net);
+  if (net.layer_size() == 0) {
+    throw ConfigError(has_old_layers(net)
+                          ? concat(file,
+                                   ": is a model in the old format (`layers`), which Poseidon does not read yet; let "
+                                   "Caffe's upgrade_net_proto_binary rewrite it")
+                          : concat(file, ": holds no layer; a trained model (.caffemodel) was expected"));
+  }
+  TrainedNet trained;
+  trained.name = net.name();
+  trained.layers.reserve(static_cast<std::size_t>(net.layer_size()));
+  for (::caffe::LayerParameter& layer : *net.mutable_layer()) {
+    TrainedLayer& into = trained.layers.emplace_back();
+    into.name = layer.name();
+    into.type = layer.type();
+    for (int i = 0; i < layer.blobs_size(); ++i) {
+      into.blobs.push_back(
+          take_blob(*layer.mutable_blobs(i), concat(file, ": array ", i, " of layer \"", into.name, "\"")));
+    }
+  }
+  return trained;
+}
+
+TrainedNet read_model(const std::filesystem::path& file) {
+  return parse_model(read_binary(file), file.string());
+}
+
+Result<std::string> model_bytes(const TrainedNet& net) {
+  ::caffe::NetParameter message;
+  message.set_name(net.name);
+  for (const TrainedLayer& layer : net.layers) {
+    ::caffe::LayerParameter* into = message.add_layer();
+    into->set_name(layer.name);
+    into->set_type(layer.type);
+    for (const Blob& blob : layer.blobs) put_blob(blob, *into->add_blobs());
+  }
+  return to_binary(message, concat("the model of net \"", net.name, "\""));
+}
+
+Status write_model(const std::filesystem::path& file, const TrainedNet& net) {
+  const Result<std::string> bytes = model_bytes(net);
+  if (!bytes) return Error{bytes.error().code, concat("cannot write ", file.string(), ": ", bytes.error().message)};
+  return base::write_file_atomically(file, std::string_view(*bytes));
+}
+
+}  // namespace poseidon::caffe::proto

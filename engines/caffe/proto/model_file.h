@@ -1,0 +1,39 @@
+// Trained models: Caffe's .caffemodel, a NetParameter in protobuf's binary format.
+//
+// Only what training yields is kept here: for each layer its name, its type and its arrays. How the layers hang
+// together is the prototxt's matter; arrays find their layers by name.
+#pragma once
+
+#include <filesystem>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "engines/caffe/proto/blob.h"
+#include "poseidon/error.h"
+
+namespace poseidon::caffe::proto {
+
+struct TrainedLayer {
+  std::string name;
+  std::string type;
+  std::vector<Blob> blobs;
+};
+
+struct TrainedNet {
+  std::string name;
+  std::vector<TrainedLayer> layers;
+};
+
+// Throw ConfigError for a file that is missing, truncated, damaged, of another kind, or of the old `layers` format.
+// Shapes of the old form (num, channels, height, width) come as four axes.
+TrainedNet read_model(const std::filesystem::path& file);
+TrainedNet parse_model(std::string_view bytes, std::string_view file_name);
+
+// An error for a model over 2 GiB, which the format cannot hold. The SHA-256 that goes into the solver state is that of
+// these bytes.
+Result<std::string> model_bytes(const TrainedNet& net);
+// Atomically: a full disk leaves an older file of that name as it was.
+Status write_model(const std::filesystem::path& file, const TrainedNet& net);
+
+}  // namespace poseidon::caffe::proto

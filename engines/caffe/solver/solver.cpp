@@ -1,0 +1,190 @@
+#include "engines/caffe/solver/solver.h"
+
+#include <ATen/ops/zeros_like.h>
+
+#include <algorithm>
+#include <chrono>
+#include <numeric>
+#include <system_error>
+#include <utility>
+
+#include "base/text.h"
+#include "engines/caffe/net/trained_net.h"
+#include "engines/caffe/proto/config_error.h"
+#include "engines/caffe/proto/model_file.h"
+
+namespace poseidon::caffe {
+namespace {
+
+// A folder that is not there, or not ours to write, is noticed before training and not at its end.
+void prepare_folder(const std::string& prefix) {
+  const std::filesystem::path folder = std::filesystem::path(prefix).parent_path();
+  if (folder.empty()) return;
+  std::error_code error;
+  std::filesystem::create_directories(folder, error);
+  if (error) {
+    throw ConfigError(base::concat("snapshot_prefix \"", prefix, "\": the folder ", folder.string(),
+                                   " cannot be made: ", error.message()));
+  }
+}
+
+}  // namespace
+
+Solver::Solver(const proto::Message& solver, const LayerRegistry& layers, const SolverOptions& options)
+    : settings_(read_solver_settings(solver)), options_(options), rule_(read_update_rule(solver)) {
+  if (!options_.iterations_max && !solver.has("max_iter")) {
+    throw ConfigError(base::concat(solver.position().text(), ": the solver needs max_iter"));
+  }
+  train_net_ = std::make_unique<Net>(
+      settings_.train.net, layers,
+      NetOptions{.state = settings_.train.state, .dtype = options_.dtype, .seed = seed(), .events = options_.events});
+  build_test_nets(layers);
+  make_history();
+  for (const std::string& model : settings_.weights) load_weights(model);
+}
+
+void Solver::build_test_nets(const LayerRegistry& layers) {
+  for (const TestSource& test : settings_.tests) {
+    test_nets_.push_back(std::make_unique<Net>(
+        test.source.net, layers,
+        NetOptions{
+            .state = test.source.state, .dtype = options_.dtype, .seed = seed(), .share_with = train_net_.get()}));
+  }
+  progress_.test_records.assign(test_nets_.size(), 0);
+}
+
+void Solver::make_history() {
+  progress_.history.resize(rule_->histories());
+  for (std::vector<at::Tensor>& arrays : progress_.history) {
+    for (const NetArray& array : train_net_->arrays()) arrays.push_back(at::zeros_like(array.value.detach()));
+  }
+}
+
+SnapshotIdentity Solver::identity() const {
+  return {.seed = seed(), .solver_type = std::string(rule_->type())};
+}
+
+aten::UpdateFn Solver::update_function() {
+  return [this](const aten::SummedGradient& gradient) { update(gradient); };
+}
+
+void Solver::update(const aten::SummedGradient& gradient) {
+  const std::size_t number = train_net_->array_of(gradient.layer, gradient.parameter);
+  const NetArray& array = train_net_->arrays()[number];
+  std::vector<at::Tensor> history;
+  for (const std::vector<at::Tensor>& arrays : progress_.history) history.push_back(arrays[number]);
+  rule_->update({.value = array.value,
+                 .gradient_sum = gradient.contributors > 0 ? gradient.sum : at::Tensor(),
+                 .contributors = static_cast<double>(std::max<std::uint32_t>(1, gradient.contributors)),
+                 .rate = rate_at(settings_.rate, gradient.iteration) * array.lr_mult.value_or(1),
+                 .decay = settings_.weight_decay * array.decay_mult.value_or(1),
+                 .history = history});
+}
+
+void Solver::load_weights(const std::filesystem::path& model) {
+  copy_trained(proto::read_model(model), model.string(), *train_net_);
+}
+
+void Solver::restore(const std::filesystem::path& state) {
+  position_unknown_ = !restore_snapshot(state, identity(), *train_net_, progress_);
+  last_snapshot_ = progress_.iteration;
+}
+
+IterationReport Solver::step(aten::GradientExchange& exchange) {
+  const auto begin = std::chrono::steady_clock::now();
+  const std::uint64_t batch = train_net_->records_per_batch();
+  const std::uint64_t global_batch = batch * static_cast<std::uint64_t>(exchange.workers());
+  if (std::exchange(position_unknown_, false)) progress_.train_records = progress_.iteration * global_batch;
+  const Iteration iteration = progress_.iteration;
+  exchange.begin(iteration);
+  const at::Tensor loss = train_net_->forward(
+      {.iteration = iteration,
+       .first_record = progress_.train_records + batch * static_cast<std::uint64_t>(exchange.rank()),
+       .record_stride = global_batch,
+       .exchange = &exchange});
+  train_net_->backward();
+  progress_.iteration += 1;
+  progress_.train_records += global_batch;
+  const double value = loss.item<double>();
+  return {.iteration = iteration,
+          .loss = value,
+          .smoothed_loss = smoothed(value),
+          .rate = rate_at(settings_.rate, iteration),
+          .records = batch,
+          .seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count(),
+          .display = settings_.display > 0 && iteration % settings_.display == 0};
+}
+
+double Solver::smoothed(double loss) {
+  last_losses_.push_back(loss);
+  if (last_losses_.size() > settings_.average_loss) last_losses_.pop_front();
+  return std::accumulate(last_losses_.begin(), last_losses_.end(), 0.0) / static_cast<double>(last_losses_.size());
+}
+
+bool Solver::train(aten::GradientExchange& exchange, SolverHost& host) {
+  const bool saves = settings_.snapshot > 0 || settings_.snapshot_after_train;
+  if (saves && host.writes_snapshots()) prepare_folder(settings_.snapshot_prefix);
+  bool stopped = false;
+  while (!stopped && iteration() < iterations_max()) {
+    if (test_is_due(iteration()) && (iteration() > 0 || settings_.test_initialization)) test(exchange, host);
+    host.on_iteration(step(exchange));
+    const Wish wish = host.wish(iteration());
+    stopped = wish == Wish::kStop;
+    const bool due = settings_.snapshot > 0 && iteration() % settings_.snapshot == 0;
+    if (due || wish == Wish::kSnapshot) save(exchange, host);
+  }
+  exchange.settle_all();
+  if (settings_.snapshot_after_train && last_snapshot_ != iteration()) save(exchange, host);
+  if (!stopped && test_is_due(iteration())) test(exchange, host);
+  return !stopped;
+}
+
+bool Solver::test_is_due(Iteration iteration) const {
+  return !test_nets_.empty() && settings_.test_interval > 0 && iteration % settings_.test_interval == 0;
+}
+
+std::vector<BatchScores> Solver::test_batches(std::size_t test_net, std::uint64_t first, std::uint64_t stride) {
+  return score_batches(*test_nets_[test_net], {.first = first,
+                                               .stride = stride,
+                                               .count = settings_.tests[test_net].iterations,
+                                               .first_record = progress_.test_records[test_net],
+                                               .iteration = iteration()});
+}
+
+void Solver::test(aten::GradientExchange& exchange, SolverHost& host) {
+  exchange.settle_all();
+  for (std::size_t i = 0; i < test_nets_.size(); ++i) {
+    const Net& net = *test_nets_[i];
+    const std::uint64_t batches = settings_.tests[i].iterations;
+    std::vector<BatchScores> own =
+        test_batches(i, static_cast<std::uint64_t>(exchange.rank()), static_cast<std::uint64_t>(exchange.workers()));
+    progress_.test_records[i] += batches * net.records_per_batch();
+    TestScores means = averaged(net, host.gather(std::move(own)), batches);
+    host.on_test({.iteration = iteration(), .net = i, .scores = std::move(means.scores), .loss = means.loss});
+  }
+}
+
+SnapshotFiles Solver::snapshot(aten::GradientExchange& exchange) {
+  exchange.settle_all();
+  const SnapshotFiles files = snapshot_files(settings_.snapshot_prefix, iteration());
+  const Status written =
+      write_snapshot(files, *train_net_, progress_, identity(),
+                     {.policy_steps = steps_reached(settings_.rate, iteration()), .workers = exchange.workers()});
+  if (!written)
+    throw ConfigError(base::concat("no snapshot of iteration ", iteration(), ": ", written.error().message));
+  return files;
+}
+
+void Solver::save(aten::GradientExchange& exchange, SolverHost& host) {
+  exchange.settle_all();
+  last_snapshot_ = iteration();
+  if (!host.writes_snapshots()) return;
+  host.on_snapshot({.iteration = iteration(), .files = snapshot(exchange)});
+}
+
+std::string Solver::digest(aten::GradientExchange& exchange) {
+  exchange.settle_all();
+  return train_net_->digest();
+}
+
+}  // namespace poseidon::caffe

@@ -1,0 +1,144 @@
+// Trains a net as a SolverParameter says: batches, updates, tests, snapshots.
+//
+// The solver knows the exchange that it is given and the program around it (SolverHost), and no processes or sockets.
+// On P workers each runs a solver of the same settings; iteration i then trains on P batches, whose gradients the
+// exchange sums, and every solver makes the same update.
+//
+// An iteration's gradients are settled layer by layer during the next forward pass, so between two steps the arrays may
+// be an update behind; before a test, a snapshot and the end everything is settled.
+//
+//   Solver solver(proto::read_text(file, "SolverParameter"), standard_layers(), {.dtype = at::kFloat});
+//   aten::LocalExchange exchange(solver.net().parameters(), solver.update_function());
+//   solver.train(exchange, host);
+//
+// All of it runs on one thread.
+#pragma once
+
+#include <cstdint>
+#include <deque>
+#include <filesystem>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "base/event.h"
+#include "engines/caffe/layers/registry.h"
+#include "engines/caffe/net/net.h"
+#include "engines/caffe/net/test_scores.h"
+#include "engines/caffe/solver/snapshot.h"
+#include "engines/caffe/solver/solver_settings.h"
+#include "engines/caffe/solver/update_rule.h"
+#include "engines/torch/gradient_exchange.h"
+
+namespace poseidon::caffe {
+
+struct SolverOptions {
+  at::ScalarType dtype = at::kFloat;
+  std::uint64_t default_seed = 1;  // where the solver has no random_seed; equal on all workers
+  // Train so many in all instead of max_iter. The rate policy keeps max_iter.
+  std::optional<Iteration> iterations_max = {};
+  base::EventListener* events = nullptr;  // outlives the solver; may read span names while the solver lives
+};
+
+// One training iteration of this worker.
+struct IterationReport {
+  Iteration iteration = 0;   // from 0
+  double loss = 0;           // of this worker's batch, at the arrays before the update
+  double smoothed_loss = 0;  // the mean over the last average_loss iterations
+  double rate = 0;
+  std::uint64_t records = 0;  // in this worker's batch
+  double seconds = 0;         // from the beginning of the forward pass to the end of the backward pass
+  bool display = false;       // the solver's `display` asks for a line
+};
+
+struct TestReport {
+  Iteration iteration = 0;        // so many updates are in the arrays
+  std::size_t net = 0;            // which test net
+  std::vector<TestScore> scores;  // each element of each output by itself
+  double loss = 0;                // the weighted sum of the losses
+};
+
+struct SnapshotReport {
+  Iteration iteration = 0;
+  SnapshotFiles files;
+};
+
+enum class Wish : std::uint8_t { kGoOn, kSnapshot, kStop };
+
+// The program around a solver. The defaults are those of a program that trains alone and in silence.
+class SolverHost {
+ public:
+  virtual ~SolverHost() = default;
+  virtual void on_iteration(const IterationReport&) {}
+  virtual void on_test(const TestReport&) {}
+  virtual void on_snapshot(const SnapshotReport&) {}
+
+  // Asked after each iteration; all workers must get the same answer for the same iteration.
+  virtual Wish wish(Iteration /*iterations_done*/) { return Wish::kGoOn; }
+  // Does this worker write the snapshots?
+  virtual bool writes_snapshots() { return true; }
+  // Takes the scores of the batches that this worker has tested and returns those of all workers, in any order.
+  virtual std::vector<BatchScores> gather(std::vector<BatchScores> own) { return own; }
+};
+
+class Solver {
+ public:
+  // Builds the training net and the test nets. Throws ConfigError.
+  Solver(const proto::Message& solver, const LayerRegistry& layers, const SolverOptions& options);
+  Solver(const Solver&) = delete;
+  Solver& operator=(const Solver&) = delete;
+
+  Net& net() { return *train_net_; }
+  const SolverSettings& settings() const { return settings_; }
+  // How many iterations are done, and how many there are to be.
+  Iteration iteration() const { return progress_.iteration; }
+  Iteration iterations_max() const { return options_.iterations_max.value_or(settings_.max_iterations); }
+
+  // The optimiser step, for the exchange; the solver outlives it.
+  aten::UpdateFn update_function();
+
+  // Copies trained arrays from a model file, by the names of layers.
+  void load_weights(const std::filesystem::path& model);
+  // Continues from a snapshot (its .solverstate); see restore_snapshot for what it refuses. Before the first step.
+  void restore(const std::filesystem::path& state);
+
+  // Trains from the present iteration to the last, with tests and snapshots on the way. Returns false where the host
+  // wished to stop before.
+  bool train(aten::GradientExchange& exchange, SolverHost& host);
+
+  // The parts of train(). One iteration: begin, forward, backward.
+  IterationReport step(aten::GradientExchange& exchange);
+  // Tests batches first, first + stride, ... of a test net, at the arrays as they are. Batch t is records [t b, (t + 1)
+  // b) behind those of the tests before, for any stride.
+  std::vector<BatchScores> test_batches(std::size_t test_net, std::uint64_t first, std::uint64_t stride);
+  // A whole test of every test net: this worker's batches, gathered by the host, averaged in their order.
+  void test(aten::GradientExchange& exchange, SolverHost& host);
+  // Settles everything and writes the pair of files. Throws ConfigError where the disk does not take them.
+  SnapshotFiles snapshot(aten::GradientExchange& exchange);
+
+  // The arrays' digest (Net::digest), everything settled.
+  std::string digest(aten::GradientExchange& exchange);
+
+ private:
+  void build_test_nets(const LayerRegistry& layers);
+  void make_history();
+  void update(const aten::SummedGradient& gradient);
+  void save(aten::GradientExchange& exchange, SolverHost& host);
+  bool test_is_due(Iteration iteration) const;
+  double smoothed(double loss);
+  std::uint64_t seed() const { return settings_.random_seed.value_or(options_.default_seed); }
+  SnapshotIdentity identity() const;
+
+  SolverSettings settings_;
+  SolverOptions options_;
+  std::unique_ptr<UpdateRule> rule_;
+  std::unique_ptr<Net> train_net_;
+  std::vector<std::unique_ptr<Net>> test_nets_;  // borrow train_net_'s arrays
+  Progress progress_;
+  bool position_unknown_ = false;  // after a restore from a snapshot without data positions, until the next step
+  std::optional<Iteration> last_snapshot_;
+  std::deque<double> last_losses_;  // at most average_loss
+};
+
+}  // namespace poseidon::caffe

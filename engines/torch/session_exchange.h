@@ -1,0 +1,119 @@
+// The exchange of a worker in a job: gradients leave through a Session from inside the backward pass.
+//
+// A hook on each parameter's gradient accumulator hands the gradient over the moment autograd has finished it, for shared
+// weights once, with all their uses summed. A layer under a factor scheme gets a linear operation of our own instead, whose
+// backward pass hands over (output errors, inputs) and never forms the weight's gradient.
+//
+// Called by the one thread that trains; sums arrive on the engine's lane and are picked up here.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+#include <torch/csrc/autograd/variable.h>
+
+#include <condition_variable>
+#include <deque>
+#include <exception>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "base/event.h"
+#include "engines/torch/gradient_exchange.h"
+#include "poseidon/session.h"
+
+namespace poseidon::aten {
+
+// A wait ended because the job did: a peer died, or somebody failed.
+class JobOver : public std::exception {
+ public:
+  explicit JobOver(Error error) : error_(std::move(error)) {}
+  const Error& error() const { return error_; }
+  const char* what() const noexcept override { return error_.message.c_str(); }
+
+ private:
+  Error error_;
+};
+
+struct SessionExchangeOptions {
+  std::uint32_t samples = 1;               // of this worker in each iteration
+  base::EventListener* events = nullptr;   // may be null; outlives the exchange
+};
+
+class SessionExchange final : public GradientExchange {
+ public:
+  // The session's model is model_of(layers); it outlives the exchange. Memory that was handed in and not settled must outlive
+  // the session's use of it: keep the exchange until the worker has left or ended.
+  SessionExchange(Session& session, std::vector<LayerParameters> layers, UpdateFn update, SessionExchangeOptions options);
+  ~SessionExchange() override;
+
+  int rank() const override { return static_cast<int>(index(session_.rank())); }
+  int workers() const override { return session_.workers(); }
+  void begin(Iteration iteration) override;
+  // Both throw JobOver.
+  void settle(LayerId layer) override;
+  void settle_all() override;
+  at::Tensor linear(LayerId layer, const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias) override;
+
+  // Time that the training thread has spent waiting for sums, so far.
+  double wait_seconds() const { return wait_seconds_; }
+
+ private:
+  // The kind of pointer differs between versions of torch.
+  using Accumulator = decltype(torch::autograd::impl::grad_accumulator(std::declval<const at::Tensor&>()));
+  class AccumulatorHook;
+  struct FactorLinear;
+  // One parameter. Only the training thread touches it.
+  struct Slot {
+    LayerId layer{};
+    std::size_t parameter = 0;
+    TensorId tensor{};
+    bool outstanding = false;            // handed in, not yet updated with
+    std::optional<Iteration> handed_in;  // the last iteration for which it was
+    at::Tensor memory;                   // the gradient, and then the sum
+    Accumulator accumulator;             // kept alive: autograd itself holds it only while a graph uses it
+  };
+  struct Layer {
+    LayerParameters parameters;
+    std::size_t first_slot = 0;
+    bool factors = false;
+    std::string wait_span;           // "wait ip1"
+    at::Tensor weight_sum;           // for a factor layer: where the sums arrive
+    at::Tensor bias_sum;
+  };
+
+  void on_gradient(std::size_t slot);
+  void on_factors(LayerId layer, Iteration iteration, at::Tensor outputs, at::Tensor inputs);
+  void hand_in(Slot& slot, Iteration iteration, at::Tensor memory);
+  SyncedFn callback(std::size_t first_slot, std::size_t slots);
+  void hand_in_missing(LayerId layer);
+  bool is_settled(const Layer& layer) const;
+  // An arrived sum, of the given layer where there is one; waits until there is any.
+  std::pair<std::size_t, Synced> take_arrived(LayerId preferred);
+  void update(std::size_t slot, const Synced& synced);
+  void record(base::EventKind kind, const Slot& slot, Iteration iteration, std::uint64_t bytes);
+  void record_span(base::EventKind kind, const std::string& name);
+
+  Session& session_;
+  UpdateFn update_;
+  SessionExchangeOptions options_;
+  std::vector<Layer> layers_;
+  std::vector<Slot> slots_;          // by TensorId
+  std::optional<Iteration> iteration_;  // of the last begin()
+  std::optional<Iteration> finished_;   // the last whose backward pass is over
+  double wait_seconds_ = 0;
+
+  // What the lane hands over. Held by the session's callbacks too, which may outlive the exchange when a job is cut short.
+  struct Inbox {
+    std::mutex mutex;
+    std::condition_variable changed;
+    std::deque<std::pair<std::size_t, Synced>> arrived;  // guarded by mutex: slots whose sums wait for their update
+  };
+  std::shared_ptr<Inbox> inbox_ = std::make_shared<Inbox>();
+  // Hooks stay on the parameters after the exchange has gone; they look here first. Training thread only.
+  std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
+};
+
+}  // namespace poseidon::aten
