@@ -1,0 +1,68 @@
+// poseidon-data: reads data bases for trainers. `poseidon` starts it; people need not.
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstdio>
+#include <cstring>
+#include <exception>
+#include <filesystem>
+
+#include "apps/poseidon-data/commands.h"
+#include "base/text.h"
+#include "engines/caffe/proto/config_error.h"
+
+namespace poseidon::data {
+namespace {
+
+constexpr const char* kUsage =
+    "poseidon-data does for the command poseidon what touches data bases and image files.\n"
+    "\n"
+    "  poseidon-data convert-images [flags] ROOTFOLDER LISTFILE DB_NAME\n"
+    "      make a data base from image files; the same as `poseidon convert-images`\n"
+    "  poseidon-data read --database FOLDER ...\n"
+    "      write records into a pipe, for a trainer\n"
+    "\n"
+    "`poseidon-data SUBCOMMAND --help` says more.\n";
+
+// This process goes on as poseidon-images, which lies beside us and knows image files. Returns only on failure.
+[[noreturn]] void become_images(std::vector<std::string> arguments) {
+  const std::filesystem::path program =
+      std::filesystem::read_symlink("/proc/self/exe").parent_path() / "poseidon-images";
+  arguments.insert(arguments.begin(), program.string());
+  std::vector<char*> raw;
+  for (std::string& argument : arguments) raw.push_back(argument.data());
+  raw.push_back(nullptr);
+  ::execv(program.c_str(), raw.data());
+  throw caffe::ConfigError(
+      base::concat("cannot start ", program.string(), ", which reads image files: ", std::strerror(errno)));
+}
+
+caffe::DecodeFn decode_by_becoming_images(caffe::ImageColor, const std::vector<std::string>& arguments) {
+  return [arguments](const caffe::EncodedRecord& record) -> std::string {
+    std::vector<std::string> all = {"read"};
+    all.insert(all.end(), arguments.begin(), arguments.end());
+    all.insert(all.end(), {"--go-on-at", std::to_string(record.index)});
+    become_images(std::move(all));
+  };
+}
+
+int run(const std::vector<std::string>& arguments) {
+  const std::string subcommand = arguments.empty() ? "" : arguments.front();
+  if (subcommand == "read") return read_command({arguments.begin() + 1, arguments.end()}, &decode_by_becoming_images);
+  if (subcommand == "convert-images") become_images(arguments);
+  const bool help = subcommand == "--help" || subcommand == "-h" || subcommand == "help";
+  std::fputs(kUsage, help ? stdout : stderr);
+  return help ? kSuccess : kWrongUsage;
+}
+
+}  // namespace
+}  // namespace poseidon::data
+
+int main(int argc, char** argv) {
+  try {
+    return poseidon::data::run({argv + 1, argv + argc});
+  } catch (const std::exception& error) {
+    std::fprintf(stderr, "poseidon-data: %s\n", error.what());
+    return poseidon::data::kBroken;
+  }
+}

@@ -1,0 +1,35 @@
+// poseidon-images: what needs OpenCV. poseidon-data turns into it.
+#include <cstdio>
+#include <exception>
+
+#include "apps/poseidon-data/commands.h"
+#include "engines/caffe/data/image_file.h"
+
+namespace poseidon::data {
+namespace {
+
+caffe::DecodeFn decode_here(caffe::ImageColor color, const std::vector<std::string>&) {
+  return [color](const caffe::EncodedRecord& record) { return caffe::decode_datum(record.datum, color, record.where); };
+}
+
+int run(const std::vector<std::string>& arguments) {
+  const std::string subcommand = arguments.empty() ? "" : arguments.front();
+  const std::vector<std::string> rest(arguments.empty() ? arguments.end() : arguments.begin() + 1, arguments.end());
+  caffe::prepare_image_library();
+  if (subcommand == "read") return read_command(rest, &decode_here);
+  if (subcommand == "convert-images") return convert_images_command(rest);
+  std::fputs("poseidon-images belongs to poseidon-data; `poseidon-data --help` says more\n", stderr);
+  return kWrongUsage;
+}
+
+}  // namespace
+}  // namespace poseidon::data
+
+int main(int argc, char** argv) {
+  try {
+    return poseidon::data::run({argv + 1, argv + argc});
+  } catch (const std::exception& error) {
+    std::fprintf(stderr, "poseidon-images: %s\n", error.what());
+    return poseidon::data::kBroken;
+  }
+}

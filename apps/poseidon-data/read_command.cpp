@@ -1,0 +1,109 @@
+#include <poll.h>
+#include <signal.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <cstdio>
+#include <exception>
+#include <filesystem>
+#include <string>
+#include <thread>
+
+#include "apps/poseidon-data/commands.h"
+#include "apps/poseidon-data/usage.h"
+#include "engines/caffe/data/record_protocol.h"
+#include "engines/caffe/data/record_server.h"
+
+namespace poseidon::data {
+namespace {
+
+using namespace poseidon::caffe;
+
+struct Arguments {
+  ServeOptions serve;
+  std::string color = "as-stored";
+  int parent = 0;  // 0: unknown
+};
+
+void describe(CLI::App& app, Arguments& into) {
+  app.description("Writes records of an LMDB into standard output, which must be a pipe, for a trainer of Poseidon.");
+  app.add_option("--database", into.serve.database, "the folder of the data base")->required();
+  app.add_option("--first", into.serve.first,
+                 "global index of the first record; record i is i modulo the number of records");
+  app.add_option("--take", into.serve.take, "send so many records")->check(CLI::PositiveNumber);
+  app.add_option("--skip", into.serve.skip, "then pass over so many, and so on");
+  app.add_option("--go-on-at", into.serve.go_on_at, "global index where another reader stopped");
+  app.add_option("--color", into.color, "what encoded images are decoded to")
+      ->check(CLI::IsMember({"as-stored", "color", "gray"}));
+  app.add_option("--parent", into.parent, "the process of the trainer: end when it has ended");
+}
+
+ImageColor color_called(const std::string& name) {
+  for (const ImageColor color : {ImageColor::kColor, ImageColor::kGray}) {
+    if (to_string(color) == name) return color;
+  }
+  return ImageColor::kAsStored;
+}
+
+// Other libraries of the trainer may have left descriptors open that are not meant for us: a listening socket that we
+// hold keeps its port taken.
+void close_inherited_descriptors() {
+  std::vector<int> open;
+  std::error_code failure;
+  for (const auto& entry : std::filesystem::directory_iterator("/proc/self/fd", failure)) {
+    const int fd = std::atoi(entry.path().filename().c_str());
+    if (fd > STDERR_FILENO) open.push_back(fd);
+  }
+  for (const int fd : open) ::close(fd);
+}
+
+// Ends this process when nobody reads the pipe any more, also while it is busy in the data base or waits for a disk.
+//
+// Why not PR_SET_PDEATHSIG: it fires when the *thread* that started us ends, and a trainer may well start readers from
+// threads that do not stay. The pipe closes when the trainer's process is gone, whatever the manner of its death;
+// should another process have inherited its end, the changed parent tells.
+[[noreturn]] void watch_trainer(int parent) {
+  for (;;) {
+    pollfd pipe{STDOUT_FILENO, 0, 0};
+    const int ready = ::poll(&pipe, 1, 1000);
+    if (ready > 0 && (pipe.revents & (POLLERR | POLLNVAL)) != 0) ::_exit(kSuccess);
+    if (parent > 0 && ::getppid() != parent) ::_exit(kSuccess);
+  }
+}
+
+}  // namespace
+
+int read_command(const std::vector<std::string>& arguments, MakeDecodeFn make_decode) {
+  Arguments given;
+  CLI::App app;
+  describe(app, given);
+  app.name("poseidon-data read");
+  try {
+    app.parse(std::vector<std::string>(arguments.rbegin(), arguments.rend()));  // CLI11 takes them from the back
+  } catch (const CLI::ParseError& error) {
+    return report(app, error);
+  }
+  struct stat output {};
+  if (::fstat(STDOUT_FILENO, &output) != 0 || !S_ISFIFO(output.st_mode)) {
+    std::fputs("poseidon-data read: standard output must be a pipe; a trainer reads it\n", stderr);
+    return kWrongUsage;
+  }
+  close_inherited_descriptors();
+  ::signal(SIGPIPE, SIG_IGN);  // a closed pipe is how we are told to end
+  const rlimit no_core{0, 0};  // dying of a damaged data base is what we are for
+  ::setrlimit(RLIMIT_CORE, &no_core);
+  std::thread(watch_trainer, given.parent).detach();
+
+  try {
+    serve_records(given.serve, make_decode(color_called(given.color), arguments), STDOUT_FILENO);
+  } catch (const std::exception& error) {
+    write_frame(STDOUT_FILENO, FrameKind::kError, 0, "", error.what());
+    return kWrongInput;
+  }
+  return kSuccess;
+}
+
+}  // namespace poseidon::data

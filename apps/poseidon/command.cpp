@@ -1,0 +1,45 @@
+#include "apps/poseidon/command.h"
+
+#include <cstdio>
+
+#include "engines/caffe/tools/old_flags.h"
+
+namespace poseidon::app {
+
+int exit_code_of(ErrorCode code) {
+  switch (code) {
+    case ErrorCode::kInvalid:
+    case ErrorCode::kNotFound:
+    case ErrorCode::kRefused:
+      return kWrongInput;
+    case ErrorCode::kSystem:
+      return kSystem;
+    case ErrorCode::kCorruptFrame:
+    case ErrorCode::kStaleEpoch:
+    case ErrorCode::kPeerLost:
+    case ErrorCode::kTimeout:
+    case ErrorCode::kAborted:
+      return kJobFailed;
+  }
+  return kBroken;
+}
+
+std::optional<int> parse(CLI::App& app, const std::vector<std::string>& arguments, std::span<const std::string_view> switches) {
+  std::vector<std::string> modern = caffe::modern_spelling(arguments, switches);
+  try {
+    app.parse(std::vector<std::string>(modern.rbegin(), modern.rend()));  // CLI11 takes them from the back
+    return std::nullopt;
+  } catch (const CLI::ParseError& error) {
+    if (error.get_exit_code() == 0) return app.exit(error);  // --help
+    std::fprintf(stderr, "%s: %s; --help shows the flags\n", app.get_name().c_str(), error.what());
+    return kWrongUsage;
+  }
+}
+
+CLI::Option* add_dtype(CLI::App& app, std::string& dtype) {
+  return app.add_option("--dtype", dtype, "element type of the whole net; float64 is for comparisons")
+      ->check(CLI::IsMember({"float32", "float64"}))
+      ->capture_default_str();
+}
+
+}  // namespace poseidon::app

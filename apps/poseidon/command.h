@@ -1,0 +1,39 @@
+// The subcommands of `poseidon`. Each takes its own arguments, without the program's and its own name, prints what is wrong
+// to standard error, and returns the exit code of the process.
+#pragma once
+
+#include <CLI/CLI.hpp>
+
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "poseidon/error.h"
+
+namespace poseidon::app {
+
+constexpr int kSuccess = 0;
+constexpr int kBroken = 1;      // a mistake in the program itself
+constexpr int kWrongUsage = 2;  // flags that do not exist, or lack a value
+constexpr int kWrongInput = 3;  // a prototxt, data base, snapshot or plan that cannot be used
+constexpr int kJobFailed = 4;   // a worker died, fell silent or never came
+constexpr int kSystem = 5;      // the operating system said no: disk full, port in use, no memory
+constexpr int kSignalled = 128; // plus the number of the signal that asked for the end: 130 for Ctrl-C
+
+int exit_code_of(ErrorCode code);
+
+int train_command(const std::vector<std::string>& arguments);
+int test_command(const std::vector<std::string>& arguments);
+int time_command(const std::vector<std::string>& arguments);
+int convert_images_command(const std::vector<std::string>& arguments);
+
+// What every subcommand does with its arguments: Caffe's old spelling is understood, `--help` and mistakes end the command
+// with the exit code that is returned; nothing: go on.
+std::optional<int> parse(CLI::App& app, const std::vector<std::string>& arguments, std::span<const std::string_view> switches = {});
+
+// "float32" and "float64", for --dtype.
+CLI::Option* add_dtype(CLI::App& app, std::string& dtype);
+
+}  // namespace poseidon::app

@@ -1,0 +1,88 @@
+// The command `poseidon`: finds the subcommand and turns whatever escapes it into a sentence and an exit code.
+#include <cstdio>
+#include <exception>
+#include <functional>
+#include <new>
+#include <string>
+#include <vector>
+
+#include "apps/poseidon/command.h"
+#include "base/text.h"
+#include "engines/caffe/proto/config_error.h"
+
+namespace poseidon::app {
+namespace {
+
+struct Subcommand {
+  std::string name;
+  std::string purpose;
+  int (*run)(const std::vector<std::string>& arguments);
+};
+
+const std::vector<Subcommand>& subcommands() {
+  static const std::vector<Subcommand> list = {
+      {"train", "train a net on one or more workers", &train_command},
+      {"test", "score a trained net", &test_command},
+      {"time", "measure each layer, forward and backward", &time_command},
+      {"convert-images", "make a data base from image files", &convert_images_command},
+  };
+  return list;
+}
+
+void print_help() {
+  std::printf("poseidon %s: trains a deep network on many workers, with the mathematics of one.\n\nUsage: poseidon SUBCOMMAND [FLAGS]\n\n",
+              POSEIDON_VERSION);
+  for (const Subcommand& subcommand : subcommands()) std::printf("  %-16s %s\n", subcommand.name.c_str(), subcommand.purpose.c_str());
+  std::fputs(
+      "\n`poseidon SUBCOMMAND --help` shows the flags of a subcommand.\n"
+      "\n"
+      "Examples, from the root of the source tree:\n"
+      "  examples/digits/create_lmdb.sh\n"
+      "  poseidon train --solver examples/digits/lenet_solver.prototxt --workers 2\n"
+      "  poseidon train --solver examples/digits/lenet_solver.prototxt --workers 4 --scheme sfb --report report.json\n"
+      "  poseidon test --model examples/digits/lenet_train_test.prototxt \\\n"
+      "      --weights examples/digits/snapshots/lenet_iter_600.caffemodel --iterations 8\n"
+      "  poseidon time --model examples/digits/lenet_train_test.prototxt --iterations 50\n"
+      "\n"
+      "Exit codes: 0 done; 1 a mistake in poseidon itself; 2 wrong flags; 3 wrong input (prototxt, data, snapshot, plan);\n"
+      "4 a worker died or fell silent; 5 the system said no (disk full, port in use); 130 and 143 interrupted.\n",
+      stdout);
+}
+
+int run(const std::vector<std::string>& arguments) {
+  const std::string name = arguments.empty() ? "" : arguments.front();
+  if (name == "--version" || name == "version") {
+    std::printf("poseidon %s\n", POSEIDON_VERSION);
+    return kSuccess;
+  }
+  if (name.empty() || name == "--help" || name == "-h" || name == "help") {
+    print_help();
+    return name.empty() ? kWrongUsage : kSuccess;
+  }
+  std::vector<std::string> names;
+  for (const Subcommand& subcommand : subcommands()) {
+    if (name == subcommand.name) return subcommand.run({arguments.begin() + 1, arguments.end()});
+    names.push_back(subcommand.name);
+  }
+  std::fprintf(stderr, "poseidon: there is no subcommand \"%s\"%s `poseidon --help` lists them\n", name.c_str(),
+               (base::did_you_mean(name, names) + (base::near_matches(name, names).empty() ? ";" : "")).c_str());
+  return kWrongUsage;
+}
+
+}  // namespace
+}  // namespace poseidon::app
+
+int main(int argc, char** argv) {
+  try {
+    return poseidon::app::run({argv + 1, argv + argc});
+  } catch (const poseidon::caffe::ConfigError& error) {
+    std::fprintf(stderr, "poseidon: %s\n", error.what());
+    return poseidon::app::kWrongInput;
+  } catch (const std::bad_alloc&) {
+    std::fputs("poseidon: out of memory\n", stderr);
+    return poseidon::app::kSystem;
+  } catch (const std::exception& error) {
+    std::fprintf(stderr, "poseidon: %s\n", error.what());
+    return poseidon::app::kBroken;
+  }
+}

@@ -1,0 +1,74 @@
+// `poseidon test`: scores a trained net over batches of its TEST phase.
+#include <ATen/Parallel.h>
+
+#include <algorithm>
+#include <cstdio>
+#include <nlohmann/json.hpp>
+#include <thread>
+
+#include "apps/poseidon/command.h"
+#include "engines/caffe/layers/standard_layers.h"
+#include "engines/caffe/net/net.h"
+#include "engines/caffe/net/test_scores.h"
+#include "engines/caffe/net/trained_net.h"
+#include "engines/caffe/proto/model_file.h"
+
+namespace poseidon::app {
+namespace {
+
+struct TestOptions {
+  std::string model;
+  std::vector<std::string> weights;
+  std::uint64_t iterations = 50;
+  int threads = 0;
+  std::string dtype = "float32";
+  bool as_json = false;
+};
+
+constexpr const char* kExamples =
+    "Examples:\n"
+    "  poseidon test --model examples/digits/lenet_train_test.prototxt \\\n"
+    "      --weights examples/digits/snapshots/lenet_iter_600.caffemodel --iterations 8\n"
+    "  poseidon test --model net.prototxt --weights net.caffemodel --json";
+
+void describe(CLI::App& app, TestOptions& into) {
+  app.name("poseidon test");
+  app.description("Runs the TEST phase of a net over some batches and prints the mean of each output.");
+  app.footer(kExamples);
+  app.add_option("--model", into.model, "the net's prototxt")->required();
+  app.add_option("--weights", into.weights, "the trained layers, .caffemodel files separated by commas")->required()->delimiter(',');
+  app.add_option("--iterations", into.iterations, "how many batches")->check(CLI::PositiveNumber)->capture_default_str();
+  app.add_option("--threads", into.threads, "0 for one on each core")->check(CLI::Range(0, 4096))->capture_default_str();
+  add_dtype(app, into.dtype);
+  app.add_flag("--json", into.as_json, "print JSON instead of text");
+}
+
+}  // namespace
+
+int test_command(const std::vector<std::string>& arguments) {
+  TestOptions options;
+  CLI::App app;
+  describe(app, options);
+  if (const std::optional<int> code = parse(app, arguments)) return *code;
+  at::set_num_threads(options.threads > 0 ? options.threads : std::max(1, static_cast<int>(std::thread::hardware_concurrency())));
+  caffe::Net net(caffe::proto::read_text(options.model, "NetParameter"), caffe::standard_layers(),
+                 {.state = {.phase = caffe::Phase::kTest}, .dtype = options.dtype == "float64" ? at::kDouble : at::kFloat});
+  for (const std::string& file : options.weights) caffe::copy_trained(caffe::proto::read_model(file), file, net);
+  const std::vector<caffe::BatchScores> scores = caffe::score_batches(net, {.count = options.iterations});
+  const caffe::TestScores means = caffe::averaged(net, scores, options.iterations);
+  if (options.as_json) {
+    nlohmann::ordered_json j = {{"model", options.model}, {"iterations", options.iterations}, {"loss", means.loss}, {"scores", nlohmann::ordered_json::array()}};
+    for (const caffe::TestScore& score : means.scores) j["scores"].push_back({{"name", score.name}, {"value", score.value}});
+    std::printf("%s\n", j.dump(2).c_str());
+    return kSuccess;
+  }
+  std::printf("%s: mean of %llu batches of %zu\n", options.model.c_str(), static_cast<unsigned long long>(options.iterations), net.records_per_batch());
+  for (const caffe::TestScore& score : means.scores) {
+    std::printf("  %-20s %.6g", score.name.c_str(), score.value);
+    if (score.loss_weight != 0) std::printf("   (* %g = %.6g loss)", score.loss_weight, score.value * score.loss_weight);
+    std::printf("\n");
+  }
+  return kSuccess;
+}
+
+}  // namespace poseidon::app

@@ -1,0 +1,168 @@
+// `poseidon train`: as a launcher it starts the workers and watches over them; started by a launcher it is one of them.
+#include <unistd.h>
+
+#include <array>
+#include <cstdio>
+#include <cstdlib>
+#include <ctime>
+#include <filesystem>
+#include <mutex>
+
+#include "apps/poseidon/command.h"
+#include "apps/poseidon/train_notes.h"
+#include "apps/poseidon/train_options.h"
+#include "apps/poseidon/train_report.h"
+#include "apps/poseidon/train_worker.h"
+#include "base/file.h"
+#include "base/text.h"
+#include "engines/caffe/proto/message.h"
+#include "launch/local_job.h"
+#include "trace/timeline.h"
+
+namespace poseidon::app {
+namespace {
+
+constexpr std::size_t kPlanBytesMax = 64 << 20;
+
+int complain(const Error& error) {
+  std::fprintf(stderr, "poseidon train: %s\n", error.message.c_str());
+  return exit_code_of(error.code);
+}
+
+// "poseidon-runs/20261121-101500-lenet_solver-4711": new, and never that of another job.
+Result<std::filesystem::path> make_run_folder(const TrainOptions& options) {
+  std::filesystem::path folder;
+  if (options.run_folder) {
+    folder = *options.run_folder;
+  } else {
+    std::array<char, 32> stamp{};
+    const std::time_t now = std::time(nullptr);
+    std::tm local{};
+    ::localtime_r(&now, &local);
+    std::strftime(stamp.data(), stamp.size(), "%Y%m%d-%H%M%S", &local);
+    folder = std::filesystem::path("poseidon-runs") /
+             base::concat(stamp.data(), "-", std::filesystem::path(options.solver).stem().string(), "-", ::getpid());
+  }
+  std::error_code failed;
+  std::filesystem::create_directories(folder, failed);
+  if (failed) return Error{ErrorCode::kSystem, base::concat("cannot make the run folder ", folder.string(), ": ", failed.message())};
+  return std::filesystem::absolute(folder);
+}
+
+// A file that could not be written in the end should be known before hours of training.
+Status check_writable(const std::optional<std::string>& file, const char* flag) {
+  if (!file) return {};
+  const std::filesystem::path parent = std::filesystem::absolute(*file).parent_path();
+  if (::access(parent.c_str(), W_OK) == 0 && !std::filesystem::is_directory(*file)) return {};
+  return Error{ErrorCode::kSystem, base::concat(flag, " ", *file, ": ", std::filesystem::is_directory(*file) ? "it is a folder" : "its folder does not exist or cannot be written")};
+}
+
+class Launcher {
+ public:
+  Launcher(const TrainOptions& options, const std::vector<std::string>& arguments)
+      : options_(options), arguments_(arguments), report_(options) {}
+
+  int run() {
+    // What can be seen at once is not worth starting processes for.
+    caffe::proto::read_text(options_.solver, "SolverParameter");
+    for (const Status& status : {check_writable(options_.report, "--report"), check_writable(options_.timeline, "--timeline")}) {
+      if (!status) return complain(status.error());
+    }
+    launch::LocalJobOptions job;
+    if (options_.plan) {
+      Result<std::string> plan = base::read_file(*options_.plan, kPlanBytesMax);
+      if (!plan) return complain(plan.error());
+      job.coordinator.plan_json = std::move(*plan);
+    }
+    Result<std::filesystem::path> folder = make_run_folder(options_);
+    if (!folder) return complain(folder.error());
+    folder_ = std::move(*folder);
+    std::error_code failed;
+    const std::filesystem::path self = std::filesystem::read_symlink("/proc/self/exe", failed);
+    if (failed) return complain({ErrorCode::kSystem, "cannot find this program in /proc/self/exe: " + failed.message()});
+    job.workers = options_.workers;
+    job.command = {self.string(), "train"};
+    job.command.insert(job.command.end(), arguments_.begin(), arguments_.end());
+    job.environment["OMP_NUM_THREADS"] = std::to_string(options_.threads);
+    job.run_folder = folder_;
+    job.port = options_.port;
+    job.coordinator.workers = options_.workers;
+    job.coordinator.schemes = options_.schemes;
+    job.coordinator.link_bytes_per_second = options_.link_bytes_per_second;
+    std::printf("%s: %d worker%s with %d thread%s each; logs and plan in %s\n", options_.solver.c_str(), options_.workers,
+                options_.workers == 1 ? "" : "s", options_.threads, options_.threads == 1 ? "" : "s", folder_.c_str());
+    std::fflush(stdout);
+    return finish(launch::run_local_job(job, listener(), [this](std::function<void(const Error&)> abort) { abort_ = std::move(abort); }));
+  }
+
+ private:
+  cluster::CoordinatorListener listener() {
+    return {.on_wait = [](const std::string& text) { std::fprintf(stderr, "poseidon train: %s\n", text.c_str()); },
+            .on_plan =
+                [this](const plan::Plan& plan, const std::vector<plan::LayerChoice>& choices, const plan::Speeds& speeds, const Model&) {
+                  report_.on_plan(plan, choices, speeds);
+                  std::fflush(stdout);
+                  const Status written = base::write_file_atomically(folder_ / "plan.json", plan::to_json(plan));
+                  if (!written) abort_(written.error());
+                },
+            .on_note =
+                [this](Rank from, const std::string& body) {
+                  const Result<TrainNote> note = decode_note(body);
+                  if (note) return report_.on_note(from, *note);
+                  abort_({ErrorCode::kCorruptFrame, base::concat("a note of rank ", index(from), " cannot be read: ", note.error().message)});
+                }};
+  }
+
+  // What is left to say and to write when all processes have gone.
+  int finish(const launch::JobOutcome& outcome) {
+    std::optional<Error> error = outcome.error;
+    for (std::size_t rank = 0; rank < outcome.exits.size() && !error; ++rank) {
+      const launch::Exit& exit = outcome.exits[rank];
+      if (exit.signal != 0 || exit.code != 0) {
+        error = Error{ErrorCode::kPeerLost, base::concat("rank ", rank, " ended with ", exit.text(), " after the training was over")};
+      }
+    }
+    if (report_.complete()) report_.print_summary();
+    const auto keep_first = [&](const Status& status) {
+      if (!status && !error) error = status.error();
+    };
+    if (options_.timeline) {
+      std::vector<std::filesystem::path> parts;
+      for (int rank = 0; rank < options_.workers; ++rank) parts.push_back(folder_ / base::concat("timeline-", rank, ".part"));
+      keep_first(trace::merge_timelines(parts, *options_.timeline));
+    }
+    if (options_.report) {
+      const auto text = error ? std::optional<std::string>(error->message) : std::nullopt;
+      keep_first(base::write_file_atomically(*options_.report, report_.report(text, outcome.interrupted.has_value())));
+    }
+    if (error) {
+      const int code = complain(*error);
+      std::fprintf(stderr, "poseidon train: the workers' logs are %s/worker-*.log\n", folder_.c_str());
+      return outcome.interrupted ? kSignalled + *outcome.interrupted : code;
+    }
+    if (outcome.interrupted) {
+      std::fprintf(stderr, "poseidon train: interrupted; all workers stopped after the same iteration\n");
+      return kSignalled + *outcome.interrupted;
+    }
+    return kSuccess;
+  }
+
+  const TrainOptions& options_;
+  const std::vector<std::string>& arguments_;
+  TrainReport report_;
+  std::filesystem::path folder_;
+  std::function<void(const Error&)> abort_;
+};
+
+}  // namespace
+
+int train_command(const std::vector<std::string>& arguments) {
+  const ParsedTrainOptions parsed = parse_train_options(arguments);
+  if (parsed.exit_code) return *parsed.exit_code;
+  const Result<std::optional<cluster::JobAddress>> job = cluster::job_from_environment();
+  if (!job) return complain(job.error());
+  if (*job) return run_train_worker(parsed.options, **job);
+  return Launcher(parsed.options, arguments).run();
+}
+
+}  // namespace poseidon::app

@@ -1,0 +1,90 @@
+#include "apps/poseidon/train_options.h"
+
+#include <algorithm>
+#include <cstdio>
+#include <thread>
+
+#include "apps/poseidon/command.h"
+#include "base/quantity.h"
+
+namespace poseidon::app {
+namespace {
+
+constexpr const char* kDescription =
+    "Trains the net of a Caffe solver, data-parallel on worker processes of this host.\n"
+    "\n"
+    "Every worker takes its part of each global batch (batch_size of the prototxt is one worker's), gradients are averaged, and\n"
+    "all workers make the same update: P workers with batch b train as one does with batch P b. Ctrl-C lets all workers stop\n"
+    "after the same iteration; a second one ends them at once.";
+
+constexpr const char* kExamples =
+    "Examples:\n"
+    "  poseidon train --solver examples/digits/lenet_solver.prototxt --workers 4\n"
+    "  poseidon train --solver s.prototxt --workers 4 --scheme auto,fc6=sfb --bandwidth 10Gbit --report report.json\n"
+    "  poseidon train --solver s.prototxt --workers 4 --snapshot snapshots/net_iter_300.solverstate\n"
+    "  poseidon train --solver s.prototxt --workers 2 --timeline t.json   # then open t.json at https://ui.perfetto.dev\n"
+    "  poseidon train --solver s.prototxt --workers 4 --plan poseidon-runs/RUN/plan.json   # the same bits again";
+
+void describe(CLI::App& app, TrainOptions& into) {
+  app.name("poseidon train");
+  app.description(kDescription);
+  app.footer(kExamples);
+  app.add_option("--solver", into.solver, "the solver's prototxt")->required();
+  app.add_option("--workers", into.workers, "how many worker processes")->check(CLI::Range(1, 1024))->capture_default_str();
+  app.add_option("--threads", into.threads, "threads of each worker; 0 shares the cores out")->check(CLI::Range(0, 4096))->capture_default_str();
+  app.add_option("--scheme", into.scheme,
+                 "how gradients travel: auto, ps, sfb, adam or block, and LAYER=SCHEME for exceptions, separated by commas")
+      ->capture_default_str();
+  app.add_option("--plan", into.plan, "repeat the plan in this file instead of choosing one");
+  app.add_option("--bandwidth", into.bandwidth, "of each link, for the choice of schemes, e.g. 10Gbit; measured if not given");
+  app.add_option("--iterations", into.iterations, "stop after so many in all, instead of the solver's max_iter");
+  app.add_option("--snapshot", into.snapshot, "go on from this .solverstate");
+  app.add_option("--weights", into.weights, "start from the layers of these .caffemodel files, separated by commas")->delimiter(',');
+  add_dtype(app, into.dtype);
+  app.add_option("--on-interrupt", into.on_interrupt,
+                 "when Ctrl-C or SIGTERM ends the training: write a snapshot, discard the work since the last one, or do as the "
+                 "solver's snapshot_after_train says")
+      ->check(CLI::IsMember({"solver", "snapshot", "discard"}))
+      ->capture_default_str();
+  app.add_option("--report", into.report, "write what happened as JSON to this file");
+  app.add_option("--timeline", into.timeline, "write a timeline for Perfetto or chrome://tracing to this file");
+  app.add_option("--run-folder", into.run_folder, "where logs and the plan go; a new one under poseidon-runs/ if not given");
+  app.add_option("--port", into.port, "of the coordinator on 127.0.0.1; 0 chooses a free one")->capture_default_str();
+}
+
+// What the flags mean together. A sentence where they do not.
+std::optional<std::string> check(TrainOptions& options) {
+  Result<plan::SchemeRequest> schemes = plan::parse_scheme_request(options.scheme);
+  if (!schemes) return schemes.error().message;
+  options.schemes = std::move(*schemes);
+  if (options.bandwidth) {
+    const Result<double> rate = base::parse_bandwidth(*options.bandwidth);
+    if (!rate) return "--bandwidth: " + rate.error().message;
+    options.link_bytes_per_second = *rate;
+  }
+  if (options.plan && options.scheme != "auto") return "--plan repeats a plan, so --scheme has no say; give one of them";
+  if (options.snapshot && !options.weights.empty()) {
+    return "--snapshot goes on with a snapshot's own weights, so --weights has no say; give one of them";
+  }
+  return std::nullopt;
+}
+
+}  // namespace
+
+ParsedTrainOptions parse_train_options(const std::vector<std::string>& arguments) {
+  ParsedTrainOptions parsed;
+  CLI::App app;
+  describe(app, parsed.options);
+  parsed.exit_code = parse(app, arguments);
+  if (parsed.exit_code) return parsed;
+  if (const std::optional<std::string> wrong = check(parsed.options)) {
+    std::fprintf(stderr, "poseidon train: %s\n", wrong->c_str());
+    parsed.exit_code = kWrongUsage;
+  }
+  if (parsed.options.threads == 0) {
+    parsed.options.threads = std::max(1, static_cast<int>(std::thread::hardware_concurrency()) / parsed.options.workers);
+  }
+  return parsed;
+}
+
+}  // namespace poseidon::app

@@ -1,0 +1,42 @@
+// The flags of `poseidon train`.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "plan/choose.h"
+
+namespace poseidon::app {
+
+struct TrainOptions {
+  std::string solver;
+  int workers = 1;
+  int threads = 0;                        // of each worker; 0: the cores shared out
+  std::string scheme = "auto";
+  std::optional<std::string> plan;        // file
+  std::optional<std::string> bandwidth;
+  std::optional<std::uint64_t> iterations;
+  std::optional<std::string> snapshot;    // a .solverstate to go on from
+  std::vector<std::string> weights;
+  std::string dtype = "float32";
+  std::string on_interrupt = "solver";
+  std::optional<std::string> report;
+  std::optional<std::string> timeline;
+  std::optional<std::string> run_folder;
+  std::uint16_t port = 0;
+
+  // Checked together by parse_train_options.
+  plan::SchemeRequest schemes;
+  std::optional<double> link_bytes_per_second;
+};
+
+// The options, or the exit code with which the command ends (after --help, or a message).
+struct ParsedTrainOptions {
+  TrainOptions options;
+  std::optional<int> exit_code;
+};
+ParsedTrainOptions parse_train_options(const std::vector<std::string>& arguments);
+
+}  // namespace poseidon::app

@@ -1,0 +1,219 @@
+#include "apps/poseidon/train_report.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstdio>
+#include <nlohmann/json.hpp>
+
+#include "base/text.h"
+
+namespace poseidon::app {
+namespace {
+
+using nlohmann::ordered_json;
+
+// A solver without `display`, or with a rare one, still shows that it lives.
+constexpr auto kLineEvery = std::chrono::seconds(10);
+
+ordered_json number(double value) { return std::isfinite(value) ? ordered_json(value) : ordered_json(nullptr); }
+
+double per_iteration(std::uint64_t bytes, std::uint64_t iterations) {
+  return iterations == 0 ? 0 : static_cast<double>(bytes) / static_cast<double>(iterations);
+}
+
+}  // namespace
+
+TrainReport::TrainReport(const TrainOptions& options) : options_(options) {}
+
+void TrainReport::on_plan(const plan::Plan& plan, const std::vector<plan::LayerChoice>& choices, const plan::Speeds& speeds) {
+  plan_ = plan;
+  speeds_ = speeds;
+  if (options_.workers == 1) return;
+  if (!choices.empty()) {
+    std::fputs(plan::choice_table(choices, options_.workers, speeds).c_str(), stdout);
+    return;
+  }
+  std::printf("Schemes as in %s:", options_.plan.value_or("the plan").c_str());
+  for (const plan::LayerPlan& layer : plan.layers) std::printf(" %s=%s", layer.name.c_str(), std::string(to_string(layer.scheme)).c_str());
+  std::printf("\n");
+}
+
+void TrainReport::on_note(Rank from, const TrainNote& note) {
+  if (const auto* progress = std::get_if<ProgressNote>(&note)) return on_progress(from, *progress);
+  if (const auto* test = std::get_if<TestNote>(&note)) return on_test(*test);
+  if (const auto* snapshot = std::get_if<SnapshotNote>(&note)) {
+    snapshots_.push_back(*snapshot);
+    std::printf("snapshot at %llu: %s\n", static_cast<unsigned long long>(snapshot->iteration), snapshot->state.c_str());
+    return;
+  }
+  const FinalNote& final_note = std::get<FinalNote>(note);
+  wait_seconds_[from] = final_note.wait_seconds;
+  finals_[from] = final_note;
+}
+
+void TrainReport::on_progress(Rank from, const ProgressNote& note) {
+  wait_seconds_[from] = note.wait_seconds;
+  for (const IterationNote& told : note.iterations) {
+    Iteration& entry = open_[told.iteration];
+    ++entry.workers;
+    entry.loss_sum += told.loss;
+    entry.rate = told.rate;
+    entry.records += told.records;
+    entry.seconds_max = std::max(entry.seconds_max, told.seconds);
+    entry.display = entry.display || told.display;
+    if (entry.workers < options_.workers) continue;
+    const Iteration done = entry;
+    open_.erase(told.iteration);
+    train_loss_.emplace_back(told.iteration, done.loss_sum / options_.workers);
+    records_ += done.records;
+    training_seconds_ += done.seconds_max;
+    window_.records += done.records;
+    window_.seconds += done.seconds_max;
+    if (done.display || std::chrono::steady_clock::now() - last_line_ > kLineEvery) print_line(told.iteration, done);
+  }
+}
+
+double TrainReport::mean_wait_seconds() const {
+  double sum = 0;
+  for (const auto& [rank, seconds] : wait_seconds_) sum += seconds;
+  return sum / options_.workers;
+}
+
+void TrainReport::print_line(std::uint64_t iteration, const Iteration& entry) {
+  if (!header_printed_) std::printf("%10s %10s %10s %10s %8s\n", "iteration", "loss", "rate", "samples/s", "waiting");
+  header_printed_ = true;
+  const double waited = mean_wait_seconds() - window_.wait_seconds;
+  std::printf("%10llu %10.5g %10.4g %10.0f %6.1f %%\n", static_cast<unsigned long long>(iteration), entry.loss_sum / options_.workers,
+              entry.rate, static_cast<double>(window_.records) / std::max(window_.seconds, 1e-9),
+              100 * std::clamp(waited / std::max(window_.seconds, 1e-9), 0.0, 1.0));
+  std::fflush(stdout);
+  window_ = {.records = 0, .seconds = 0, .wait_seconds = mean_wait_seconds()};
+  last_line_ = std::chrono::steady_clock::now();
+}
+
+void TrainReport::on_test(const TestNote& note) {
+  tests_.push_back(note);
+  std::string line = base::concat("test at ", note.iteration);
+  if (note.net > 0) line += base::concat(", net ", note.net);
+  const char* separator = ": ";
+  for (const auto& [name, value] : note.scores) {
+    char text[64];
+    std::snprintf(text, sizeof text, "%.5g", value);
+    line += base::concat(separator, name, " ", text);
+    separator = ", ";
+  }
+  std::printf("%s\n", line.c_str());
+  std::fflush(stdout);
+}
+
+double TrainReport::seconds() const {
+  double most = 0;
+  for (const auto& [rank, note] : finals_) most = std::max(most, note.seconds);
+  return most;
+}
+
+double TrainReport::samples_per_second() const {
+  return training_seconds_ > 0 ? static_cast<double>(records_) / training_seconds_ : 0;
+}
+
+void TrainReport::print_summary() const {
+  const FinalNote& first = finals_.begin()->second;
+  std::printf("\n%llu iterations, %llu samples in %s: %.0f samples/s", static_cast<unsigned long long>(first.iterations),
+              static_cast<unsigned long long>(records_), base::readable_seconds(seconds()).c_str(), samples_per_second());
+  if (options_.workers > 1) {
+    std::printf("; workers waited for sums %.1f %% of the time", 100 * mean_wait_seconds() / std::max(training_seconds_, 1e-9));
+  }
+  std::printf("\n");
+  if (options_.workers > 1 && first.iterations > 0) {
+    std::printf("%-16s %-8s %14s %14s   payload per iteration, mean of the workers\n", "layer", "scheme", "sent", "received");
+    std::uint64_t all_sent = 0;
+    std::uint64_t all_received = 0;
+    for (std::size_t l = 0; l < plan_.layers.size(); ++l) {
+      std::uint64_t sent = 0;
+      std::uint64_t received = 0;
+      for (const auto& [rank, note] : finals_) {
+        sent += note.layers[l].bytes_sent;
+        received += note.layers[l].bytes_received;
+      }
+      const std::uint64_t runs = first.iterations * static_cast<std::uint64_t>(options_.workers);
+      std::printf("%-16s %-8s %14s %14s\n", plan_.layers[l].name.c_str(), std::string(to_string(plan_.layers[l].scheme)).c_str(),
+                  base::readable_bytes(per_iteration(sent, runs)).c_str(), base::readable_bytes(per_iteration(received, runs)).c_str());
+      all_sent += sent;
+      all_received += received;
+    }
+    std::uint64_t framed = 0;
+    for (const auto& [rank, note] : finals_) framed += note.bytes_sent;
+    const std::uint64_t runs = first.iterations * static_cast<std::uint64_t>(options_.workers);
+    std::printf("%-16s %-8s %14s %14s   %s with framing\n", "all", "", base::readable_bytes(per_iteration(all_sent, runs)).c_str(),
+                base::readable_bytes(per_iteration(all_received, runs)).c_str(), base::readable_bytes(per_iteration(framed, runs)).c_str());
+  }
+  std::printf("parameters %.16s... %s\n", first.digest.c_str(), options_.workers > 1 ? "equal on all workers" : "");
+}
+
+std::string TrainReport::report(const std::optional<std::string>& error, bool interrupted) const {
+  ordered_json j;
+  j["poseidon"] = POSEIDON_VERSION;
+  j["solver"] = options_.solver;
+  j["workers"] = options_.workers;
+  j["threads"] = options_.threads;
+  j["dtype"] = options_.dtype;
+  const FinalNote* const first = finals_.empty() ? nullptr : &finals_.begin()->second;
+  j["iterations"] = first != nullptr ? first->iterations : train_loss_.size();
+  j["samples"] = records_;
+  j["seconds"] = seconds();
+  j["training_seconds"] = training_seconds_;
+  j["samples_per_second"] = samples_per_second();
+  j["wait_seconds"] = mean_wait_seconds();
+  j["interrupted"] = interrupted;
+  j["error"] = error ? ordered_json(*error) : ordered_json(nullptr);
+  j["train_loss"] = ordered_json::array();
+  for (const auto& [iteration, loss] : train_loss_) j["train_loss"].push_back({iteration, number(loss)});
+  j["test"] = ordered_json::array();
+  for (const TestNote& test : tests_) {
+    ordered_json entry = {{"iteration", test.iteration}};
+    for (const auto& [name, value] : test.scores) {
+      if (name == "accuracy") entry["accuracy"] = number(value);
+    }
+    entry["loss"] = number(test.loss);
+    entry["net"] = test.net;
+    entry["scores"] = ordered_json::array();
+    for (const auto& [name, value] : test.scores) entry["scores"].push_back({{"name", name}, {"value", number(value)}});
+    j["test"].push_back(std::move(entry));
+  }
+  j["snapshots"] = ordered_json::array();
+  for (const SnapshotNote& s : snapshots_) j["snapshots"].push_back({{"iteration", s.iteration}, {"model", s.model}, {"state", s.state}});
+  j["layers"] = ordered_json::array();
+  for (std::size_t l = 0; l < plan_.layers.size() && complete(); ++l) {
+    // Payload per iteration: the mean of the workers, and each by itself.
+    ordered_json by_worker = ordered_json::array();
+    double sent = 0;
+    double received = 0;
+    for (const auto& [rank, note] : finals_) {
+      const double own_sent = per_iteration(note.layers[l].bytes_sent, note.iterations);
+      const double own_received = per_iteration(note.layers[l].bytes_received, note.iterations);
+      by_worker.push_back({{"rank", index(rank)}, {"bytes_sent", own_sent}, {"bytes_received", own_received}});
+      sent += own_sent / options_.workers;
+      received += own_received / options_.workers;
+    }
+    ordered_json layer = {{"name", plan_.layers[l].name}, {"scheme", to_string(plan_.layers[l].scheme)}};
+    if (plan_.layers[l].scheme == Scheme::kBlock) layer["grid"] = {plan_.layers[l].grid.rows, plan_.layers[l].grid.cols};
+    layer["bytes_sent"] = sent;
+    layer["bytes_received"] = received;
+    layer["by_worker"] = std::move(by_worker);
+    j["layers"].push_back(std::move(layer));
+  }
+  j["bytes_sent"] = ordered_json::array();
+  j["bytes_received"] = ordered_json::array();
+  j["staging_bytes_max"] = ordered_json::array();
+  for (const auto& [rank, note] : finals_) {
+    j["bytes_sent"].push_back(note.bytes_sent);
+    j["bytes_received"].push_back(note.bytes_received);
+    j["staging_bytes_max"].push_back(note.staging_bytes_max);
+  }
+  j["link"] = {{"bytes_per_second", speeds_.link_bytes_per_second}, {"latency_seconds", speeds_.latency_seconds},
+               {"flops_per_second", speeds_.flops_per_second}, {"sum_bytes_per_second", speeds_.sum_bytes_per_second}};
+  if (first != nullptr) j["parameters_digest"] = first->digest;
+  return j.dump(2, ' ', false, ordered_json::error_handler_t::replace) + "\n";
+}
+
+}  // namespace poseidon::app

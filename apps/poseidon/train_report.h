@@ -1,0 +1,71 @@
+// What the launcher makes of the workers' notes: progress on the screen, a summary, and the report file.
+//
+// Called from the coordinator's lane while the job runs and from the main thread after it.
+#pragma once
+
+#include <chrono>
+#include <map>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "apps/poseidon/train_notes.h"
+#include "apps/poseidon/train_options.h"
+#include "plan/choose.h"
+#include "poseidon/types.h"
+
+namespace poseidon::app {
+
+class TrainReport {
+ public:
+  explicit TrainReport(const TrainOptions& options);
+
+  void on_plan(const plan::Plan& plan, const std::vector<plan::LayerChoice>& choices, const plan::Speeds& speeds);
+  void on_note(Rank from, const TrainNote& note);
+
+  // Everybody has told its end.
+  bool complete() const { return finals_.size() == static_cast<std::size_t>(options_.workers); }
+  void print_summary() const;
+  // JSON. `error` says what ended the job early, if anything did.
+  std::string report(const std::optional<std::string>& error, bool interrupted) const;
+
+ private:
+  // One iteration, of the workers that have told it so far.
+  struct Iteration {
+    int workers = 0;
+    double loss_sum = 0;
+    double rate = 0;
+    std::uint64_t records = 0;
+    double seconds_max = 0;
+    bool display = false;
+  };
+  // Since the last line on the screen.
+  struct Window {
+    std::uint64_t records = 0;
+    double seconds = 0;
+    double wait_seconds = 0;  // mean over the workers, at the last line
+  };
+  void on_progress(Rank from, const ProgressNote& note);
+  void on_test(const TestNote& note);
+  void print_line(std::uint64_t iteration, const Iteration& entry);
+  double mean_wait_seconds() const;
+  double samples_per_second() const;
+  double seconds() const;
+
+  const TrainOptions& options_;
+  plan::Plan plan_;
+  plan::Speeds speeds_;
+  std::map<std::uint64_t, Iteration> open_;  // iterations that not all workers have told
+  std::vector<std::pair<std::uint64_t, double>> train_loss_;
+  std::vector<TestNote> tests_;
+  std::vector<SnapshotNote> snapshots_;
+  std::map<Rank, double> wait_seconds_;
+  std::map<Rank, FinalNote> finals_;
+  std::uint64_t records_ = 0;
+  double training_seconds_ = 0;  // of all iterations, each as long as its slowest worker's
+  Window window_;
+  bool header_printed_ = false;
+  std::chrono::steady_clock::time_point last_line_ = std::chrono::steady_clock::now();
+};
+
+}  // namespace poseidon::app
