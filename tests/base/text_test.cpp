@@ -1,0 +1,52 @@
+#include "base/text.h"
+
+#include <gtest/gtest.h>
+
+#include "base/quantity.h"
+
+namespace poseidon::base {
+namespace {
+
+const std::vector<std::string> kLayers = {"Convolution", "Deconvolution", "InnerProduct", "Pooling", "ReLU", "PReLU"};
+
+TEST(NearMatches, FindTypingErrorsBestFirst) {
+  EXPECT_EQ(near_matches("Convolutoin", kLayers), std::vector<std::string>{"Convolution"});
+  EXPECT_EQ(near_matches("relu", kLayers), (std::vector<std::string>{"ReLU", "PReLU"}));
+  EXPECT_EQ(near_matches("Inner", kLayers), std::vector<std::string>{"InnerProduct"}) << "a beginning counts";
+  EXPECT_TRUE(near_matches("LSTM", kLayers).empty());
+  EXPECT_TRUE(near_matches("", kLayers).empty());
+}
+
+TEST(DidYouMean, IsASentenceOrNothing) {
+  EXPECT_EQ(did_you_mean("relu", kLayers), "; did you mean ReLU or PReLU?");
+  EXPECT_EQ(did_you_mean("zzzz", kLayers), "");
+}
+
+TEST(ReadableNumbers, HaveUnits) {
+  EXPECT_EQ(readable_bytes(812), "812 B");
+  EXPECT_EQ(readable_bytes(1.5 * 1024 * 1024), "1.5 MiB");
+  EXPECT_EQ(readable_seconds(41e-6), "41 us");
+  EXPECT_EQ(readable_seconds(3.2e-3), "3.2 ms");
+  EXPECT_EQ(readable_seconds(12), "12.0 s");
+  EXPECT_EQ(readable_shape(std::vector<std::int64_t>{4096, 9216}), "[4096, 9216]");
+  EXPECT_EQ(join_words(std::vector<std::string>{"a", "b", "c"}), "a, b and c");
+}
+
+TEST(ParseBandwidth, TakesWhatPeopleWrite) {
+  EXPECT_DOUBLE_EQ(parse_bandwidth("10Gbit").value(), 1.25e9);
+  EXPECT_DOUBLE_EQ(parse_bandwidth("940 Mbit/s").value(), 117.5e6);
+  EXPECT_DOUBLE_EQ(parse_bandwidth("1.2GB/s").value(), 1.2e9);
+  EXPECT_DOUBLE_EQ(parse_bandwidth("100Mbps").value(), 12.5e6);
+  EXPECT_DOUBLE_EQ(parse_bandwidth("64kB").value(), 64e3);
+}
+
+TEST(ParseBandwidth, RefusesTheRestAndRepeatsIt) {
+  for (const char* text : {"", "fast", "10", "-1Gbit", "0Gbit", "10Gbitt", "10 Tbit", "nanGbit", "1e999Gbit"}) {
+    const Result<double> result = parse_bandwidth(text);
+    ASSERT_FALSE(result.ok()) << text;
+    EXPECT_NE(result.error().message.find("\"" + std::string(text) + "\""), std::string::npos);
+  }
+}
+
+}  // namespace
+}  // namespace poseidon::base

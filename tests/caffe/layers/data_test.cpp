@@ -1,0 +1,128 @@
+#include "base/text.h"
+#include "caffe/data/data_bases.h"
+#include "caffe/layers/layer_fixture.h"
+
+namespace poseidon::caffe {
+namespace {
+
+using testing::error_of;
+using testing::expect_near;
+using testing::Made;
+using testing::make_layer;
+using testing::values_of;
+using testing_data::TemporaryFolder;
+using testing_data::write_numbered;
+
+class Data : public ::testing::Test {
+ protected:
+  // Seven records, [1, 2, 2] of value i, label i.
+  void SetUp() override {
+    ::setenv("POSEIDON_DATA_PROGRAM", POSEIDON_DATA_PROGRAM_FOR_TESTS, 1);
+    write_numbered(folder_ / "numbers", 7, 2);
+  }
+
+  std::string text(int batch, std::string_view more = "") const {
+    return base::concat("name: 'data' type: 'Data' top: 'data' top: 'label'\ndata_param { source: '",
+                        (folder_ / "numbers").string(), "' batch_size: ", batch, " backend: LMDB }", more);
+  }
+
+  static std::vector<double> labels(Layer& layer, const ForwardContext& context) {
+    return values_of(layer.forward(context, {})[1]);
+  }
+
+  TemporaryFolder folder_;
+};
+
+TEST_F(Data, YieldsImagesAndLabelsInTheOrderOfTheKeys) {
+  Made made = make_layer(text(3), {});
+  EXPECT_EQ(made.tops, (std::vector<Shape>{{3, 1, 2, 2}, {3}}));
+  EXPECT_EQ(made.layer->records_per_batch(), 3u);
+  const std::vector<at::Tensor> tops = made.layer->forward({.first_record = 0, .record_stride = 3}, {});
+  expect_near(tops[0], {0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2}, 0);
+  expect_near(tops[1], {0, 1, 2}, 0);
+}
+
+TEST_F(Data, BeginsAnewBehindTheLastRecord) {
+  Made made = make_layer(text(3), {});
+  EXPECT_EQ(labels(*made.layer, {.first_record = 3, .record_stride = 3}), (std::vector<double>{3, 4, 5}));
+  EXPECT_EQ(labels(*made.layer, {.first_record = 6, .record_stride = 3}), (std::vector<double>{6, 0, 1}));
+  EXPECT_EQ(labels(*made.layer, {.first_record = 9, .record_stride = 3}), (std::vector<double>{2, 3, 4}));
+}
+
+TEST_F(Data, ReadsOnManyWorkersWhatOneWorkerReads) {
+  Made whole = make_layer(text(4), {});
+  Made first = make_layer(text(2), {});
+  Made second = make_layer(text(2), {});
+  for (std::uint64_t iteration = 0; iteration < 5; ++iteration) {
+    const std::uint64_t begin = 4 * iteration;
+    std::vector<double> both = labels(*first.layer, {.first_record = begin, .record_stride = 4});
+    const std::vector<double> rest = labels(*second.layer, {.first_record = begin + 2, .record_stride = 4});
+    both.insert(both.end(), rest.begin(), rest.end());
+    EXPECT_EQ(labels(*whole.layer, {.first_record = begin, .record_stride = 4}), both);
+  }
+}
+
+TEST_F(Data, GoesWhereAPassAsksItToGo) {
+  Made made = make_layer(text(2), {});
+  EXPECT_EQ(labels(*made.layer, {.first_record = 0, .record_stride = 2}), (std::vector<double>{0, 1}));
+  EXPECT_EQ(labels(*made.layer, {.first_record = 5, .record_stride = 2}), (std::vector<double>{5, 6}));
+  EXPECT_EQ(labels(*made.layer, {.first_record = 7, .record_stride = 6}), (std::vector<double>{0, 1}));
+  EXPECT_EQ(labels(*made.layer, {.first_record = 13, .record_stride = 6}), (std::vector<double>{6, 0}));
+  EXPECT_EQ(labels(*made.layer, {.first_record = 0, .record_stride = 2}), (std::vector<double>{0, 1}));
+}
+
+TEST_F(Data, TransformsImages) {
+  Made made = make_layer(text(2, "transform_param { scale: 0.5 mean_value: 1 }"), {});
+  expect_near(made.layer->forward({.first_record = 3}, {})[0], {1, 1, 1, 1, 1.5, 1.5, 1.5, 1.5}, 0);
+}
+
+TEST_F(Data, YieldsFloatsInAFloatNet) {
+  Made made = make_layer(text(2), {}, at::kFloat);
+  const std::vector<at::Tensor> tops = made.layer->forward({.first_record = 5}, {});
+  EXPECT_EQ(tops[0].scalar_type(), at::kFloat);
+  EXPECT_EQ(values_of(tops[1]), (std::vector<double>{5, 6}));
+}
+
+TEST_F(Data, SkipsTheSameNumberOnEveryWorker) {
+  const std::string skipping =
+      base::concat("name: 'data' type: 'Data' top: 'data' top: 'label' data_param { source: '",
+                   (folder_ / "numbers").string(), "' batch_size: 1 backend: LMDB rand_skip: 1000 }");
+  Made first = make_layer(skipping, {});
+  Made second = make_layer(skipping, {});
+  const std::uint32_t skipped = base::RandomStream(1, "data.rand_skip").words(0, 0, 0)[0] % 1000;
+  EXPECT_EQ(labels(*first.layer, {.first_record = 0}), std::vector<double>{static_cast<double>(skipped % 7)});
+  EXPECT_EQ(labels(*second.layer, {.first_record = 1}), std::vector<double>{static_cast<double>((skipped + 1) % 7)});
+}
+
+TEST_F(Data, ExplainsWhatIsWrong) {
+  const auto error = [](std::string_view settings) {
+    return testing::setup_error(base::concat("name: 'd' type: 'Data' top: 'data'\ndata_param { ", settings, " }"), {});
+  };
+  EXPECT_EQ(error("batch_size: 2 backend: LMDB"),
+            "net.prototxt:2:1: layer \"d\" (Data) needs a data base: data_param { source: \"FOLDER\" }");
+  EXPECT_EQ(error("source: 'x' backend: LMDB"), "net.prototxt:2:1: layer \"d\" (Data) needs batch_size, at least 1");
+  EXPECT_NE(error("source: 'x' batch_size: 2").find("write backend: LMDB"), std::string::npos);
+  EXPECT_EQ(error("source: 'x' batch_size: 2 backend: LMDB scale: 0.5"),
+            "net.prototxt:2:54: layer \"d\" (Data) has scale in data_param; write it in transform_param");
+  const std::string missing = error("source: '/nowhere' batch_size: 2 backend: LMDB");
+  EXPECT_EQ(missing.rfind("net.prototxt:1:1: layer \"d\" (Data) cannot read its records: ", 0), 0u) << missing;
+  EXPECT_NE(missing.find("/nowhere"), std::string::npos) << missing;
+}
+
+TEST_F(Data, WantsImagesOfOneSize) {
+  {
+    LmdbWriter writer({folder_ / "mixed"});
+    writer.append("0", proto::datum_bytes(testing_data::numbered_datum(0, 2)));
+    writer.append("1", proto::datum_bytes(testing_data::numbered_datum(1, 3)));
+    writer.finish();
+  }
+  Made made = make_layer(base::concat("name: 'd' type: 'Data' top: 'data' data_param { source: '",
+                                      (folder_ / "mixed").string(), "' batch_size: 2 backend: LMDB }"),
+                         {});
+  const std::string error = error_of([&] { made.layer->forward({}, {}); });
+  EXPECT_NE(error.find("record 1 (key 1): the image becomes [1, 3, 3], and the first one [1, 2, 2]"), std::string::npos)
+      << error;
+}
+
+}  // namespace
+}  // namespace poseidon::caffe

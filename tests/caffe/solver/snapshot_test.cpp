@@ -1,0 +1,178 @@
+#include "engines/caffe/solver/snapshot.h"
+
+#include "caffe/solver/solver_fixture.h"
+#include "engines/caffe/net/trained_net.h"
+#include "engines/caffe/proto/model_file.h"
+#include "engines/caffe/proto/solver_state_file.h"
+
+namespace poseidon::caffe {
+namespace {
+
+using testing::Alone;
+using testing::error_of;
+using testing::NotingHost;
+
+class Snapshot : public testing::SolverTest {
+ protected:
+  // Trains five iterations in float and returns the state of the snapshot at their end.
+  std::string five_iterations(std::string_view more = "") {
+    Alone alone(settings(4, base::concat("max_iter: 5 snapshot_after_train: true ", more)), {.dtype = at::kFloat});
+    alone.train();
+    return prefix() + "_iter_5.solverstate";
+  }
+
+  std::string restore_error(const std::string& state, const proto::Message& with,
+                            SolverOptions options = {.dtype = at::kFloat}) {
+    Alone alone(with, options);
+    const std::string before = alone.solver.digest(alone.exchange);
+    const std::string error = error_of([&] { alone.solver.restore(state); });
+    EXPECT_EQ(alone.solver.digest(alone.exchange), before) << "nothing may have changed";
+    return error;
+  }
+};
+
+std::string bytes_of(const std::string& file) {
+  std::ifstream in(file, std::ios::binary);
+  return {std::istreambuf_iterator<char>(in), {}};
+}
+
+void expect_ends_with(const std::string& text, const std::string& end) {
+  EXPECT_TRUE(text.ends_with(end)) << text;
+}
+
+TEST_F(Snapshot, GoesOnBitForBit) {
+  const std::string_view tests = "test_iter: 3 test_interval: 5 test_initialization: false ";
+  Alone straight(settings(4, base::concat(tests, "max_iter: 10 snapshot_after_train: true")), {.dtype = at::kFloat});
+  NotingHost whole;
+  straight.train(whole);
+  const std::string model = bytes_of(prefix() + "_iter_10.caffemodel");
+  const std::string state = bytes_of(prefix() + "_iter_10.solverstate");
+  std::filesystem::remove(prefix() + "_iter_10.caffemodel");
+  std::filesystem::remove(prefix() + "_iter_10.solverstate");
+
+  // Stopped before the test at 5, which the second run makes.
+  Alone second(settings(4, base::concat(tests, "max_iter: 10 snapshot_after_train: true")), {.dtype = at::kFloat});
+  second.solver.restore(five_iterations("test_iter: 3 test_interval: 100 test_initialization: false"));
+  EXPECT_EQ(second.solver.iteration(), 5u);
+  NotingHost half;
+  second.train(half);
+  EXPECT_EQ(bytes_of(prefix() + "_iter_10.caffemodel"), model);
+  EXPECT_EQ(bytes_of(prefix() + "_iter_10.solverstate"), state) << "momentum and positions included";
+  ASSERT_EQ(half.iterations.size(), 5u);
+  for (std::size_t i = 0; i < 5; ++i) EXPECT_EQ(half.iterations[i].loss, whole.iterations[i + 5].loss);
+  ASSERT_EQ(whole.tests.size(), 2u);
+  ASSERT_EQ(half.tests.size(), 2u);
+  EXPECT_EQ(half.tests[1].loss, whole.tests[1].loss);
+}
+
+TEST_F(Snapshot, HoldsPositionsSeedAndChecksum) {
+  const proto::SolverState state =
+      proto::read_solver_state(five_iterations("random_seed: 9 test_iter: 3 test_interval: 5"));
+  EXPECT_EQ(state.iteration, 5);
+  EXPECT_EQ(state.model_file, prefix() + "_iter_5.caffemodel");
+  EXPECT_EQ(state.history.size(), 6u);
+  ASSERT_TRUE(state.resume.has_value());
+  EXPECT_EQ(state.resume->random_seed, 9);
+  EXPECT_EQ(state.resume->dtype, "float32");
+  EXPECT_EQ(state.resume->solver_type, "SGD");
+  EXPECT_EQ(state.resume->workers, 1u);
+  ASSERT_EQ(state.resume->data_positions.size(), 2u);
+  EXPECT_EQ(state.resume->data_positions[0].layer, "data");
+  EXPECT_EQ(state.resume->data_positions[0].next_record, 20u);
+  EXPECT_EQ(state.resume->data_positions[1].layer, "test net 0");
+  EXPECT_EQ(state.resume->data_positions[1].next_record, 9u) << "the test at 0; the one at 5 comes after the snapshot";
+}
+
+TEST_F(Snapshot, GoesOnWithAnotherBatchWhereItsRecordsEnded) {
+  Alone alone(settings(2, ""), {.dtype = at::kFloat});
+  alone.solver.restore(five_iterations());
+  struct Stopping : NotingHost {
+    Wish wish(Iteration) override { return Wish::kStop; }
+  } host;
+  alone.train(host);
+  alone.solver.snapshot(alone.exchange);
+  // 5 iterations of 4 records, one of 2.
+  EXPECT_EQ(proto::read_solver_state(prefix() + "_iter_6.solverstate").resume->data_positions[0].next_record, 22u);
+}
+
+TEST_F(Snapshot, IsFoundWhereBothFilesWereMovedTo) {
+  five_iterations();
+  std::filesystem::rename(folder_ / "snapshots", folder_ / "moved");
+  Alone alone(settings(4, ""), {.dtype = at::kFloat});
+  alone.solver.restore(folder_ / "moved" / "small_iter_5.solverstate");
+  EXPECT_EQ(alone.solver.iteration(), 5u);
+}
+
+TEST_F(Snapshot, IsRefusedWithoutItsModel) {
+  const std::string state = five_iterations();
+  std::filesystem::remove(prefix() + "_iter_5.caffemodel");
+  expect_ends_with(restore_error(state, settings(4, "")),
+                   base::concat(": its model ", prefix(),
+                                "_iter_5.caffemodel is missing, also beside it; a snapshot is a pair of files"));
+}
+
+TEST_F(Snapshot, IsRefusedWithAnotherModel) {
+  const std::string state = five_iterations();
+  Alone other(settings(4, "random_seed: 2"), {.dtype = at::kFloat});
+  ASSERT_TRUE(proto::write_model(prefix() + "_iter_5.caffemodel", trained_net(other.solver.net())).ok());
+  expect_ends_with(
+      restore_error(state, settings(4, "")),
+      "is not the one that was written with it (its SHA-256 is another); take both files from one snapshot");
+}
+
+TEST_F(Snapshot, IsRefusedByAnotherNet) {
+  const std::string state = five_iterations();
+  const auto changed = [&](std::string_view from, std::string_view to) {
+    std::string text = base::concat("net_param { ", net(4), " } base_lr: 1 lr_policy: 'fixed' max_iter: 10");
+    for (std::size_t at = text.find(from); at != std::string::npos; at = text.find(from, at + to.size()))
+      text.replace(at, from.size(), to);
+    return proto::parse_text(text, "SolverParameter", "solver.prototxt");
+  };
+  const std::string shape = restore_error(state, changed("num_output: 8", "num_output: 9"));
+  EXPECT_NE(shape.find("layer \"ip1\" has array 0 as [8, 16], and the net's layer of this name"), std::string::npos)
+      << shape;
+  EXPECT_NE(shape.find("has it as [9, 16]: it is of another net"), std::string::npos) << shape;
+  expect_ends_with(
+      restore_error(state, changed("name: 'ip2'", "name: 'other'")),
+      "is of another net: its layers with arrays are conv, ip1 and ip2, and this net's are conv, ip1 and other");
+}
+
+TEST_F(Snapshot, IsRefusedInAnotherTypeOfNumbers) {
+  expect_ends_with(
+      restore_error(five_iterations(), settings(4, ""), {.dtype = at::kDouble}),
+      ": is a snapshot in float32, and this training is in float64; go on with --dtype float32, or begin with the "
+      "model alone (--weights)");
+}
+
+TEST_F(Snapshot, IsRefusedWithAnotherSeed) {
+  expect_ends_with(restore_error(five_iterations(), settings(4, "random_seed: 5")),
+                   ": was made with random_seed 1, and this solver's is 5; write random_seed: 1 in the solver file");
+}
+
+TEST_F(Snapshot, OfCaffesOwnHasNoPositions) {
+  const std::string file = five_iterations();
+  proto::SolverState state = proto::read_solver_state(file);
+  state.resume.reset();
+  ASSERT_TRUE(proto::write_solver_state(file, state).ok());
+  Alone alone(settings(4, ""), {.dtype = at::kFloat});
+  alone.solver.restore(file);
+  struct Stopping : NotingHost {
+    Wish wish(Iteration) override { return Wish::kStop; }
+  } host;
+  alone.train(host);
+  alone.solver.snapshot(alone.exchange);
+  // As if all iterations had had this batch: 6 of 4 records.
+  EXPECT_EQ(proto::read_solver_state(prefix() + "_iter_6.solverstate").resume->data_positions[0].next_record, 24u);
+}
+
+TEST_F(Snapshot, StartsANewTrainingWithItsModelAlone) {
+  five_iterations();
+  Alone alone(settings(4, base::concat("weights: '", prefix(), "_iter_5.caffemodel'")), {.dtype = at::kFloat});
+  Alone restored(settings(4, ""), {.dtype = at::kFloat});
+  restored.solver.restore(prefix() + "_iter_5.solverstate");
+  EXPECT_EQ(alone.solver.digest(alone.exchange), restored.solver.digest(restored.exchange));
+  EXPECT_EQ(alone.solver.iteration(), 0u);
+}
+
+}  // namespace
+}  // namespace poseidon::caffe

@@ -1,0 +1,253 @@
+#include "engines/caffe/solver/solver.h"
+
+#include <cmath>
+#include <numeric>
+
+#include "caffe/solver/solver_fixture.h"
+
+namespace poseidon::caffe {
+namespace {
+
+using testing::Alone;
+using testing::error_of;
+using testing::NotingHost;
+using testing::values_of;
+
+class SolverTest : public testing::SolverTest {};
+
+std::vector<double> all_values(const Net& net) {
+  std::vector<double> values;
+  for (const NetArray& array : net.arrays()) {
+    const std::vector<double> more = values_of(array.value);
+    values.insert(values.end(), more.begin(), more.end());
+  }
+  return values;
+}
+
+void expect_near(const std::vector<double>& a, const std::vector<double>& b, double tolerance) {
+  ASSERT_EQ(a.size(), b.size());
+  for (std::size_t i = 0; i < a.size(); ++i) ASSERT_NEAR(a[i], b[i], tolerance) << "element " << i;
+}
+
+// A net whose gradient is always the same: the sum over 2 records of wx + b, with x = 1 and 3.
+constexpr std::string_view kLinear = R"(net_param {
+    layer { name: 'data' type: 'Input' top: 'x' input_param { shape { dim: 2 dim: 1 } } }
+    layer { name: 'ip' type: 'InnerProduct' bottom: 'x' top: 'y' param { lr_mult: 1 decay_mult: 1 } param { lr_mult: 2 decay_mult: 0 }
+            inner_product_param { num_output: 1 weight_filler { value: 0.5 } bias_filler { value: -1 } } loss_weight: 1 } } )";
+
+TEST(Solver, UpdatesAsCaffeDoesWithTheRateInsideTheHistory) {
+  Alone alone(proto::parse_text(base::concat(kLinear,
+                                             "base_lr: 0.1 momentum: 0.9 weight_decay: 0.2 lr_policy: 'exp' gamma: 0.5 "
+                                             "max_iter: 4 snapshot_after_train: false"),
+                                "SolverParameter", "s"));
+  alone.solver.net().feed("x", testing::tensor_of({1, 3}, {2, 1}));
+  NotingHost host;
+  alone.train(host);
+  double w = 0.5;
+  double b = -1;
+  double vw = 0;
+  double vb = 0;
+  double rate = 0.1;
+  for (std::size_t i = 0; i < 4; ++i) {
+    EXPECT_NEAR(host.iterations[i].loss, 4 * w + 2 * b, 1e-12);
+    EXPECT_NEAR(host.iterations[i].rate, rate, 1e-15);
+    vw = 0.9 * vw + rate * (4 + 0.2 * w);
+    vb = 0.9 * vb + 2 * rate * 2;
+    w -= vw;
+    b -= vb;
+    rate *= 0.5;
+  }
+  expect_near(all_values(alone.solver.net()), {w, b}, 1e-12);
+}
+
+TEST(Solver, SmoothsTheLossOverTheLastIterations) {
+  Alone alone(proto::parse_text(base::concat(kLinear,
+                                             "base_lr: 0.1 lr_policy: 'fixed' max_iter: 5 average_loss: 3 display: 2 "
+                                             "snapshot_after_train: false"),
+                                "SolverParameter", "s"));
+  alone.solver.net().feed("x", testing::tensor_of({1, 3}, {2, 1}));
+  NotingHost host;
+  alone.train(host);
+  const auto loss = [&](std::size_t i) { return host.iterations[i].loss; };
+  EXPECT_DOUBLE_EQ(host.iterations[0].smoothed_loss, loss(0));
+  EXPECT_DOUBLE_EQ(host.iterations[1].smoothed_loss, (loss(0) + loss(1)) / 2);
+  EXPECT_DOUBLE_EQ(host.iterations[4].smoothed_loss, (loss(2) + loss(3) + loss(4)) / 3);
+  EXPECT_TRUE(host.iterations[0].display);
+  EXPECT_FALSE(host.iterations[1].display);
+  EXPECT_EQ(host.iterations[1].records, 2u);
+}
+
+TEST_F(SolverTest, TestsTrainsAndSavesWhenCaffeDoes) {
+  Alone alone(settings(4, "max_iter: 6 test_iter: 2 test_interval: 3 snapshot: 4 snapshot_after_train: true"));
+  NotingHost host;
+  EXPECT_TRUE(alone.train(host));
+  EXPECT_EQ(host.notes,
+            "test 0; iteration 0; iteration 1; iteration 2; test 3; iteration 3; snapshot 4; iteration 4; "
+            "iteration 5; snapshot 6; test 6; ");
+  EXPECT_EQ(host.snapshots[0].files.model, prefix() + "_iter_4.caffemodel");
+  EXPECT_TRUE(std::filesystem::exists(prefix() + "_iter_6.solverstate"));
+}
+
+TEST_F(SolverTest, TestsNotBeforeTrainingWhereToldSo) {
+  Alone alone(settings(4, "max_iter: 2 test_iter: 1 test_interval: 2 test_initialization: false"));
+  NotingHost host;
+  alone.train(host);
+  EXPECT_EQ(host.notes, "iteration 0; iteration 1; test 2; ");
+}
+
+TEST_F(SolverTest, StopsAndSavesWhenTheHostWishes) {
+  struct Wishing : NotingHost {
+    Wish wish(Iteration done) override { return done == 2 ? Wish::kSnapshot : done == 3 ? Wish::kStop : Wish::kGoOn; }
+  };
+  Alone alone(settings(4, "snapshot_after_train: true"));
+  Wishing host;
+  EXPECT_FALSE(alone.train(host));
+  EXPECT_EQ(host.notes, "iteration 0; iteration 1; snapshot 2; iteration 2; snapshot 3; ");
+  EXPECT_EQ(alone.solver.iteration(), 3u);
+}
+
+TEST_F(SolverTest, TrainsFewerIterationsWhereTheProgramSaysSo) {
+  Alone alone(settings(4, ""), {.dtype = at::kDouble, .iterations_max = 3});
+  NotingHost host;
+  EXPECT_TRUE(alone.train(host));
+  EXPECT_EQ(host.iterations.size(), 3u);
+}
+
+TEST_F(SolverTest, LearnsTheTrainingSet) {
+  Alone alone(settings(23, "max_iter: 100"), {.dtype = at::kFloat});
+  NotingHost host;
+  alone.train(host);
+  EXPECT_LT(host.iterations.back().smoothed_loss, 0.5 * host.iterations.front().loss);
+}
+
+TEST_F(SolverTest, RepeatsARunBitForBit) {
+  const auto digest = [&](std::string_view seed) {
+    Alone alone(settings(4, seed), {.dtype = at::kFloat});
+    alone.train();
+    return alone.solver.digest(alone.exchange);
+  };
+  EXPECT_EQ(digest("random_seed: 3"), digest("random_seed: 3"));
+  EXPECT_NE(digest("random_seed: 3"), digest("random_seed: 4"));
+}
+
+// A worker whose gradients the test itself sums.
+class Worker final : public aten::GradientExchange {
+ public:
+  Worker(const proto::Message& settings, int rank, int workers)
+      : solver(settings, standard_layers(), {.dtype = at::kDouble}), rank_(rank), workers_(workers) {}
+
+  int rank() const override { return rank_; }
+  int workers() const override { return workers_; }
+  void begin(Iteration) override {}
+  void settle(LayerId) override {}
+  void settle_all() override {}
+  at::Tensor linear(LayerId, const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias) override {
+    return x.matmul(weight.t()) + bias;
+  }
+
+  Solver solver;
+
+ private:
+  int rank_;
+  int workers_;
+};
+
+void sum_and_update(std::vector<std::unique_ptr<Worker>>& workers, Iteration iteration) {
+  const std::vector<aten::LayerParameters>& layers = workers[0]->solver.net().parameters();
+  for (std::uint32_t layer = 0; layer < layers.size(); ++layer) {
+    for (std::size_t i = 0; i < layers[layer].parameters.size(); ++i) {
+      at::Tensor sum;
+      for (const auto& worker : workers) {
+        at::Tensor& gradient = worker->solver.net().parameters()[layer].parameters[i].mutable_grad();
+        sum = sum.defined() ? sum + gradient : gradient.clone();
+        gradient.reset();
+      }
+      for (const auto& worker : workers) {
+        worker->solver.update_function()({.layer = LayerId{layer},
+                                          .parameter = i,
+                                          .iteration = iteration,
+                                          .sum = sum,
+                                          .contributors = static_cast<std::uint32_t>(workers.size())});
+      }
+    }
+  }
+}
+
+TEST_F(SolverTest, TrainsOnManyWorkersWhatOneTrainsWithTheWholeBatch) {
+  Alone whole(settings(8, ""));
+  NotingHost host;
+  whole.train(host);
+  for (const int count : {2, 4}) {
+    std::vector<std::unique_ptr<Worker>> workers;
+    for (int rank = 0; rank < count; ++rank) {
+      workers.push_back(std::make_unique<Worker>(settings(8 / count, ""), rank, count));
+    }
+    for (Iteration iteration = 0; iteration < 10; ++iteration) {
+      double loss = 0;
+      for (const auto& worker : workers) loss += worker->solver.step(*worker).loss / count;
+      EXPECT_NEAR(loss, host.iterations[iteration].loss, 1e-12);
+      sum_and_update(workers, iteration);
+    }
+    expect_near(all_values(workers[0]->solver.net()), all_values(whole.solver.net()), 1e-12);
+    EXPECT_EQ(all_values(workers[0]->solver.net()), all_values(workers.back()->solver.net()));
+  }
+}
+
+TEST_F(SolverTest, TestsTheSameBatchesForAnyNumberOfWorkers) {
+  const std::string_view test = "test_iter: 5 test_interval: 1";
+  Alone alone(settings(4, test));
+  NotingHost host;
+  alone.solver.test(alone.exchange, host);
+  alone.solver.test(alone.exchange, host);
+  // Three workers, which tell each other their scores.
+  struct Sharing : NotingHost {
+    std::vector<BatchScores> gather(std::vector<BatchScores>) override { return of_all; }
+    std::vector<BatchScores> of_all;
+  } sharing;
+  std::vector<std::unique_ptr<Worker>> workers;
+  for (int rank = 0; rank < 3; ++rank) workers.push_back(std::make_unique<Worker>(settings(4, test), rank, 3));
+  for (int round = 0; round < 2; ++round) {
+    sharing.of_all.clear();
+    for (std::uint64_t rank = 3; rank-- > 0;) {
+      for (BatchScores& scores : workers[rank]->solver.test_batches(0, rank, 3))
+        sharing.of_all.push_back(std::move(scores));
+    }
+    for (const auto& worker : workers) worker->solver.test(*worker, sharing);
+  }
+  ASSERT_EQ(sharing.tests.size(), 6u);
+  for (std::size_t i = 0; i < 6; ++i) {
+    const TestReport& alone_report = host.tests[i / 3];
+    ASSERT_EQ(alone_report.scores.size(), 2u);
+    EXPECT_EQ(alone_report.scores[0].name, "loss");
+    EXPECT_EQ(alone_report.scores[0].loss_weight, 1);
+    EXPECT_EQ(alone_report.scores[1].name, "accuracy");
+    EXPECT_EQ(alone_report.scores[0].value, sharing.tests[i].scores[0].value);
+    EXPECT_EQ(alone_report.scores[1].value, sharing.tests[i].scores[1].value);
+    EXPECT_EQ(alone_report.loss, alone_report.scores[0].value);
+  }
+  EXPECT_NE(host.tests[0].loss, host.tests[1].loss) << "the second test goes on where the first ended";
+}
+
+TEST_F(SolverTest, AveragesATestOverTheWholeSet) {
+  // 23 batches of one record are the set, each once; so are the first 22 in batches of two, and of eleven.
+  const auto accuracy = [&](int batch, int iterations) {
+    Alone alone(settings(4, base::concat("test_interval: 1 test_iter: ", iterations), batch));
+    NotingHost host;
+    alone.solver.test(alone.exchange, host);
+    return host.tests[0].scores[1].value * batch * iterations;
+  };
+  const double of_22 = accuracy(2, 11);
+  EXPECT_NEAR(of_22, accuracy(11, 2), 1e-9);
+  EXPECT_NEAR(of_22, std::round(of_22), 1e-9);
+}
+
+TEST_F(SolverTest, ExplainsWhatIsWrong) {
+  EXPECT_EQ(error_of([] {
+              Alone(proto::parse_text(base::concat(kLinear, "base_lr: 1 lr_policy: 'fixed'"), "SolverParameter",
+                                      "s.prototxt"));
+            }),
+            "s.prototxt:1:1: the solver needs max_iter");
+}
+
+}  // namespace
+}  // namespace poseidon::caffe

@@ -1,0 +1,237 @@
+#include "plan/plan.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <random>
+
+#include "plan/choose.h"
+#include "plan/partition.h"
+
+namespace poseidon::plan {
+namespace {
+
+using ::testing::HasSubstr;
+
+// LeNet on 28 x 28 images, batch 16.
+Model lenet() {
+  Model model;
+  const auto add = [&](const std::string& name, std::vector<std::int64_t> weight, std::size_t factor_rows) {
+    const std::uint32_t first = static_cast<std::uint32_t>(model.tensors.size());
+    model.tensors.push_back({name + ".weight", weight, DType::kFloat32});
+    model.tensors.push_back({name + ".bias", {weight[0]}, DType::kFloat32});
+    model.layers.push_back({name, {TensorId{first}, TensorId{first + 1}}, factor_rows});
+  };
+  add("conv1", {20, 1, 5, 5}, 0);
+  add("conv2", {50, 20, 5, 5}, 0);
+  add("ip1", {500, 800}, 16);
+  add("ip2", {10, 500}, 16);
+  return model;
+}
+
+std::vector<Scheme> schemes_of(const std::vector<LayerChoice>& choices) {
+  std::vector<Scheme> schemes;
+  for (const LayerChoice& choice : choices) schemes.push_back(choice.chosen.scheme);
+  return schemes;
+}
+
+TEST(Choose, TakesTheLeastPredictedTime) {
+  for (const double rate : {1e5, 1e7, 1e9, 1e11}) {
+    for (const int workers : {2, 4, 8, 32}) {
+      const auto choices = choose(lenet(), workers, {}, {.link_bytes_per_second = rate}).value();
+      for (const LayerChoice& choice : choices) {
+        const double chosen = choice.predictions[static_cast<std::size_t>(choice.chosen.scheme)]->seconds;
+        for (const auto& prediction : choice.predictions) {
+          if (prediction) {
+            EXPECT_LE(chosen, prediction->seconds) << choice.name;
+          }
+        }
+      }
+    }
+  }
+}
+
+TEST(Choose, PrefersFactorsOnASlowLinkAndNeverForConvolutions) {
+  const auto choices = choose(lenet(), 4, {}, {.link_bytes_per_second = 1e6}).value();
+  EXPECT_EQ(schemes_of(choices)[0], Scheme::kPs);
+  EXPECT_EQ(schemes_of(choices)[1], Scheme::kPs);
+  // 62,400 numbers of factors through each link instead of 600,000 of matrix.
+  EXPECT_EQ(schemes_of(choices)[2], Scheme::kSfb);
+}
+
+TEST(Choose, DoesWhatTheUserSays) {
+  const SchemeRequest request = parse_scheme_request("block,ip2=adam").value();
+  const auto choices = choose(lenet(), 4, request, {}).value();
+  EXPECT_EQ(schemes_of(choices), (std::vector<Scheme>{Scheme::kPs, Scheme::kPs, Scheme::kBlock, Scheme::kAdam}));
+  EXPECT_EQ(choices[2].chosen.grid, (Grid{2, 2}));
+  EXPECT_TRUE(choices[3].requested);
+}
+
+TEST(Choose, NamesTheLayerThatWasMeant) {
+  const auto error = choose(lenet(), 4, parse_scheme_request("ip3=sfb").value(), {}).error();
+  EXPECT_THAT(error.message, HasSubstr("the net has no layer \"ip3\""));
+  EXPECT_THAT(error.message, HasSubstr("did you mean ip1 or ip2?"));
+  EXPECT_THAT(choose(lenet(), 4, parse_scheme_request("conv1=sfb").value(), {}).error().message,
+              HasSubstr("only ps is possible"));
+}
+
+TEST(Choose, DoesNotOfferSfbWhereWorkersComputeDifferentBits) {
+  const auto choices = choose(lenet(), 4, {}, {.link_bytes_per_second = 1e6}, false).value();
+  EXPECT_NE(schemes_of(choices)[2], Scheme::kSfb);
+  EXPECT_FALSE(choices[2].predictions[static_cast<std::size_t>(Scheme::kSfb)].has_value());
+  EXPECT_THAT(choose(lenet(), 4, parse_scheme_request("ip1=sfb").value(), {}, false).error().message,
+              HasSubstr("replicas would not stay equal"));
+}
+
+TEST(ParseSchemeRequest, RefusesUnknownWords) {
+  EXPECT_THAT(parse_scheme_request("blok").error().message, HasSubstr("did you mean block?"));
+  EXPECT_FALSE(parse_scheme_request("ip1=auto").ok());
+  EXPECT_FALSE(parse_scheme_request("auto").value().all.has_value());
+}
+
+TEST(ChoiceTable, ShowsEveryLayerEverySchemeAndTheChoice) {
+  const Speeds speeds{.link_bytes_per_second = 1.25e8};
+  const std::string table = choice_table(choose(lenet(), 4, parse_scheme_request("ip2=ps").value(), speeds).value(), 4, speeds);
+  EXPECT_THAT(table, HasSubstr("4 workers; link 1.00 Gbit/s"));
+  EXPECT_THAT(table, HasSubstr("500 x 800, K 16"));
+  EXPECT_THAT(table, HasSubstr("ps (asked for)"));
+  // 4 · 3 · 16 · 1,300 numbers of 4 bytes.
+  EXPECT_THAT(table, HasSubstr("975.0 KiB"));
+}
+
+Plan some_plan() {
+  return {4,
+          {{"conv1", Scheme::kPs, {}, Rank{0}},
+           {"conv2", Scheme::kPs, {}, Rank{0}},
+           {"ip1", Scheme::kBlock, {2, 2}, Rank{0}},
+           {"ip2", Scheme::kAdam, {}, Rank{3}}}};
+}
+
+TEST(PlanJson, ComesBackAsItWas) {
+  const Result<Plan> plan = parse_plan(to_json(some_plan()), lenet(), 4);
+  ASSERT_TRUE(plan.ok()) << plan.error().message;
+  EXPECT_EQ(*plan, some_plan());
+}
+
+TEST(PlanJson, OfAnotherJobIsRefusedWithTheReason) {
+  const std::string good = to_json(some_plan());
+  const auto error = [&](const std::string& from, const std::string& to) {
+    std::string text = good;
+    const std::size_t at = text.find(from);
+    EXPECT_NE(at, std::string::npos) << from;
+    text.replace(at, from.size(), to);
+    const Result<Plan> plan = parse_plan(text, lenet(), 4);
+    EXPECT_FALSE(plan.ok()) << text;
+    return plan.ok() ? std::string() : plan.error().message;
+  };
+  EXPECT_THAT(parse_plan(good, lenet(), 2).error().message, HasSubstr("made for 4 workers, this job has 2"));
+  EXPECT_THAT(error("\"ip1\"", "\"fc1\""), HasSubstr("names layer \"fc1\" where the model has \"ip1\""));
+  EXPECT_THAT(error("\"block\"", "\"blocks\""), HasSubstr("did you mean block?"));
+  EXPECT_THAT(error("[\n        2,\n        2\n      ]", "[3, 2]"), HasSubstr("a grid of 3 x 2 owners"));
+  EXPECT_THAT(error("\"owner\": 3", "\"owner\": 4"), HasSubstr("a rank from 0 to 3"));
+  EXPECT_THAT(error("\"poseidon_plan\": 1", "\"poseidon_plan\": 2"), HasSubstr("poseidon_plan"));
+  EXPECT_THAT(error("\"scheme\": \"ps\"", "\"scheme\": \"sfb\""), HasSubstr("layer conv1 has no sufficient factors"));
+  EXPECT_FALSE(parse_plan("{", lenet(), 4).ok());
+  EXPECT_FALSE(parse_plan("[]", lenet(), 4).ok());
+  EXPECT_FALSE(parse_plan(R"({"poseidon_plan": 1, "workers": 4, "layers": 7})", lenet(), 4).ok());
+}
+
+Model dense_model(const std::vector<std::size_t>& tensor_floats) {
+  Model model;
+  for (std::size_t i = 0; i < tensor_floats.size(); ++i) {
+    model.tensors.push_back({"t" + std::to_string(i), {static_cast<std::int64_t>(tensor_floats[i])}, DType::kFloat32});
+    model.layers.push_back({"l" + std::to_string(i), {TensorId{static_cast<std::uint32_t>(i)}}, 0});
+  }
+  return model;
+}
+
+Plan all_ps(const Model& model, int workers) {
+  Plan plan{workers, {}};
+  for (const LayerSpec& layer : model.layers) plan.layers.push_back({layer.name, Scheme::kPs, {}, Rank{0}});
+  return plan;
+}
+
+TEST(Partition, ChunksCoverEachTensorOnceWithinTheirLimits) {
+  std::mt19937_64 random(1);
+  for (int round = 0; round < 300; ++round) {
+    std::vector<std::size_t> floats;
+    for (int i = 0; i < 6; ++i) floats.push_back(1 + random() % (std::size_t{1} << (4 + random() % 19)));
+    const Model model = dense_model(floats);
+    const int workers = 1 + static_cast<int>(random() % 16);
+    const auto chunks = partition(model, all_ps(model, workers));
+    for (std::size_t t = 0; t < floats.size(); ++t) {
+      std::size_t at = 0;
+      for (const Chunk& chunk : chunks[t]) {
+        ASSERT_EQ(chunk.begin, at);
+        ASSERT_GT(chunk.end, chunk.begin);
+        ASSERT_EQ(chunk.begin % 64, 0u);
+        ASSERT_LE(chunk.end - chunk.begin, (1u << 20) + 64u);
+        ASSERT_GE(index(chunk.server), 0);
+        ASSERT_LT(index(chunk.server), workers);
+        at = chunk.end;
+      }
+      ASSERT_EQ(at, 4 * floats[t]);
+      if (chunks[t].size() > 1) {
+        EXPECT_GE(chunks[t][0].end - chunks[t][0].begin, 16u * 1024);
+      }
+    }
+  }
+}
+
+TEST(Partition, SharesOfLargeTensorsAreWithinFivePercent) {
+  for (const int workers : {2, 3, 4, 7, 8, 16, 32}) {
+    for (const std::size_t extra : {std::size_t{0}, std::size_t{1}, std::size_t{12'345}, std::size_t{777'777}}) {
+      const Model model = dense_model({(static_cast<std::size_t>(workers) << 18) + extra});  // P MiB and a bit
+      const auto chunks = partition(model, all_ps(model, workers));
+      std::vector<double> share(static_cast<std::size_t>(workers), 0);
+      for (const Chunk& chunk : chunks[0]) share[static_cast<std::size_t>(index(chunk.server))] += static_cast<double>(chunk.end - chunk.begin);
+      const double mean = static_cast<double>(model.tensors[0].bytes()) / workers;
+      for (const double bytes : share) EXPECT_LE(bytes, 1.05 * mean) << workers << " workers, " << extra << " extra";
+    }
+  }
+}
+
+TEST(Partition, SmallTensorsNearEachOtherGoToDifferentServers) {
+  const Model model = dense_model(std::vector<std::size_t>(8, 100));
+  const auto chunks = partition(model, all_ps(model, 4));
+  for (std::size_t t = 0; t + 1 < 8; ++t) {
+    ASSERT_EQ(chunks[t].size(), 1u);
+    EXPECT_NE(chunks[t][0].server, chunks[t + 1][0].server);
+  }
+}
+
+TEST(PartitionFactors, BlocksTileTheMatrixAndTheBias) {
+  for (const auto& [pr, pc] : {std::pair{1, 4}, {4, 1}, {2, 2}, {3, 5}, {16, 2}}) {
+    const int workers = pr * pc;
+    const FactorPartition partition = partition_factors(101, 73, {"fc", Scheme::kBlock, {pr, pc}, Rank{0}}, workers);
+    EXPECT_TRUE(partition.sends_products);
+    std::vector<int> owners(101 * 73, 0);
+    std::vector<int> bias_owners(101, 0);
+    for (int rank = 0; rank < workers; ++rank) {
+      const Block* const block = partition.block_of(Rank{rank});
+      ASSERT_NE(block, nullptr);
+      for (std::size_t i = block->row_begin; i < block->row_end; ++i) {
+        for (std::size_t j = block->col_begin; j < block->col_end; ++j) ++owners[i * 73 + j];
+      }
+      EXPECT_GE(block->bias_begin, block->row_begin);
+      EXPECT_LE(block->bias_end, block->row_end);
+      for (std::size_t i = block->bias_begin; i < block->bias_end; ++i) ++bias_owners[i];
+    }
+    EXPECT_THAT(owners, ::testing::Each(1));
+    EXPECT_THAT(bias_owners, ::testing::Each(1));
+  }
+}
+
+TEST(PartitionFactors, SfbMakesEveryoneAnOwnerAndAdamOne) {
+  const FactorPartition sfb = partition_factors(5, 7, {"fc", Scheme::kSfb, {}, Rank{0}}, 3);
+  EXPECT_FALSE(sfb.sends_products);
+  EXPECT_EQ(sfb.blocks.size(), 3u);
+  EXPECT_EQ(sfb.block_of(Rank{2})->rows(), 5u);
+  const FactorPartition adam = partition_factors(5, 7, {"fc", Scheme::kAdam, {}, Rank{1}}, 3);
+  EXPECT_TRUE(adam.sends_products);
+  EXPECT_EQ(adam.block_of(Rank{0}), nullptr);
+  EXPECT_EQ(adam.block_of(Rank{1})->cols(), 7u);
+}
+
+}  // namespace
+}  // namespace poseidon::plan

@@ -1,0 +1,145 @@
+#include "runtime/sim/sim_world.h"
+
+#include <gtest/gtest.h>
+
+namespace poseidon::runtime::sim {
+namespace {
+
+using namespace std::chrono_literals;
+using wire::FrameType;
+
+constexpr Member kA{1};
+constexpr Member kB{2};
+
+// Two members with a link; B notes when control bodies arrive.
+struct Pair {
+  explicit Pair(SimOptions options = {}) : world(options), a(world.add(kA)), b(world.add(kB)) {
+    for (SimMember* member : {&a, &b}) {
+      member->set_listener({.on_up = {}, .on_down = [this, member](Member, const Error&) { downs.push_back(member->self()); }, .on_alive = {}});
+      member->set_body_handler(FrameType::kControl, [this](Member, const wire::FrameHeader& header, std::vector<std::byte>) {
+        arrivals.emplace_back(header.part.iteration, world.now());
+      });
+    }
+    a.connect(kB, {}, 1s);
+    world.run_for(1s);
+  }
+  void send(std::uint64_t number, std::size_t bytes, SentFn on_sent = {}) {
+    payload.resize(std::max(payload.size(), bytes));
+    Frame frame;
+    frame.parts.push_back({.type = FrameType::kControl, .iteration = number, .bytes = static_cast<std::uint32_t>(bytes)});
+    frame.payload.push_back({{payload.data(), payload.size(), {}, 0}, 0, bytes});
+    a.send({kB, Lane{0}}, std::move(frame), std::move(on_sent));
+  }
+  SimWorld world;
+  SimMember& a;
+  SimMember& b;
+  std::vector<std::byte> payload;
+  std::vector<std::pair<std::uint64_t, Time>> arrivals;
+  std::vector<Member> downs;
+};
+
+TEST(SimWorld, AFrameTakesItsBytesAtTheRateAndTheLatency) {
+  SimOptions options;
+  options.bytes_per_second = 1e6;
+  options.latency = 3ms;
+  Pair pair(options);
+  const Time start = pair.world.now();
+  Time sent{};
+  pair.send(1, 100'000 - wire::kHeaderBytes, [&] { sent = pair.world.now(); });
+  pair.send(2, 50'000 - wire::kHeaderBytes);
+  pair.world.run_for(1s);
+  EXPECT_EQ(sent - start, 100ms);
+  ASSERT_EQ(pair.arrivals.size(), 2u);
+  EXPECT_EQ(pair.arrivals[0].second - start, 103ms);
+  EXPECT_EQ(pair.arrivals[1].second - start, 153ms) << "after the first, whose bytes stand before it";
+}
+
+TEST(SimWorld, KeepsTheOrderOfAPairUnlessToldToShuffle) {
+  for (const bool shuffle : {false, true}) {
+    SimOptions options;
+    options.seed = 5;
+    options.task_jitter_max = 50us;
+    options.shuffle_delay_max = shuffle ? Duration(10ms) : Duration(0);
+    Pair pair(options);
+    for (std::uint64_t i = 0; i < 50; ++i) pair.send(i, 100);
+    pair.world.run_for(1s);
+    ASSERT_EQ(pair.arrivals.size(), 50u);
+    const bool in_order = std::is_sorted(pair.arrivals.begin(), pair.arrivals.end(),
+                                         [](const auto& x, const auto& y) { return x.first < y.first; });
+    EXPECT_EQ(in_order, !shuffle);
+  }
+}
+
+TEST(SimWorld, ADeadMembersPeersSeeTheConnectionClose) {
+  Pair pair;
+  pair.world.kill(kA);
+  pair.world.run_for(10ms);
+  EXPECT_EQ(pair.downs, std::vector<Member>{kB});
+}
+
+TEST(SimWorld, ACutCableSaysNothing) {
+  Pair pair;
+  pair.world.cut(kB, kA);
+  pair.send(1, 10);
+  pair.world.run_for(10s);
+  EXPECT_TRUE(pair.arrivals.empty());
+  EXPECT_TRUE(pair.downs.empty());
+  pair.world.heal(kA, kB);
+  pair.send(2, 10);
+  pair.world.run_for(1s);
+  EXPECT_EQ(pair.arrivals.size(), 1u);
+}
+
+TEST(SimWorld, AFrozenMemberGoesOnWhereItStopped) {
+  Pair pair;
+  pair.world.freeze(kB);
+  pair.send(1, 10);
+  pair.world.run_for(10s);
+  EXPECT_TRUE(pair.arrivals.empty());
+  pair.world.resume(kB);
+  pair.world.run_for(1s);
+  EXPECT_EQ(pair.arrivals.size(), 1u);
+}
+
+TEST(SimWorld, ACancelledTimerDoesNotRun) {
+  Pair pair;
+  int ran = 0;
+  const TimerId timer = pair.a.after(5ms, [&] { ++ran; });
+  pair.a.after(1ms, [&] { pair.a.cancel(timer); });
+  pair.a.after(6ms, [&] { ran += 10; });
+  pair.world.run_for(1s);
+  EXPECT_EQ(ran, 10);
+}
+
+TEST(SimWorld, FramesOfTheFutureWaitAndThoseOfThePastAreDropped) {
+  Pair pair;
+  std::vector<std::byte> memory(8);
+  std::vector<std::uint64_t> landed;
+  pair.b.set_acceptor(FrameType::kPush, [&](Member, const wire::PartHeader&) -> Result<Sink> {
+    return Sink{0, 8, Layout::contiguous({memory.data(), 8, {}, 0}, 0, 8),
+                [&landed](Member, const wire::PartHeader& p) { landed.push_back(p.iteration); }};
+  });
+  const auto push = [&](std::uint64_t iteration) {
+    Frame frame;
+    frame.parts.push_back({.type = FrameType::kPush, .iteration = iteration, .bytes = 8});
+    frame.payload.push_back({{memory.data(), 8, {}, 0}, 0, 8});
+    pair.a.send({kB, Lane{0}}, std::move(frame), nullptr);
+  };
+  pair.a.set_epoch(Epoch{1});
+  pair.b.set_epoch(Epoch{1});
+  push(1);
+  pair.world.run_for(1s);
+  pair.a.set_epoch(Epoch{2});
+  push(2);
+  pair.world.run_for(1s);
+  EXPECT_EQ(landed, (std::vector<std::uint64_t>{1})) << "B has not heard of epoch 2 yet";
+  pair.b.set_epoch(Epoch{2});
+  EXPECT_EQ(landed, (std::vector<std::uint64_t>{1, 2}));
+  pair.b.set_epoch(Epoch{3});
+  push(3);
+  pair.world.run_for(1s);
+  EXPECT_EQ(landed, (std::vector<std::uint64_t>{1, 2})) << "epoch 2 is over";
+}
+
+}  // namespace
+}  // namespace poseidon::runtime::sim

@@ -1,0 +1,206 @@
+#include "session/send_scheduler.h"
+
+#include <gtest/gtest.h>
+
+#include <deque>
+
+namespace poseidon::session {
+namespace {
+
+using runtime::Frame;
+using runtime::SendClass;
+using wire::FrameType;
+using wire::kPieceBytes;
+using wire::PartHeader;
+
+// A runtime whose tasks run when the test says, and a transport that keeps every frame and takes no time.
+class Bench : public runtime::Runtime, public runtime::Transport {
+ public:
+  runtime::Time now() const override { return {}; }
+  void post(runtime::Task task) override { tasks.push_back(std::move(task)); }
+  runtime::TimerId after(runtime::Duration, runtime::Task) override { return {}; }
+  void cancel(runtime::TimerId) override {}
+  Member self() const override { return Member{0}; }
+  void set_listener(runtime::PeerListener) override {}
+  void connect(Member, const std::vector<runtime::Endpoint>&, runtime::Duration) override {}
+  void disconnect(Member) override {}
+  void set_epoch(Epoch) override {}
+  void send(runtime::Destination to, Frame frame, runtime::SentFn on_sent) override {
+    sent.emplace_back(to.peer, std::move(frame));
+    if (on_sent) on_sent();
+  }
+  runtime::SinkId expect(Member, const runtime::Tag&, runtime::Sink) override { return {}; }
+  void revoke(runtime::SinkId) override {}
+  void set_acceptor(FrameType, runtime::AcceptFn) override {}
+  void set_body_handler(FrameType, runtime::BodyFn) override {}
+  void set_receipt_handler(runtime::ReceiptFn handle) override { receipt = std::move(handle); }
+  runtime::Region register_memory(const runtime::Region& region) override { return region; }
+  runtime::LinkBytes link_bytes(Member) const override { return {}; }
+
+  void run() {
+    while (!tasks.empty()) {
+      const runtime::Task task = std::move(tasks.front());
+      tasks.pop_front();
+      task();
+    }
+  }
+  // The peer reports that it has received so much.
+  void credit(Member from, std::uint32_t bytes) {
+    receipt(from, {}, bytes);
+    run();
+  }
+  // What has left since the last call, as tensor numbers, in order.
+  std::vector<std::uint32_t> tensors() {
+    std::vector<std::uint32_t> list;
+    for (const auto& [peer, frame] : sent) {
+      for (const PartHeader& part : frame.parts) {
+        if (part.type != FrameType::kCredit) list.push_back(index(part.tensor));
+      }
+    }
+    sent.clear();
+    return list;
+  }
+
+  std::deque<runtime::Task> tasks;
+  std::vector<std::pair<Member, Frame>> sent;
+  runtime::ReceiptFn receipt;
+};
+
+struct SchedulerTest : ::testing::Test {
+  runtime::SendRequest request(Member to, std::uint32_t tensor, std::size_t bytes, std::uint32_t layer, SendClass send_class = SendClass::kPush,
+                               Iteration iteration = 0) {
+    PartHeader part;
+    part.type = send_class == SendClass::kSum ? FrameType::kSum : FrameType::kPush;
+    part.tensor = TensorId{tensor};
+    return {.to = to, .priority = {iteration, layer, send_class}, .part = part, .begin = 0,
+            .source = runtime::Layout::contiguous({memory.data(), memory.size(), {}, 0}, 0, bytes), .hold = nullptr, .on_sent = nullptr};
+  }
+  void start(std::size_t window) { scheduler = std::make_unique<SendScheduler>(bench, bench, SendSchedulerOptions{.window_bytes = window, .tensors = 20}); }
+
+  Bench bench;
+  std::vector<std::byte> memory = std::vector<std::byte>(10 * kPieceBytes);
+  std::unique_ptr<SendScheduler> scheduler;
+};
+
+constexpr Member kA{1};
+constexpr Member kB{2};
+
+TEST_F(SchedulerTest, SendsTheFirstLayerBeforeQueuedLaterOnes) {
+  start(kPieceBytes);
+  scheduler->enqueue(request(kA, 9, 3 * kPieceBytes, 9));
+  bench.run();
+  EXPECT_EQ(bench.tensors(), (std::vector<std::uint32_t>{9})) << "one piece fills the window";
+  scheduler->enqueue(request(kA, 1, 2 * kPieceBytes, 1));
+  bench.run();
+  EXPECT_TRUE(bench.tensors().empty());
+  std::vector<std::uint32_t> order;
+  for (int i = 0; i < 4; ++i) {
+    bench.credit(kA, kPieceBytes);
+    for (const std::uint32_t t : bench.tensors()) order.push_back(t);
+  }
+  EXPECT_EQ(order, (std::vector<std::uint32_t>{1, 1, 9, 9})) << "it overtakes after one piece";
+}
+
+TEST_F(SchedulerTest, SendsSumsBeforePushesOfTheSameLayerAndOldIterationsFirst) {
+  start(std::size_t{1} << 30);
+  scheduler->enqueue(request(kA, 1, kPieceBytes, 3, SendClass::kPush, 5));
+  scheduler->enqueue(request(kA, 2, kPieceBytes, 3, SendClass::kSum, 5));
+  scheduler->enqueue(request(kA, 3, kPieceBytes, 7, SendClass::kPush, 4));
+  scheduler->enqueue(request(kA, 4, kPieceBytes, 2, SendClass::kPush, 5));
+  bench.run();
+  EXPECT_EQ(bench.tensors(), (std::vector<std::uint32_t>{3, 4, 2, 1}));
+}
+
+TEST_F(SchedulerTest, ServesEquallyUrgentPeersInTurn) {
+  start(std::size_t{1} << 30);
+  scheduler->enqueue(request(kA, 1, 3 * kPieceBytes, 1));
+  scheduler->enqueue(request(kB, 2, 3 * kPieceBytes, 1));
+  bench.run();
+  EXPECT_EQ(bench.tensors(), (std::vector<std::uint32_t>{1, 2, 1, 2, 1, 2}));
+}
+
+TEST_F(SchedulerTest, APeerThatReturnsNoCreditDoesNotHoldUpAnother) {
+  start(2 * kPieceBytes);
+  scheduler->enqueue(request(kA, 1, 5 * kPieceBytes, 1));
+  bench.run();
+  EXPECT_EQ(bench.tensors().size(), 2u) << "the window is full";
+  scheduler->enqueue(request(kB, 2, 3 * kPieceBytes, 2));
+  bench.run();
+  EXPECT_EQ(bench.tensors(), (std::vector<std::uint32_t>{2})) << "one piece each is always allowed";
+  bench.credit(kB, kPieceBytes);
+  EXPECT_EQ(bench.tensors(), (std::vector<std::uint32_t>{2}));
+}
+
+TEST_F(SchedulerTest, SmallPartsForOnePeerShareAFrame) {
+  start(std::size_t{1} << 30);
+  for (std::uint32_t t = 1; t <= 5; ++t) scheduler->enqueue(request(t == 3 ? kB : kA, t, 100 * t, t));
+  bench.run();
+  ASSERT_EQ(bench.sent.size(), 2u);
+  EXPECT_EQ(bench.sent[0].first, kA);
+  EXPECT_EQ(bench.sent[0].second.parts.size(), 4u);
+  std::size_t payload = 0;
+  for (const runtime::Slice& slice : bench.sent[0].second.payload) payload += slice.bytes;
+  EXPECT_EQ(payload, 100u + 200 + 400 + 500);
+}
+
+TEST_F(SchedulerTest, CreditIsReturnedAloneOrOnTheNextFrame) {
+  start(std::size_t{1} << 30);
+  const std::vector<PartHeader> parts = {{.type = FrameType::kSum, .tensor = TensorId{3}, .bytes = 700}};
+  bench.receipt(kA, parts, 0);
+  bench.run();
+  ASSERT_EQ(bench.sent.size(), 1u);
+  EXPECT_EQ(bench.sent[0].second.parts[0].type, FrameType::kCredit);
+  EXPECT_EQ(bench.sent[0].second.credit, 700u);
+  bench.sent.clear();
+  bench.receipt(kA, parts, 0);
+  scheduler->enqueue(request(kA, 1, 10, 1));
+  bench.run();
+  ASSERT_EQ(bench.sent.size(), 1u) << "no frame of its own is needed";
+  EXPECT_EQ(bench.sent[0].second.credit, 700u);
+  EXPECT_EQ(scheduler->tensor_bytes()[3].received, 1400u);
+  EXPECT_EQ(scheduler->tensor_bytes()[1].sent, 10u);
+}
+
+TEST_F(SchedulerTest, HoldIsReleasedAndTheSenderToldWhenTheLastPieceHasLeft) {
+  start(kPieceBytes);
+  int told = 0;
+  auto hold = std::make_shared<int>(1);
+  const std::weak_ptr<int> held = hold;
+  runtime::SendRequest two_pieces = request(kA, 1, 2 * kPieceBytes, 1);
+  two_pieces.hold = std::move(hold);
+  two_pieces.on_sent = [&] { ++told; };
+  scheduler->enqueue(std::move(two_pieces));
+  bench.run();
+  EXPECT_EQ(told, 0);
+  EXPECT_FALSE(held.expired());
+  bench.credit(kA, kPieceBytes);
+  EXPECT_EQ(told, 1);
+  EXPECT_TRUE(held.expired());
+  EXPECT_TRUE(scheduler->idle());
+}
+
+TEST_F(SchedulerTest, AMessageWithoutBytesIsSentAsOnePart) {
+  start(kPieceBytes);
+  scheduler->enqueue(request(kA, 4, 0, 1));
+  bench.run();
+  EXPECT_EQ(bench.tensors(), (std::vector<std::uint32_t>{4}));
+}
+
+TEST_F(SchedulerTest, ForgettingAPeerGivesItsShareOfTheWindowBack) {
+  start(2 * kPieceBytes);
+  scheduler->enqueue(request(kA, 1, 5 * kPieceBytes, 1));
+  bench.run();
+  scheduler->enqueue(request(kB, 2, 2 * kPieceBytes, 2));
+  scheduler->forget(kA);
+  bench.run();
+  EXPECT_EQ(bench.tensors(), (std::vector<std::uint32_t>{1, 1, 2, 2}));
+}
+
+TEST_F(SchedulerTest, MoreCreditThanWasSentChangesNothing) {
+  start(kPieceBytes);
+  bench.credit(kA, 1'000'000);
+  EXPECT_EQ(scheduler->bytes_in_flight(), 0u);
+}
+
+}  // namespace
+}  // namespace poseidon::session

@@ -1,0 +1,104 @@
+// Many seeded runs of whole jobs in virtual time: whatever the order in which frames and tasks come, the parameters are the
+// same in every bit, and right.
+#include <gtest/gtest.h>
+
+#include <map>
+
+#include "support/seeds.h"
+#include "support/sim_cluster.h"
+
+namespace poseidon::test {
+namespace {
+
+using namespace std::chrono_literals;
+
+constexpr int kWorkerCounts[] = {1, 2, 3, 4, 5, 8};
+
+SimJob quiet_job(std::uint64_t problem) {
+  SimJob job;
+  TrainingScript& script = job.script;
+  script.problem = problem;
+  script.model = random_model(problem, 300'000);
+  const int workers = kWorkerCounts[problem % std::size(kWorkerCounts)];
+  script.plan = random_plan(script.model, workers, problem * 31);
+  script.absent_probability = problem % 3 == 0 ? 0.3 : 0;
+  script.short_batch_probability = problem % 4 == 0 ? 0.5 : 0;
+  return job;
+}
+
+// The same job in an unruly world.
+SimJob unruly(SimJob job, std::uint64_t seed) {
+  job.world.seed = seed;
+  job.world.task_jitter_max = 20us;
+  job.world.shuffle_delay_max = seed % 3 == 0 ? 5ms : 300us;
+  job.world.bytes_per_second = seed % 2 == 0 ? 1e9 : 2e7;
+  job.world.latency = seed % 5 == 0 ? 1ms : 10us;
+  job.window_bytes = seed % 7 == 0 ? 1 : 200'000;
+  return job;
+}
+
+void expect_equal_replicas(const SimResult& result) {
+  for (std::size_t rank = 1; rank < result.parameters.size(); ++rank) {
+    ASSERT_EQ(result.parameters[rank], result.parameters[0]) << "rank " << rank << " has other parameters than rank 0";
+  }
+}
+
+TEST(Swarm, AQuietRunGivesWhatOneLoopWithoutAnEngineGives) {
+  for (const std::uint64_t problem : seeds(40)) {
+    SCOPED_TRACE("problem " + std::to_string(problem));
+    const SimJob job = quiet_job(problem);
+    const SimResult result = run(job);
+    ASSERT_TRUE(result.finished) << result.trouble;
+    expect_equal_replicas(result);
+    const auto right = train_alone(job.script);
+    for (std::size_t t = 0; t < right.size(); ++t) {
+      for (std::size_t i = 0; i < right[t].size(); ++i) {
+        // Float32 sums of at most 8 x 6 products of numbers below 2, over three iterations.
+        ASSERT_NEAR(result.parameters[0][t][i], right[t][i], 2e-5) << job.script.model.tensors[t].name << "[" << i << "]";
+      }
+    }
+  }
+}
+
+TEST(Swarm, ShuffledArrivalNeverChangesABit) {
+  constexpr std::uint64_t kProblems = 24;
+  std::map<std::uint64_t, std::vector<std::vector<float>>> right;
+  for (const std::uint64_t seed : seeds(2400)) {
+    const std::uint64_t problem = 1 + seed % kProblems;
+    const SimJob quiet = quiet_job(problem);
+    if (!right.contains(problem)) {
+      const SimResult calm = run(quiet);
+      ASSERT_TRUE(calm.finished) << calm.trouble;
+      right[problem] = calm.parameters[0];
+    }
+    const SimResult result = run(unruly(quiet, seed));
+    ASSERT_TRUE(result.finished) << replay(seed) << ": " << result.trouble;
+    for (const auto& parameters : result.parameters) {
+      ASSERT_EQ(parameters, right[problem]) << replay(seed);
+    }
+  }
+}
+
+TEST(Swarm, OneSeedIsOneRun) {
+  for (const std::uint64_t seed : seeds(10)) {
+    const SimJob job = unruly(quiet_job(seed), seed);
+    const SimResult a = run(job);
+    const SimResult b = run(job);
+    EXPECT_EQ(a.event_digest, b.event_digest) << "seed " << seed;
+    EXPECT_EQ(a.time, b.time);
+  }
+  EXPECT_NE(run(unruly(quiet_job(1), 1)).event_digest, run(unruly(quiet_job(1), 2)).event_digest);
+}
+
+TEST(Swarm, BytesInFlightStayWithinTheWindow) {
+  for (const std::uint64_t seed : seeds(30)) {
+    SimJob job = unruly(quiet_job(seed), seed);
+    const SimResult result = run(job);
+    ASSERT_TRUE(result.finished) << result.trouble;
+    const std::size_t one_piece_each = static_cast<std::size_t>(job.script.plan.workers - 1) * wire::kPieceBytes;
+    EXPECT_LE(result.in_flight_max, job.window_bytes + one_piece_each) << "seed " << seed;
+  }
+}
+
+}  // namespace
+}  // namespace poseidon::test
