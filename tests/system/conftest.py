@@ -1,0 +1,40 @@
+"""What every test of whole jobs needs: the command, and the digits' data bases.
+
+    .venv/bin/python -m pytest tests/system [-k NAME]
+
+The command is build/bin/poseidon of this tree, or $POSEIDON.
+"""
+import os
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(pathlib.Path(__file__).parent))
+
+from support import job  # noqa: E402 (after the path that finds it)
+
+
+@pytest.fixture(scope="session")
+def poseidon():
+    """The command under test."""
+    command = pathlib.Path(os.environ.get("POSEIDON", ROOT / "build" / "bin" / "poseidon"))
+    assert command.exists(), f"{command} is missing: build it with scripts/setup, or set POSEIDON"
+    return command
+
+
+@pytest.fixture(scope="session")
+def digits(poseidon, tmp_path_factory):
+    """A folder with digits_train_lmdb and digits_test_lmdb, made as the example makes them. Tests only read it."""
+    folder = tmp_path_factory.mktemp("digits")
+    subprocess.run([ROOT / "examples/digits/create_lmdb.sh", folder], check=True, stdout=subprocess.DEVNULL, timeout=120,
+                   env={**os.environ, "POSEIDON": str(poseidon), "PYTHON": sys.executable})
+    return folder
+
+
+@pytest.fixture
+def lenet(poseidon, digits, tmp_path):
+    """A factory of LeNet trainings that write under tmp_path."""
+    return job.Workbench(poseidon, digits, tmp_path)

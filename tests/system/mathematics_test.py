@@ -1,0 +1,82 @@
+"""N workers train as one does with the global batch, and one trains as an independent PyTorch program does."""
+import pathlib
+
+import pytest
+from support import job, reference
+
+SCHEMES = ["ps", "sfb", "adam", "block", "auto"]
+ITERATIONS = 200
+
+
+def relative(ours, theirs):
+    """The largest relative difference of two curves."""
+    assert len(ours) == len(theirs)
+    return max(abs(a - b) / abs(b) for a, b in zip(ours, theirs))
+
+
+def initial_model(lenet, dtype):
+    """The .caffemodel with which every training of this solver begins."""
+    solver = lenet.solver(lenet.net(64, "initial.prototxt"), "initial_solver.prototxt", snapshot_after_train="true")
+    done = lenet.train(solver, 1, "--dtype", dtype, "--iterations", 0)
+    return done.report["snapshots"][0]["model"]
+
+
+@pytest.fixture(scope="module")
+def one_worker(poseidon, digits, tmp_path_factory):
+    """{dtype: losses of one worker with the global batch}"""
+    lenet = job.Workbench(poseidon, digits, tmp_path_factory.mktemp("one_worker"))
+    solver = lenet.solver(lenet.net(64), max_iter=ITERATIONS)
+    return {dtype: job.losses(lenet.train(solver, 1, "--dtype", dtype)) for dtype in ("float32", "float64")}
+
+
+@pytest.fixture(scope="module")
+def four_workers(poseidon, digits, tmp_path_factory):
+    """scheme, dtype -> losses of four workers with a quarter of it each; one run serves all tests that ask for it."""
+    lenet = job.Workbench(poseidon, digits, tmp_path_factory.mktemp("four_workers"))
+    solver = lenet.solver(lenet.net(16), max_iter=ITERATIONS)
+    known = {}
+
+    def losses(scheme, dtype):
+        if (scheme, dtype) not in known:
+            known[scheme, dtype] = job.losses(lenet.train(solver, 4, "--scheme", scheme, "--dtype", dtype))
+        return known[scheme, dtype]
+    return losses
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_four_workers_follow_one_in_float64(four_workers, one_worker, scheme):
+    ours = four_workers(scheme, "float64")
+    assert len(ours) == ITERATIONS
+    assert relative(ours, one_worker["float64"]) < 1e-9
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_four_workers_stay_near_one_in_float32(four_workers, one_worker, scheme):
+    ours, one = four_workers(scheme, "float32"), one_worker["float32"]
+    assert relative(ours[:20], one[:20]) < 1e-5
+    assert max(abs(a - b) for a, b in zip(ours, one)) <= 0.01 * one[0]
+
+
+def test_one_worker_agrees_with_plain_pytorch(lenet, digits, one_worker):
+    images, labels = reference.load(digits / "digits_train_lmdb")
+    assert len(labels) == 1437
+    theirs = reference.LeNet(pathlib.Path(initial_model(lenet, "float64"))).train(images, labels, 64, 100)
+    assert relative(one_worker["float64"][:100], theirs) < 1e-9
+
+
+# A comparison that cannot fail shows nothing. Each of these trains a little differently, in the way of a plausible mistake.
+@pytest.mark.parametrize("mistake", [
+    {"momentum": "0.9000001"},           # another history
+    {"weight_decay": "0.00050001"},      # decay outside the update
+    {"gamma": "0.000101"},               # another rate
+    {"random_seed": "2"},                # other initial parameters
+], ids=lambda change: next(iter(change)))
+def test_the_comparison_notices_another_training(lenet, one_worker, mistake):
+    solver = lenet.solver(lenet.net(16), max_iter=40, **mistake)
+    assert relative(job.losses(lenet.train(solver, 4, "--dtype", "float64")), one_worker["float64"][:40]) > 1e-9
+
+
+def test_the_comparison_notices_other_records(lenet, one_worker):
+    """Five workers of 13 take 65 records where one takes 64: the first of each global batch are the same, the rest are not."""
+    solver = lenet.solver(lenet.net(13), max_iter=10)
+    assert relative(job.losses(lenet.train(solver, 5, "--dtype", "float64")), one_worker["float64"][:10]) > 1e-9
