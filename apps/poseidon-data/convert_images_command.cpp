@@ -12,6 +12,7 @@
 #include "apps/poseidon-data/usage.h"
 #include "base/text.h"
 #include "engines/caffe/proto/config_error.h"
+#include "engines/caffe/proto/system_error.h"
 #include "engines/caffe/tools/convert_images.h"
 #include "engines/caffe/tools/old_flags.h"
 
@@ -32,11 +33,12 @@ constexpr const char* kDescription =
     "DB_NAME is the folder that is made. Caffe's spelling of flags works as well: -resize_height 28, --gray=true.";
 
 constexpr const char* kExamples =
-    "Examples:\n"
-    "  poseidon convert-images --gray --resize-width 28 --resize-height 28 images/ images/train.txt train_lmdb\n"
-    "  poseidon convert-images --shuffle --seed 7 --resize-width 256 --resize-height 256 imagenet/train/ train.txt "
-    "imagenet_train_lmdb\n"
-    "  poseidon convert-images --encoded --check-size photos/ list.txt photos_lmdb";
+    "Examples, with the images that examples/digits/create_lmdb.sh writes:\n"
+    "  poseidon convert-images --gray --resize-width 28 --resize-height 28 \\\n"
+    "      examples/digits/images examples/digits/images/train.txt train_lmdb\n"
+    "  poseidon convert-images --shuffle --seed 7 --resize-width 56 --resize-height 56 \\\n"
+    "      examples/digits/images examples/digits/images/train.txt shuffled_lmdb\n"
+    "  poseidon convert-images --encode-type png --check-size examples/digits/images examples/digits/images/test.txt png_lmdb";
 
 // Set by Ctrl-C; looked at between batches.
 std::atomic<bool> stop_wanted{false};
@@ -127,6 +129,9 @@ int convert_images_command(const std::vector<std::string>& arguments) {
   } catch (const ConfigError& error) {
     std::fprintf(stderr, "poseidon convert-images: %s\n", error.what());
     return kWrongInput;
+  } catch (const SystemError& error) {
+    std::fprintf(stderr, "poseidon convert-images: %s\n", error.what());
+    return kSystem;
   }
 }
 

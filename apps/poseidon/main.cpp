@@ -9,6 +9,7 @@
 #include "apps/poseidon/command.h"
 #include "base/text.h"
 #include "engines/caffe/proto/config_error.h"
+#include "engines/caffe/proto/system_error.h"
 
 namespace poseidon::app {
 namespace {
@@ -39,7 +40,7 @@ void print_help() {
       "Examples, from the root of the source tree:\n"
       "  examples/digits/create_lmdb.sh\n"
       "  poseidon train --solver examples/digits/lenet_solver.prototxt --workers 2\n"
-      "  poseidon train --solver examples/digits/lenet_solver.prototxt --workers 4 --scheme sfb --report report.json\n"
+      "  poseidon train --solver examples/digits/lenet_solver.prototxt --workers 4 --scheme sfb --iterations 100\n"
       "  poseidon test --model examples/digits/lenet_train_test.prototxt \\\n"
       "      --weights examples/digits/snapshots/lenet_iter_600.caffemodel --iterations 8\n"
       "  poseidon time --model examples/digits/lenet_train_test.prototxt --iterations 50\n"
@@ -78,6 +79,9 @@ int main(int argc, char** argv) {
   } catch (const poseidon::caffe::ConfigError& error) {
     std::fprintf(stderr, "poseidon: %s\n", error.what());
     return poseidon::app::kWrongInput;
+  } catch (const poseidon::caffe::SystemError& error) {
+    std::fprintf(stderr, "poseidon: %s\n", error.what());
+    return poseidon::app::kSystem;
   } catch (const std::bad_alloc&) {
     std::fputs("poseidon: out of memory\n", stderr);
     return poseidon::app::kSystem;

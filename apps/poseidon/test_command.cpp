@@ -29,7 +29,8 @@ constexpr const char* kExamples =
     "Examples:\n"
     "  poseidon test --model examples/digits/lenet_train_test.prototxt \\\n"
     "      --weights examples/digits/snapshots/lenet_iter_600.caffemodel --iterations 8\n"
-    "  poseidon test --model net.prototxt --weights net.caffemodel --json";
+    "  poseidon test --model examples/digits/lenet_train_test.prototxt \\\n"
+    "      --weights examples/digits/snapshots/lenet_iter_300.caffemodel --iterations 8 --json";
 
 void describe(CLI::App& app, TestOptions& into) {
   app.name("poseidon test");

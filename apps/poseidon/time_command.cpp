@@ -25,7 +25,7 @@ struct TimeOptions {
 constexpr const char* kExamples =
     "Examples:\n"
     "  poseidon time --model examples/digits/lenet_train_test.prototxt\n"
-    "  poseidon time --model net.prototxt --iterations 10 --threads 1 --json";
+    "  poseidon time --model examples/digits/lenet_train_test.prototxt --iterations 10 --threads 1 --json";
 
 void describe(CLI::App& app, TimeOptions& into) {
   app.name("poseidon time");

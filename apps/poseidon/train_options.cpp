@@ -19,11 +19,15 @@ constexpr const char* kDescription =
 
 constexpr const char* kExamples =
     "Examples:\n"
-    "  poseidon train --solver examples/digits/lenet_solver.prototxt --workers 4\n"
-    "  poseidon train --solver s.prototxt --workers 4 --scheme auto,fc6=sfb --bandwidth 10Gbit --report report.json\n"
-    "  poseidon train --solver s.prototxt --workers 4 --snapshot snapshots/net_iter_300.solverstate\n"
-    "  poseidon train --solver s.prototxt --workers 2 --timeline t.json   # then open t.json at https://ui.perfetto.dev\n"
-    "  poseidon train --solver s.prototxt --workers 4 --plan poseidon-runs/RUN/plan.json   # the same bits again";
+    "  poseidon train --solver examples/digits/lenet_solver.prototxt --workers 2\n"
+    "  poseidon train --solver examples/digits/lenet_solver.prototxt --workers 2 \\\n"
+    "      --snapshot examples/digits/snapshots/lenet_iter_300.solverstate   # goes on from there\n"
+    "  poseidon train --solver examples/digits/lenet_solver.prototxt --workers 4 --iterations 100 \\\n"
+    "      --scheme auto,ip1=sfb --bandwidth 10Gbit --report report.json --run-folder first\n"
+    "  poseidon train --solver examples/digits/lenet_solver.prototxt --workers 4 --iterations 100 \\\n"
+    "      --plan first/plan.json   # the same bits again\n"
+    "  poseidon train --solver examples/digits/lenet_solver.prototxt --workers 2 --iterations 100 \\\n"
+    "      --timeline timeline.json   # open it at https://ui.perfetto.dev";
 
 void describe(CLI::App& app, TrainOptions& into) {
   app.name("poseidon train");

@@ -80,3 +80,11 @@ def test_the_comparison_notices_other_records(lenet, one_worker):
     """Five workers of 13 take 65 records where one takes 64: the first of each global batch are the same, the rest are not."""
     solver = lenet.solver(lenet.net(13), max_iter=10)
     assert relative(job.losses(lenet.train(solver, 5, "--dtype", "float64")), one_worker["float64"][:10]) > 1e-9
+
+
+@pytest.mark.parametrize("workers, batch", [(1, 64), (4, 16)])
+def test_the_shipped_solver_reaches_its_accuracy(lenet, workers, batch):
+    done = lenet.train(lenet.solver(lenet.net(batch), test=True), workers)
+    assert done.report["iterations"] == 600
+    assert done.report["test"][-1]["iteration"] == 600
+    assert done.report["test"][-1]["accuracy"] >= 0.975

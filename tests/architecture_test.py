@@ -1,0 +1,123 @@
+"""The house stands: #includes point one way, and what must not meet does not meet.
+
+Folders are listed in docs/architecture.md. Linking finds most wrong arrows; header-only use of a folder below is found here.
+"""
+import pathlib
+import re
+
+import pytest
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+
+# Each folder may include itself and the folders named with it: the list is closed under "above".
+CORE = {
+    "base": set(),
+    "wire": {"base"},
+    "runtime": {"base", "wire"},
+    "plan": {"base"},
+    "store": {"base", "wire", "runtime", "plan"},
+    "factor": {"base", "wire", "runtime", "plan"},
+    "session": {"base", "wire", "runtime", "plan", "store", "factor"},
+    "cluster": {"base", "wire", "runtime", "plan", "store", "factor", "session"},
+    "trace": {"base"},
+    "launch": {"base", "wire", "runtime", "plan", "store", "factor", "session", "cluster"},
+}
+CAFFE = {
+    "proto": set(),
+    "data": {"proto"},
+    "layers": {"proto", "data"},
+    "net": {"proto", "data", "layers"},
+    "solver": {"proto", "data", "layers", "net"},
+    "tools": {"proto", "data"},
+}
+TORCH = re.compile(r"^(torch|ATen|c10|caffe2)/")
+THIRD_PARTY_NEVER_WITH_TORCH = re.compile(r"^(google/protobuf|fmt|spdlog)/|\.pb\.h$")
+THIRD_PARTY = re.compile(r"^(asio|spdlog|fmt|nlohmann|CLI|openssl|google|torch|ATen|c10|tensorflow|lmdb|opencv2)\b")
+
+
+def sources(*folders):
+    for folder in folders:
+        yield from (path for path in sorted((ROOT / folder).rglob("*")) if path.suffix in (".h", ".cpp"))
+
+
+def includes(path):
+    return re.findall(r'(?m)^\s*#\s*include\s*[<"]([^>"]+)[>"]', path.read_text())
+
+
+def all_includes(path, seen=None):
+    """Also what comes in through our own headers."""
+    seen = set() if seen is None else seen
+    for name in includes(path):
+        if name in seen:
+            continue
+        seen.add(name)
+        for base in (ROOT, ROOT / "src", ROOT / "include", path.parent):
+            if (base / name).is_file():
+                all_includes(base / name, seen)
+                break
+    return seen
+
+
+def test_there_are_sources_to_look_at():
+    assert len(list(sources("include", "src", "engines", "apps"))) > 100
+
+
+def test_every_folder_of_the_core_is_in_the_list():
+    assert {path.name for path in (ROOT / "src").iterdir() if path.is_dir()} == CORE.keys()
+    assert {path.name for path in (ROOT / "engines/caffe").iterdir() if path.is_dir()} == CAFFE.keys()
+
+
+@pytest.mark.parametrize("folder", CORE)
+def test_a_folder_of_the_core_includes_only_those_above_it(folder):
+    wrong = [(path.relative_to(ROOT), name) for path in sources(f"src/{folder}") for name in includes(path)
+             if (name.split("/")[0] in CORE and "/" in name and name.split("/")[0] not in CORE[folder] | {folder})
+             or name.startswith(("engines/", "apps/"))]
+    assert not wrong
+
+
+@pytest.mark.parametrize("folder", CAFFE)
+def test_a_folder_of_the_caffe_engine_includes_only_those_above_it(folder):
+    wrong = [(path.relative_to(ROOT), name) for path in sources(f"engines/caffe/{folder}") for name in includes(path)
+             if (found := re.match(r"engines/caffe/(\w+)/", name)) and found[1] not in CAFFE[folder] | {folder}]
+    assert not wrong
+
+
+def test_engines_do_not_know_each_other_but_for_caffe_on_torch():
+    assert not [(path, name) for path in sources("engines/torch") for name in includes(path)
+                if name.startswith("engines/") and not name.startswith("engines/torch/")]
+
+
+def test_the_simulated_world_is_seen_by_tests_only():
+    assert not [path for path in sources("engines", "apps") for name in includes(path) if name.startswith("runtime/sim/")]
+    state_machines = ("src/store", "src/factor", "src/session")
+    assert not [path for path in sources(*state_machines) for name in includes(path) if name.startswith("runtime/real/")]
+
+
+def test_state_machines_have_no_thread_and_no_socket():
+    wrong = [(path.relative_to(ROOT), name) for path in sources("src/store", "src/factor", "src/session", "src/plan", "src/wire")
+             for name in includes(path)
+             if name in ("thread", "mutex", "condition_variable", "atomic", "future") or name.startswith(("asio", "sys/socket", "netinet/"))]
+    assert not wrong
+
+
+def test_no_framework_in_the_core():
+    assert not [(path, name) for path in sources("src", "include") for name in includes(path) if TORCH.match(name)]
+
+
+def test_no_third_party_header_in_the_public_ones():
+    assert not [(path, name) for path in sources("include") for name in includes(path) if THIRD_PARTY.match(name)]
+
+
+def test_logging_and_its_formatting_stay_out_of_headers():
+    assert not [(path, name) for path in sources("src", "engines", "apps") if path.suffix == ".h"
+                for name in includes(path) if re.match(r"(spdlog|fmt)/", name)]
+
+
+def test_torch_meets_neither_protobuf_nor_fmt():
+    """The wheel's include folder holds older headers of both, which would be found first."""
+    wrong = []
+    for path in sources("engines", "apps", "tests"):
+        names = all_includes(path)
+        if any(TORCH.match(name) for name in names) and any(THIRD_PARTY_NEVER_WITH_TORCH.search(name) for name in names):
+            wrong.append(path.relative_to(ROOT))
+    assert not wrong
