@@ -14,6 +14,7 @@ constexpr int kSuccess = 0;
 constexpr int kBroken = 1;         // the program itself
 constexpr int kWrongUsage = 2;     // flags that do not exist, or lack a value
 constexpr int kWrongInput = 3;     // a file, list or data base that cannot be used
+constexpr int kSystem = 5;         // the operating system said no: disk full
 constexpr int kInterrupted = 130;  // Ctrl-C
 
 // Makes what decodes images of this color. Given read_command's own arguments too.

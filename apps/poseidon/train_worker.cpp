@@ -17,6 +17,7 @@
 #include "base/text.h"
 #include "engines/caffe/layers/standard_layers.h"
 #include "engines/caffe/proto/config_error.h"
+#include "engines/caffe/proto/system_error.h"
 #include "engines/caffe/solver/solver.h"
 #include "engines/torch/aten_compute.h"
 #include "engines/torch/session_exchange.h"
@@ -281,6 +282,8 @@ int run_train_worker(const TrainOptions& options, const cluster::JobAddress& job
     return exit_code_of(over.error().code);
   } catch (const caffe::ConfigError& error) {
     return fail({ErrorCode::kInvalid, error.what()}, kWrongInput);
+  } catch (const caffe::SystemError& error) {
+    return fail({ErrorCode::kSystem, error.what()}, kSystem);
   } catch (const std::bad_alloc&) {
     return fail({ErrorCode::kSystem, "out of memory"}, kSystem);
   } catch (const std::exception& error) {

@@ -16,6 +16,7 @@
 #include "base/text.h"
 #include "engines/caffe/data/record_protocol.h"
 #include "engines/caffe/proto/config_error.h"
+#include "engines/caffe/proto/system_error.h"
 
 namespace poseidon::caffe {
 namespace {
@@ -242,7 +243,7 @@ LmdbWriter::LmdbWriter(Options options) : options_(std::move(options)), handles_
   fs::remove_all(temporary_.path, failure);
   if (!fs::create_directory(temporary_.path, failure)) {
     temporary_.path.clear();
-    throw ConfigError(concat("cannot create ", options_.folder.string(), ": ", failure.message()));
+    throw SystemError(concat("cannot create ", options_.folder.string(), ": ", failure.message()));
   }
   Handles& h = *handles_;
   h.map_bytes = options_.map_bytes_first;
@@ -345,14 +346,14 @@ void LmdbWriter::publish() {
     if (!failure) fs::rename(temporary_.path, folder, failure);
     if (!failure) temporary_.path = old;
   }
-  if (failure) throw ConfigError(concat("cannot write ", folder.string(), ": ", failure.message()));
+  if (failure) throw SystemError(concat("cannot write ", folder.string(), ": ", failure.message()));
   sync_folder(folder.parent_path());
 }
 
 void LmdbWriter::failed(int code, const char* what) const {
   // LMDB says EIO for a write that the disk took only half of.
   const bool full = code == ENOSPC || code == EIO || code == EDQUOT;
-  throw ConfigError(concat("cannot ", what, " ", options_.folder.string(), ": ", mdb_strerror(code),
+  throw SystemError(concat("cannot ", what, " ", options_.folder.string(), ": ", mdb_strerror(code),
                            full ? "; is the disk full?" : ""));
 }
 

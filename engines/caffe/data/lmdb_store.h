@@ -61,7 +61,7 @@ class LmdbWriter {
     // Address space only: the file is as long as what is in it. Doubled whenever it does not do.
     std::size_t map_bytes_first = std::size_t{1} << 30;
   };
-  // Throws ConfigError: the name is taken, or nothing can be written there.
+  // Throws ConfigError where the name is taken; SystemError, as all functions here, where the disk takes nothing.
   explicit LmdbWriter(Options options);
   // Without finish(), removes what was written.
   ~LmdbWriter();
@@ -70,7 +70,7 @@ class LmdbWriter {
 
   // The longest key that LMDB takes.
   std::size_t key_bytes_max() const;
-  // Keys must come in ascending order. Throws ConfigError: a full disk, a key that is too long or out of order.
+  // Keys must come in ascending order. Throws ConfigError for a key that is too long or out of order.
   void append(std::string_view key, std::string_view value);
   // Writes everything to the disk and gives the data base its name.
   void finish();

@@ -144,7 +144,12 @@ Status write_snapshot(const SnapshotFiles& files, const Net& net, const Progress
   proto::SolverState state = state_of(files, net, progress, identity, notes);
   state.resume->model_sha256 = sha256(*model);
   if (Status written = base::write_file_atomically(files.model, *model); !written) return written;
-  return proto::write_solver_state(files.state, state);
+  Status written = proto::write_solver_state(files.state, state);
+  if (!written) {  // most likely the disk is full, and half a pair only takes room
+    std::error_code ignored;
+    fs::remove(files.model, ignored);
+  }
+  return written;
 }
 
 bool restore_snapshot(const fs::path& state_file, const SnapshotIdentity& identity, Net& net, Progress& progress) {

@@ -38,6 +38,7 @@ struct SnapshotNotes {
   int workers = 1;               // for the log
 };
 
+// Where one of the files cannot be written there is none in the end.
 Status write_snapshot(const SnapshotFiles& files, const Net& net, const Progress& progress,
                       const SnapshotIdentity& identity, const SnapshotNotes& notes);
 

@@ -12,6 +12,7 @@
 #include "engines/caffe/net/trained_net.h"
 #include "engines/caffe/proto/config_error.h"
 #include "engines/caffe/proto/model_file.h"
+#include "engines/caffe/proto/system_error.h"
 
 namespace poseidon::caffe {
 namespace {
@@ -23,7 +24,7 @@ void prepare_folder(const std::string& prefix) {
   std::error_code error;
   std::filesystem::create_directories(folder, error);
   if (error) {
-    throw ConfigError(base::concat("snapshot_prefix \"", prefix, "\": the folder ", folder.string(),
+    throw SystemError(base::concat("snapshot_prefix \"", prefix, "\": the folder ", folder.string(),
                                    " cannot be made: ", error.message()));
   }
 }
@@ -166,12 +167,13 @@ void Solver::test(aten::GradientExchange& exchange, SolverHost& host) {
 
 SnapshotFiles Solver::snapshot(aten::GradientExchange& exchange) {
   exchange.settle_all();
+  prepare_folder(settings_.snapshot_prefix);  // also for a snapshot that no setting has announced
   const SnapshotFiles files = snapshot_files(settings_.snapshot_prefix, iteration());
   const Status written =
       write_snapshot(files, *train_net_, progress_, identity(),
                      {.policy_steps = steps_reached(settings_.rate, iteration()), .workers = exchange.workers()});
   if (!written)
-    throw ConfigError(base::concat("no snapshot of iteration ", iteration(), ": ", written.error().message));
+    throw SystemError(base::concat("no snapshot of iteration ", iteration(), ": ", written.error().message));
   return files;
 }
 

@@ -114,7 +114,7 @@ class Solver {
   std::vector<BatchScores> test_batches(std::size_t test_net, std::uint64_t first, std::uint64_t stride);
   // A whole test of every test net: this worker's batches, gathered by the host, averaged in their order.
   void test(aten::GradientExchange& exchange, SolverHost& host);
-  // Settles everything and writes the pair of files. Throws ConfigError where the disk does not take them.
+  // Settles everything and writes the pair of files. Throws SystemError where the disk does not take them.
   SnapshotFiles snapshot(aten::GradientExchange& exchange);
 
   // The arrays' digest (Net::digest), everything settled.

@@ -259,7 +259,7 @@ TEST_F(ConvertImages, SaysThatTheDiskIsFull) {
   // A limit on the size of files stands in for a full disk: 40 blocks of 1 KiB.
   write_pgm(folder / "in" / "a.pgm", 300, 300);
   const Outcome outcome = run("--gray " + places, "ulimit -f 40; ");
-  EXPECT_EQ(outcome.code, 3) << outcome.output;
+  EXPECT_EQ(outcome.code, 5) << outcome.output;
   EXPECT_NE(outcome.output.find("cannot write " + (folder / "db").string() + ": "), std::string::npos)
       << outcome.output;
   EXPECT_EQ(std::distance(std::filesystem::directory_iterator(folder.path()), std::filesystem::directory_iterator()), 2)

@@ -4,6 +4,7 @@
 #include "engines/caffe/net/trained_net.h"
 #include "engines/caffe/proto/model_file.h"
 #include "engines/caffe/proto/solver_state_file.h"
+#include "engines/caffe/proto/system_error.h"
 
 namespace poseidon::caffe {
 namespace {
@@ -163,6 +164,26 @@ TEST_F(Snapshot, OfCaffesOwnHasNoPositions) {
   alone.solver.snapshot(alone.exchange);
   // As if all iterations had had this batch: 6 of 4 records.
   EXPECT_EQ(proto::read_solver_state(prefix() + "_iter_6.solverstate").resume->data_positions[0].next_record, 24u);
+}
+
+TEST_F(Snapshot, OfWhichOneFileCannotBeWrittenIsNotThereAtAll) {
+  std::filesystem::create_directories(prefix() + "_iter_5.solverstate");  // no file can take the place of a folder
+  Alone alone(settings(4, "max_iter: 5 snapshot_after_train: true"), {.dtype = at::kFloat});
+  try {
+    alone.train();
+    ADD_FAILURE() << "it should have failed";
+  } catch (const SystemError& error) {
+    EXPECT_EQ(std::string(error.what()), base::concat("no snapshot of iteration 5: cannot write ", prefix(), "_iter_5.solverstate: Is a directory"));
+  }
+  EXPECT_FALSE(std::filesystem::exists(prefix() + "_iter_5.caffemodel")) << "a model whose state is missing only takes room";
+}
+
+TEST_F(Snapshot, MakesItsFolderAlsoWhereNoSettingHasAnnouncedOne) {
+  Alone alone(settings(4, "max_iter: 5"), {.dtype = at::kFloat});
+  alone.train();
+  const SnapshotFiles files = alone.solver.snapshot(alone.exchange);
+  EXPECT_TRUE(std::filesystem::exists(files.model));
+  EXPECT_TRUE(std::filesystem::exists(files.state));
 }
 
 TEST_F(Snapshot, StartsANewTrainingWithItsModelAlone) {
