@@ -26,8 +26,8 @@ std::vector<char*> pointers(std::vector<std::string>& strings) {
 // Everything between fork() and exec() must be async-signal-safe: another thread may hold malloc's lock. Reports errno
 // through the pipe and ends on failure; the pipe closes by itself when exec() succeeds.
 [[noreturn]] void become(char** arguments, char** environment, int log, int report, pid_t parent) {
-  ::signal(SIGINT, SIG_IGN);
-  for (const int signal : {SIGTERM, SIGHUP, SIGPIPE, SIGCHLD}) ::signal(signal, SIG_DFL);
+  for (const int signal : {SIGINT, SIGTERM, SIGHUP}) ::signal(signal, SIG_IGN);
+  for (const int signal : {SIGPIPE, SIGCHLD}) ::signal(signal, SIG_DFL);
   sigset_t none;
   sigemptyset(&none);
   ::sigprocmask(SIG_SETMASK, &none, nullptr);

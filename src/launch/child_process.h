@@ -1,8 +1,8 @@
 // One child process that never outlives us.
 //
 // The kernel kills it when the thread that started it dies (PR_SET_PDEATHSIG), so start children from the main thread. It
-// ignores SIGINT: Ctrl-C reaches the whole group of processes in a terminal, and a job must stop together, when its launcher
-// says so.
+// ignores SIGINT, SIGTERM and SIGHUP: a terminal, timeout(1) and service managers send them to the whole group of processes,
+// and a job must stop together, when its launcher says so.
 #pragma once
 
 #include <sys/types.h>

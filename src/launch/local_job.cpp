@@ -29,6 +29,8 @@ using runtime::kCoordinator;
 
 constexpr std::size_t kSecretBytes = 32;
 constexpr std::size_t kErrorBytesMax = 64 * 1024;
+// For a user who has asked twice: workers that can hear that the job is over need no longer, and the others will not end.
+constexpr auto kHurriedFarewell = std::chrono::milliseconds(300);
 
 std::filesystem::path log_file(const std::filesystem::path& folder, int rank) { return folder / base::concat("worker-", rank, ".log"); }
 std::filesystem::path error_file(const std::filesystem::path& folder, int rank) { return folder / base::concat("worker-", rank, ".error"); }
@@ -90,7 +92,7 @@ class SignalDescriptor {
 class LocalJob {
  public:
   LocalJob(const LocalJobOptions& options, cluster::CoordinatorListener listener)
-      : options_(options), listener_(std::move(listener)), wake_(::eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)) {}
+      : options_(options), listener_(std::move(listener)), farewell_(options.farewell_max), wake_(::eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)) {}
   ~LocalJob() {
     if (lane_) {
       lane_->run([this] {
@@ -187,7 +189,6 @@ class LocalJob {
 
   // Until every child has ended.
   void watch() {
-    std::optional<Clock::time_point> kill_at;
     while (true) {
       for (int signal = signals_.next(); signal != 0; signal = signals_.next()) {
         if (signal != SIGCHLD) on_signal(signal);
@@ -195,17 +196,17 @@ class LocalJob {
       reap();
       const bool all_ended = std::all_of(workers_.begin(), workers_.end(), [](const Worker& w) { return w.exit.has_value(); });
       if (all_ended && (is_over() || workers_.empty())) return;
-      if (is_over() && !kill_at) kill_at = Clock::now() + options_.farewell_max;
-      if (kill_at && Clock::now() >= *kill_at) {
+      if (is_over() && !kill_at_) kill_at_ = Clock::now() + farewell_;
+      if (kill_at_ && Clock::now() >= *kill_at_) {
         for (const Worker& worker : workers_) {
           if (!worker.exit) worker.process.kill(SIGKILL);
         }
-        kill_at = Clock::now() + options_.farewell_max;
+        kill_at_ = Clock::now() + farewell_;
       }
-      const auto left = kill_at ? std::chrono::ceil<std::chrono::milliseconds>(*kill_at - Clock::now()).count() : -1;
+      const auto left = kill_at_ ? std::chrono::ceil<std::chrono::milliseconds>(*kill_at_ - Clock::now()).count() : -1;
       std::uint64_t ignored = 0;
       pollfd fds[2] = {{signals_.fd(), POLLIN, 0}, {wake_, POLLIN, 0}};
-      ::poll(fds, 2, static_cast<int>(kill_at ? std::max<std::int64_t>(left, 0) : -1));
+      ::poll(fds, 2, static_cast<int>(kill_at_ ? std::max<std::int64_t>(left, 0) : -1));
       if (fds[1].revents != 0) [[maybe_unused]] const ssize_t n = ::read(wake_, &ignored, sizeof ignored);
     }
   }
@@ -215,6 +216,10 @@ class LocalJob {
     {
       const std::lock_guard lock(mutex_);
       interrupted_ = signal;
+    }
+    if (!is_first) {
+      farewell_ = std::min<std::chrono::milliseconds>(farewell_, kHurriedFarewell);
+      if (kill_at_) kill_at_ = std::min(*kill_at_, Clock::now() + farewell_);
     }
     lane_->post([this, is_first, signal] {
       if (is_first) return coordinator_->request_stop();
@@ -256,6 +261,8 @@ class LocalJob {
 
   const LocalJobOptions& options_;
   cluster::CoordinatorListener listener_;
+  std::chrono::milliseconds farewell_;           // main thread only, as is the next
+  std::optional<Clock::time_point> kill_at_;     // whoever lives then; known once the job is over
   SignalDescriptor signals_;  // before the lane's thread, which inherits the mask
   int wake_;
   std::unique_ptr<runtime::real::RealLane> lane_;

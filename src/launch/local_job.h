@@ -25,7 +25,7 @@ struct LocalJobOptions {
   std::filesystem::path run_folder;  // exists
   std::uint16_t port = 0;            // of the coordinator; 0: a free one
   cluster::CoordinatorOptions coordinator;
-  // After the job is over workers are given this long to end by themselves.
+  // After the job is over workers are given this long to end by themselves; less when a second signal asks for the end.
   std::chrono::milliseconds farewell_max = std::chrono::seconds(4);
 };
 
