@@ -73,6 +73,7 @@ class Launcher {
       Result<std::string> plan = base::read_file(*options_.plan, kPlanBytesMax);
       if (!plan) return complain(plan.error());
       job.coordinator.plan_json = std::move(*plan);
+      job.coordinator.plan_name = *options_.plan;
     }
     Result<std::filesystem::path> folder = make_run_folder(options_);
     if (!folder) return complain(folder.error());

@@ -197,7 +197,7 @@ void Coordinator::make_plan() {
   plan::Plan plan;
   if (options_.plan_json) {
     Result<plan::Plan> given = plan::parse_plan(*options_.plan_json, model, options_.workers);
-    if (!given) return abort(given.error());
+    if (!given) return abort(Error{given.error().code, base::concat(options_.plan_name, ": ", given.error().message)});
     plan = std::move(*given);
   } else {
     Result<std::vector<plan::LayerChoice>> chosen = plan::choose(model, options_.workers, options_.schemes, speeds, alike);

@@ -31,6 +31,7 @@ struct CoordinatorOptions {
   int workers = 1;
   plan::SchemeRequest schemes;
   std::optional<std::string> plan_json;           // repeats this plan instead of choosing
+  std::string plan_name = "the given plan";       // where it comes from, for messages
   std::optional<double> link_bytes_per_second;    // instead of measuring
   HeartbeatOptions heartbeat;
   // Loading libraries and data takes seconds on a busy machine; a worker that never comes should not hold the others longer.
