@@ -14,7 +14,7 @@ double number(const json& value) { return value.is_null() ? std::nan("") : value
 
 json body(const ProgressNote& note) {
   json iterations = json::array();
-  for (const IterationNote& i : note.iterations) iterations.push_back({i.iteration, number(i.loss), i.rate, i.records, i.seconds, i.display});
+  for (const IterationNote& i : note.iterations) iterations.push_back({i.iteration, number(i.loss), number(i.smoothed_loss), i.rate, i.records, i.seconds, i.display});
   return {{"note", "progress"}, {"iterations", iterations}, {"wait_seconds", note.wait_seconds}};
 }
 
@@ -48,8 +48,8 @@ TrainNote note_from(const json& j) {
   if (kind == "progress") {
     ProgressNote note{{}, j.at("wait_seconds").get<double>()};
     for (const json& i : j.at("iterations")) {
-      note.iterations.push_back({i.at(0).get<std::uint64_t>(), number(i.at(1)), i.at(2).get<double>(), i.at(3).get<std::uint64_t>(),
-                                 i.at(4).get<double>(), i.at(5).get<bool>()});
+      note.iterations.push_back({i.at(0).get<std::uint64_t>(), number(i.at(1)), number(i.at(2)), i.at(3).get<double>(),
+                                 i.at(4).get<std::uint64_t>(), i.at(5).get<double>(), i.at(6).get<bool>()});
     }
     return note;
   }

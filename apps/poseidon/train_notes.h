@@ -14,6 +14,7 @@ namespace poseidon::app {
 struct IterationNote {
   std::uint64_t iteration = 0;  // from 0
   double loss = 0;              // of this worker's batch
+  double smoothed_loss = 0;     // the mean over the solver's average_loss iterations
   double rate = 0;
   std::uint64_t records = 0;
   double seconds = 0;           // from the beginning of its forward pass to the end of its backward pass, waits included

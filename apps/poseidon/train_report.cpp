@@ -59,16 +59,17 @@ void TrainReport::on_progress(Rank from, const ProgressNote& note) {
     entry.loss_sum += told.loss;
     entry.rate = told.rate;
     entry.records += told.records;
-    entry.seconds_max = std::max(entry.seconds_max, told.seconds);
+    entry.seconds_sum += told.seconds;
+    entry.smoothed_loss_sum += told.smoothed_loss;
     entry.display = entry.display || told.display;
     if (entry.workers < options_.workers) continue;
     const Iteration done = entry;
     open_.erase(told.iteration);
     train_loss_.emplace_back(told.iteration, done.loss_sum / options_.workers);
     records_ += done.records;
-    training_seconds_ += done.seconds_max;
+    training_seconds_ += done.seconds_sum / options_.workers;
     window_.records += done.records;
-    window_.seconds += done.seconds_max;
+    window_.seconds += done.seconds_sum / options_.workers;
     if (done.display || std::chrono::steady_clock::now() - last_line_ > kLineEvery) print_line(told.iteration, done);
   }
 }
@@ -83,7 +84,7 @@ void TrainReport::print_line(std::uint64_t iteration, const Iteration& entry) {
   if (!header_printed_) std::printf("%10s %10s %10s %10s %8s\n", "iteration", "loss", "rate", "samples/s", "waiting");
   header_printed_ = true;
   const double waited = mean_wait_seconds() - window_.wait_seconds;
-  std::printf("%10llu %10.5g %10.4g %10.0f %6.1f %%\n", static_cast<unsigned long long>(iteration), entry.loss_sum / options_.workers,
+  std::printf("%10llu %10.5g %10.4g %10.0f %6.1f %%\n", static_cast<unsigned long long>(iteration), entry.smoothed_loss_sum / options_.workers,
               entry.rate, static_cast<double>(window_.records) / std::max(window_.seconds, 1e-9),
               100 * std::clamp(waited / std::max(window_.seconds, 1e-9), 0.0, 1.0));
   std::fflush(stdout);

@@ -34,9 +34,10 @@ class TrainReport {
   struct Iteration {
     int workers = 0;
     double loss_sum = 0;
+    double smoothed_loss_sum = 0;
     double rate = 0;
     std::uint64_t records = 0;
-    double seconds_max = 0;
+    double seconds_sum = 0;
     bool display = false;
   };
   // Since the last line on the screen.
@@ -62,7 +63,7 @@ class TrainReport {
   std::map<Rank, double> wait_seconds_;
   std::map<Rank, FinalNote> finals_;
   std::uint64_t records_ = 0;
-  double training_seconds_ = 0;  // of all iterations, each as long as its slowest worker's
+  double training_seconds_ = 0;  // of all iterations, each the mean of the workers'
   Window window_;
   bool header_printed_ = false;
   std::chrono::steady_clock::time_point last_line_ = std::chrono::steady_clock::now();

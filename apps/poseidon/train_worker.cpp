@@ -145,7 +145,7 @@ caffe::Wish TrainWorker::wish(Iteration iterations_done) {
 }
 
 void TrainWorker::on_iteration(const caffe::IterationReport& report) {
-  untold_.push_back({report.iteration, report.loss, report.rate, report.records, report.seconds, report.display});
+  untold_.push_back({report.iteration, report.loss, report.smoothed_loss, report.rate, report.records, report.seconds, report.display});
   if (report.display || Clock::now() - told_ >= kTellEvery) tell_progress();
 }
 

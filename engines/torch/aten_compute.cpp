@@ -37,7 +37,7 @@ void multiply(const runtime::ProductJob& job) {
 }  // namespace
 
 AtenCompute::AtenCompute(runtime::Runtime& lane, int threads) : lane_(lane), thread_([this, threads] { run(threads); }) {
-  ::pthread_setname_np(thread_.native_handle(), "poseidon product");
+  ::pthread_setname_np(thread_.native_handle(), "psd product");
 }
 
 AtenCompute::~AtenCompute() {

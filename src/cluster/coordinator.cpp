@@ -90,7 +90,7 @@ void Coordinator::on_message(Member from, const Message& message) {
   }
   if (std::get_if<Linked>(&message) != nullptr && phase_ == Phase::kLinking) {
     if (!everybody(rank)) return;
-    if (options_.plan_json || options_.workers == 1) return make_plan();
+    if (options_.workers == 1) return make_plan();
     enter(Phase::kMeasuring);
     return send_to_all(Measure{});
   }
@@ -199,6 +199,12 @@ void Coordinator::make_plan() {
     Result<plan::Plan> given = plan::parse_plan(*options_.plan_json, model, options_.workers);
     if (!given) return abort(Error{given.error().code, base::concat(options_.plan_name, ": ", given.error().message)});
     plan = std::move(*given);
+    const auto wrong = std::find_if(plan.layers.begin(), plan.layers.end(), [](const auto& l) { return l.scheme == Scheme::kSfb; });
+    if (!alike && wrong != plan.layers.end()) {
+      return abort(Error{ErrorCode::kInvalid,
+                         base::concat(options_.plan_name, ": layer ", wrong->name, " cannot use sfb: the workers' processors or thread ",
+                                      "counts differ, so their replicas would not stay equal")});
+    }
   } else {
     Result<std::vector<plan::LayerChoice>> chosen = plan::choose(model, options_.workers, options_.schemes, speeds, alike);
     if (!chosen) return abort(chosen.error());

@@ -3,7 +3,7 @@
 // It lives in the launcher, or in rank 0 where there is none, and moves no gradients. The order of things:
 //   join      every worker connects, proves the secret and tells its parameters; they must be the same everywhere
 //   link      workers connect to each other
-//   measure   links and arithmetic, unless the user has given the speeds
+//   measure   links and arithmetic; a rate that the user has given takes the place of the measured one
 //   plan      one scheme for each layer, the same for all
 //   start     when everybody has installed the plan
 //   leave     when everybody has done its work

@@ -20,7 +20,7 @@ namespace poseidon::trace {
 struct TimelineOptions {
   int rank = 0;
   std::vector<std::string> tensor_names;     // by TensorId
-  // Then it stops recording, and says so in the file: 32 bytes an event, so 64 MiB.
+  // Then it stops recording, and says so in the file: 64 bytes an event, so 128 MB.
   std::size_t events_max = 2'000'000;
 };
 

@@ -1,9 +1,9 @@
 // How two members come to trust a link: each proves that it knows the job's secret, and neither ever sends it.
 //
 //   connector                                acceptor
-//   HELLO     lane, nonce A            ->
-//                                      <-    CHALLENGE  nonce B, HMAC(secret, "acceptor" + transcript)
-//   PROOF     HMAC(secret, "connector" + transcript)  ->
+//   HELLO     acceptor, lane, nonce A  ->
+//                                      <-    CHALLENGE  nonce B, HMAC(secret, "poseidon acceptor" + transcript)
+//   PROOF     HMAC(secret, "poseidon connector" + transcript)  ->
 //                                      <-    WELCOME    (or REFUSAL with a reason, at any point)
 //
 // The transcript is: version, job, connector, acceptor, lane, nonce A, nonce B; so a recorded proof serves no other link, and
