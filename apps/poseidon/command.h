@@ -4,6 +4,7 @@
 
 #include <CLI/CLI.hpp>
 
+#include <cstdint>
 #include <optional>
 #include <span>
 #include <string>
@@ -32,6 +33,9 @@ int convert_images_command(const std::vector<std::string>& arguments);
 // What every subcommand does with its arguments: Caffe's old spelling is understood, `--help` and mistakes end the command
 // with the exit code that is returned; nothing: go on.
 std::optional<int> parse(CLI::App& app, const std::vector<std::string>& arguments, std::span<const std::string_view> switches = {});
+
+// More than anybody runs. Without a bound CLI11 takes -5 for 2^64 - 5.
+constexpr std::int64_t kIterationsMax = 1'000'000'000'000;
 
 // "float32" and "float64", for --dtype.
 CLI::Option* add_dtype(CLI::App& app, std::string& dtype);

@@ -7,6 +7,7 @@
 #include <thread>
 
 #include "apps/poseidon/command.h"
+#include "base/log.h"
 #include "engines/caffe/layers/standard_layers.h"
 #include "engines/caffe/net/net.h"
 #include "engines/caffe/net/test_scores.h"
@@ -38,7 +39,9 @@ void describe(CLI::App& app, TestOptions& into) {
   app.footer(kExamples);
   app.add_option("--model", into.model, "the net's prototxt")->required();
   app.add_option("--weights", into.weights, "the trained layers, .caffemodel files separated by commas")->required()->delimiter(',');
-  app.add_option("--iterations", into.iterations, "how many batches")->check(CLI::PositiveNumber)->capture_default_str();
+  app.add_option("--iterations", into.iterations, "how many batches")
+      ->check(CLI::Range(std::int64_t{1}, kIterationsMax))
+      ->capture_default_str();
   app.add_option("--threads", into.threads, "0 for one on each core")->check(CLI::Range(0, 4096))->capture_default_str();
   add_dtype(app, into.dtype);
   app.add_flag("--json", into.as_json, "print JSON instead of text");
@@ -51,6 +54,7 @@ int test_command(const std::vector<std::string>& arguments) {
   CLI::App app;
   describe(app, options);
   if (const std::optional<int> code = parse(app, arguments)) return *code;
+  base::log::configure("poseidon test", base::log::Level::kInfo);  // which layers the files have nothing for
   at::set_num_threads(options.threads > 0 ? options.threads : std::max(1, static_cast<int>(std::thread::hardware_concurrency())));
   caffe::Net net(caffe::proto::read_text(options.model, "NetParameter"), caffe::standard_layers(),
                  {.state = {.phase = caffe::Phase::kTest}, .dtype = options.dtype == "float64" ? at::kDouble : at::kFloat});

@@ -41,7 +41,8 @@ void describe(CLI::App& app, TrainOptions& into) {
       ->capture_default_str();
   app.add_option("--plan", into.plan, "repeat the plan in this file instead of choosing one");
   app.add_option("--bandwidth", into.bandwidth, "of each link, for the choice of schemes, e.g. 10Gbit; measured if not given");
-  app.add_option("--iterations", into.iterations, "stop after so many in all, instead of the solver's max_iter");
+  app.add_option("--iterations", into.iterations, "stop after so many in all, instead of the solver's max_iter")
+      ->check(CLI::Range(std::int64_t{0}, kIterationsMax));
   app.add_option("--snapshot", into.snapshot, "go on from this .solverstate");
   app.add_option("--weights", into.weights, "start from the layers of these .caffemodel files, separated by commas")->delimiter(',');
   add_dtype(app, into.dtype);

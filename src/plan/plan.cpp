@@ -104,7 +104,9 @@ Result<Plan> parse_plan(std::string_view text, const Model& model, int workers) 
     }
     return plan;
   } catch (const json::exception& e) {
-    return invalid(e.what());
+    const std::string_view words = e.what();  // "[json.exception.parse_error.101] parse error at line 1, ..."
+    const std::size_t tag = words.starts_with("[") ? words.find("] ") : words.npos;
+    return invalid(std::string(tag == words.npos ? words : words.substr(tag + 2)));
   }
 }
 

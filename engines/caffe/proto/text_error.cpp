@@ -95,7 +95,9 @@ std::string in_layer(const std::vector<OpenMessage>& open) {
 void throw_text_error(const TextError& error, std::string_view text, const Descriptor* root, const std::string& file) {
   const TextContext context = context_at(text, root, error.line, error.column);
   Position place{file, error.line + 1, error.column + 1};
-  std::string sentence = error.words;
+  // Where protobuf has got nothing, the text has ended.
+  const bool ended = error.words.ends_with("got: ") && context.open.size() > 1;
+  std::string sentence = ended ? concat("the file ends inside ", described(context.open), "; a } is missing") : error.words;
   const bool field_unknown = error.words.find("has no field named") != std::string::npos;
   if (field_unknown || error.words.starts_with("Unknown enumeration value")) {
     place.line = context.token_line + 1;

@@ -164,7 +164,7 @@ TEST(PrototxtError, KnowsTheRightMessageInsideAList) {
 
 TEST(PrototxtError, SaysWhereTheSyntaxIsBroken) {
   EXPECT_EQ(error_of("name: 'x'\nlayer {\n  name: 'a'\n"),
-            "net.prototxt:4:1: Expected identifier, got:  (in layer \"a\")");
+            "net.prototxt:4:1: the file ends inside layer; a } is missing (in layer \"a\")");
   EXPECT_EQ(error_of("layer {\n  name: 'a'\n  convolution_param { num_output: many }\n}").substr(0, 20),
             "net.prototxt:3:35: E");
   EXPECT_EQ(error_of("name: 'x'\nname: 'y'\n").substr(0, 18), "net.prototxt:2:5: ");
