@@ -38,7 +38,8 @@ constexpr const char* kExamples =
     "      examples/digits/images examples/digits/images/train.txt train_lmdb\n"
     "  poseidon convert-images --shuffle --seed 7 --resize-width 56 --resize-height 56 \\\n"
     "      examples/digits/images examples/digits/images/train.txt shuffled_lmdb\n"
-    "  poseidon convert-images --encode-type png --check-size examples/digits/images examples/digits/images/test.txt png_lmdb";
+    "  poseidon convert-images --check-size examples/digits/images examples/digits/images/test.txt checked_lmdb\n"
+    "  poseidon convert-images --encode-type png examples/digits/images examples/digits/images/test.txt png_lmdb";
 
 // Set by Ctrl-C; looked at between batches.
 std::atomic<bool> stop_wanted{false};
@@ -64,7 +65,7 @@ void describe(CLI::App& app, ConvertImagesOptions& into, std::string& backend) {
       ->check(CLI::NonNegativeNumber);
   app.add_option("--resize-height", into.resize_height, "... and this height (bilinear)")
       ->check(CLI::NonNegativeNumber);
-  app.add_flag("--check-size", into.check_size, "refuse images of different sizes");
+  app.add_flag("--check-size", into.check_size, "refuse images of different sizes (pixels only: not with --encoded or --encode-type)");
   app.add_flag("--encoded", into.encoded, "keep the image files as they are instead of their pixels");
   app.add_option("--encode-type", into.encode_type, "keep them as files of this kind: png, jpg, ...");
   app.add_option("--backend", backend, "the kind of data base")->check(CLI::IsMember({"lmdb"}))->capture_default_str();

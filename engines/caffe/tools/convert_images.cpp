@@ -64,6 +64,9 @@ void require_sensible(const ConvertImagesOptions& options) {
     throw ConfigError(concat("images cannot be written as \"", options.encode_type,
                              "\"; --encode-type takes png, jpg, bmp and the like"));
   }
+  if (options.check_size && (options.encoded || !options.encode_type.empty())) {
+    throw ConfigError("--check-size compares pixels, which encoded images do not show; leave it out,XX);
+  }
   if (!file_is(options.root, std::filesystem::file_type::directory)) {
     throw ConfigError(
         concat("there is no folder ", options.root.string(), "; it is where the paths of the list begin"));

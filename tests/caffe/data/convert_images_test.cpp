@@ -230,6 +230,7 @@ TEST_F(ConvertImages, ExplainsWrongInput) {
   };
   EXPECT_NE(error("--resize-width 3 " + places).find("belong together"), std::string::npos);
   EXPECT_NE(error("--encode-type nonsense " + places).find("cannot be written as \"nonsense\""), std::string::npos);
+  EXPECT_NE(error("--check-size --encoded " + places).find("--check-size compares pixels"), std::string::npos);
   EXPECT_NE(error("--bogus " + places).find("--bogus"), std::string::npos);
   EXPECT_NE(error("/no/such/root " + places.substr(places.find(' ') + 1)).find("there is no folder /no/such/root"),
             std::string::npos);
