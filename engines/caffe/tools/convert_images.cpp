@@ -65,7 +65,7 @@ void require_sensible(const ConvertImagesOptions& options) {
                              "\"; --encode-type takes png, jpg, bmp and the like"));
   }
   if (options.check_size && (options.encoded || !options.encode_type.empty())) {
-    throw ConfigError("--check-size compares pixels, which encoded images do not show; leave it out,XX);
+    throw ConfigError("--check-size compares pixels, which encoded images do not show; leave one of the two out");
   }
   if (!file_is(options.root, std::filesystem::file_type::directory)) {
     throw ConfigError(
