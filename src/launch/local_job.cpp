@@ -187,7 +187,7 @@ class LocalJob {
     return over_;
   }
 
-  // Until every child has ended.
+  // Until the job is over and every child has ended.
   void watch() {
     while (true) {
       for (int signal = signals_.next(); signal != 0; signal = signals_.next()) {
@@ -195,7 +195,7 @@ class LocalJob {
       }
       reap();
       const bool all_ended = std::all_of(workers_.begin(), workers_.end(), [](const Worker& w) { return w.exit.has_value(); });
-      if (all_ended && (is_over() || workers_.empty())) return;
+      if (all_ended && is_over()) return;
       if (is_over() && !kill_at_) kill_at_ = Clock::now() + farewell_;
       if (kill_at_ && Clock::now() >= *kill_at_) {
         for (const Worker& worker : workers_) {

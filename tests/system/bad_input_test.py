@@ -374,6 +374,12 @@ def test_a_run_folder_that_cannot_be_made(lenet, solver):
     expect(done.err, f"cannot make the run folder {lenet.folder}/file/run: ")
 
 
+def test_a_run_folder_that_takes_no_logs(solver, poseidon, small_disk):
+    folder = small_disk("ro")
+    done = job.run(poseidon, "train", "--solver", solver, "--workers", 2, "--run-folder", folder).expect(SYSTEM)
+    expect(done.err, f"cannot write the log {folder}/worker-0.log: Read-only file system")
+
+
 def test_a_port_that_somebody_else_has(refused, solver):
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
