@@ -159,9 +159,9 @@ def test_a_reader_of_the_data_base_that_is_killed_ends_the_training_with_its_rea
         training.wait_for_iteration(3)
         holdings = training.holdings()
         training.readers()[1].signal(signal.SIGKILL)
-        done = training.end(10)
-        assert done.code in (3, 4, 5), done.err
-        assert re.search(rf"rank 1 .*the reader of {digits}/digits_train_lmdb was ended by SIGKILL near record \d+", done.err), done.err
+        done = training.end(10).expect(5)  # not the data base's fault: memory was short, or somebody did it
+        blamed = rf"rank 1 .*the reader of {digits}/digits_train_lmdb was ended by SIGKILL near record \d+"
+        assert re.search(blamed, done.err), done.err
         training.expect_nothing_left(holdings)
 
 

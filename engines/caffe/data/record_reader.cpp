@@ -13,6 +13,7 @@
 #include <cerrno>
 #include <cstdlib>
 #include <cstring>
+#include <exception>
 #include <optional>
 #include <system_error>
 #include <utility>
@@ -21,6 +22,7 @@
 #include "base/text.h"
 #include "engines/caffe/data/record_protocol.h"
 #include "engines/caffe/proto/config_error.h"
+#include "engines/caffe/proto/system_error.h"
 
 extern char** environ;
 
@@ -56,12 +58,12 @@ class Descriptor {
 // Both ends above the three standard descriptors, which the child's own take the place of.
 std::pair<Descriptor, Descriptor> make_pipe() {
   std::array<int, 2> ends{};
-  if (::pipe2(ends.data(), O_CLOEXEC) != 0) throw ConfigError(concat("cannot make a pipe: ", std::strerror(errno)));
+  if (::pipe2(ends.data(), O_CLOEXEC) != 0) throw SystemError(concat("cannot make a pipe: ", std::strerror(errno)));
   std::pair<Descriptor, Descriptor> pipe{Descriptor(ends[0]), Descriptor(ends[1])};
   for (Descriptor* end : {&pipe.first, &pipe.second}) {
     if (end->get() > 2) continue;
     Descriptor higher(::fcntl(end->get(), F_DUPFD_CLOEXEC, 3));
-    if (higher.get() < 0) throw ConfigError(concat("cannot make a pipe: ", std::strerror(errno)));
+    if (higher.get() < 0) throw SystemError(concat("cannot make a pipe: ", std::strerror(errno)));
     *end = std::move(higher);
   }
   ::fcntl(pipe.second.get(), F_SETPIPE_SZ, kPipeBytes);
@@ -99,7 +101,7 @@ pid_t spawn(const fs::path& program, std::vector<std::string> arguments, int out
   const int code = ::posix_spawn(&child, program.c_str(), &actions, &attributes, raw.data(), environ);
   posix_spawnattr_destroy(&attributes);
   posix_spawn_file_actions_destroy(&actions);
-  if (code != 0) throw ConfigError(concat("cannot start ", program.string(), ": ", std::strerror(code)));
+  if (code != 0) throw SystemError(concat("cannot start ", program.string(), ": ", std::strerror(code)));
   return child;
 }
 
@@ -195,7 +197,9 @@ class RecordReader::Child {
   void advance();
   int end();
 
-  [[noreturn]] void fail(std::string message);
+  // The data base is at fault: ConfigError, unless said otherwise.
+  template <typename Error = ConfigError>
+  [[noreturn]] void fail(const std::string& message);
   [[noreturn]] void fail_of_death();
   [[noreturn]] void fail_of_silence();
   std::string place() const;
@@ -212,7 +216,7 @@ class RecordReader::Child {
   std::uint64_t left_to_take_ = 0;                             // of the present run of `take`
   std::optional<Record> next_;                                 // received, not yet taken
   std::optional<std::pair<std::uint64_t, std::string>> last_;  // index and key of the last record that came whole
-  std::optional<std::string> failure_;
+  std::exception_ptr failure_;  // thrown now and ever after
 };
 
 RecordReader::Child::Child(RecordReaderOptions options) : options_(std::move(options)) {
@@ -247,10 +251,10 @@ void RecordReader::Child::greet() {
 }
 
 const Record& RecordReader::Child::peek() {
-  if (failure_) throw ConfigError(*failure_);
+  if (failure_) std::rethrow_exception(failure_);
   if (next_) return *next_;
   Frame frame = receive(Clock::now() + options_.wait_max);
-  if (frame.header.kind == FrameKind::kError) fail(std::move(frame.value));
+  if (frame.header.kind == FrameKind::kError) fail(frame.value);
   if (frame.header.kind != FrameKind::kRecord || frame.header.index != expected_) {
     fail(concat("the reader of ", options_.database.string(), " sent record ", frame.header.index, " instead of ",
                 expected_));
@@ -314,13 +318,13 @@ std::size_t RecordReader::Child::read_some(char* into, std::size_t bytes_max, Cl
     const int ready = ::poll(&waiting, 1, static_cast<int>(std::clamp<std::int64_t>(left.count(), 0, 1 << 30)));
     if (ready == 0) fail_of_silence();
     if (ready < 0 && errno != EINTR)
-      fail(concat("cannot wait for the reader of ", options_.database.string(), ": ", std::strerror(errno)));
+      fail<SystemError>(concat("cannot wait for the reader of ", options_.database.string(), ": ", std::strerror(errno)));
     if (ready < 0) continue;
     const ssize_t got = ::read(pipe_.get(), into, bytes_max);
     if (got > 0) return static_cast<std::size_t>(got);
     if (got == 0) fail_of_death();
     if (errno != EINTR)
-      fail(concat("cannot read from the reader of ", options_.database.string(), ": ", std::strerror(errno)));
+      fail<SystemError>(concat("cannot read from the reader of ", options_.database.string(), ": ", std::strerror(errno)));
   }
 }
 
@@ -348,16 +352,17 @@ std::string RecordReader::Child::place() const {
   return text;
 }
 
-void RecordReader::Child::fail(std::string message) {
-  failure_ = std::move(message);
+template <typename Error>
+void RecordReader::Child::fail(const std::string& message) {
+  failure_ = std::make_exception_ptr(Error(message));
   end();
-  throw ConfigError(*failure_);
+  std::rethrow_exception(failure_);
 }
 
 void RecordReader::Child::fail_of_silence() {
-  fail(concat("no record came from ", options_.database.string(), " for ",
-              base::readable_seconds(std::chrono::duration<double>(options_.wait_max).count()), ", ", place(),
-              "; is its disk or network file system stuck?"));
+  fail<SystemError>(concat("no record came from ", options_.database.string(), " for ",
+                           base::readable_seconds(std::chrono::duration<double>(options_.wait_max).count()), ", ", place(),
+                           "; is its disk or network file system stuck?"));
 }
 
 void RecordReader::Child::fail_of_death() {
@@ -372,8 +377,8 @@ void RecordReader::Child::fail_of_death() {
   const bool damage =
       number == SIGBUS || number == SIGSEGV || number == SIGABRT || number == SIGFPE || number == SIGILL;
   if (!damage) {
-    fail(concat("the reader of ", database, " was ended by ", signal_name(number), " ", place(),
-                number == SIGKILL ? "; by somebody, or because memory is short" : ""));
+    fail<SystemError>(concat("the reader of ", database, " was ended by ", signal_name(number), " ", place(),
+                             number == SIGKILL ? "; by somebody, or because memory is short" : ""));
   }
   fail(concat(database, " is damaged ", place(), ": its reader died of ", signal_name(number),
               "; create the data base again"));

@@ -48,7 +48,8 @@ struct Record {
   std::string value;  // the bytes of a Datum with plain numbers: proto::parse_datum
 };
 
-// Not for several threads at once. All functions may throw ConfigError, and after the first they throw the same again.
+// Not for several threads at once. All functions may throw: ConfigError for a data base that cannot be used, SystemError where
+// the disk is stuck or the child was not let live. After the first they throw the same again.
 class RecordReader {
  public:
   // Starts the child and waits until it has opened the data base.

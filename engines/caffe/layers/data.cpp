@@ -17,6 +17,7 @@
 #include "engines/caffe/layers/prefetcher.h"
 #include "engines/caffe/layers/standard_layers.h"
 #include "engines/caffe/proto/config_error.h"
+#include "engines/caffe/proto/system_error.h"
 #include "engines/caffe/proto/datum.h"
 
 namespace poseidon::caffe {
@@ -176,6 +177,9 @@ class Data final : public Layer {
       return action();
     } catch (const ConfigError& error) {
       fail(base::concat("cannot read its records: ", error.what()));
+    } catch (const SystemError& error) {
+      throw SystemError(
+          base::concat(message().position().text(), ": layer \"", name(), "\" cannot read its records: ", error.what()));
     }
   }
 

@@ -12,6 +12,7 @@
 #include "engines/caffe/data/lmdb_store.h"
 #include "engines/caffe/proto/config_error.h"
 #include "engines/caffe/proto/datum.h"
+#include "engines/caffe/proto/system_error.h"
 
 namespace poseidon::caffe::testing_data {
 
@@ -57,11 +58,13 @@ inline void write_file(const std::filesystem::path& file, const std::string& byt
   std::ofstream(file, std::ios::binary) << bytes;
 }
 
-// What the ConfigError says that `action` throws; "(no error)" when it throws none.
+// What the ConfigError or SystemError says that `action` throws; "(no error)" when it throws none.
 inline std::string error_of(const std::function<void()>& action) {
   try {
     action();
   } catch (const ConfigError& error) {
+    return error.what();
+  } catch (const SystemError& error) {
     return error.what();
   }
   return "(no error)";

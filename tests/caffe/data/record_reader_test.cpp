@@ -201,6 +201,18 @@ TEST(RecordReader, ReportsADeathWithItsRecord) {
   EXPECT_FALSE(has_children());
 }
 
+TEST(RecordReader, BlamesTheDataBaseForADeathOfItsOwnOnly) {
+  const TemporaryFolder folder;
+  write_numbered(folder / "db", 300, 200);
+  const auto read_on_after = [&](int signal) {
+    RecordReader reader(options_for(folder / "db"));
+    ::kill(reader.process(), signal);
+    for (;;) static_cast<void>(reader.next());
+  };
+  EXPECT_THROW(read_on_after(SIGSEGV), ConfigError);
+  EXPECT_THROW(read_on_after(SIGKILL), SystemError);
+}
+
 TEST(RecordReader, GivesUpOnAChildThatIsSilent) {
   const TemporaryFolder folder;
   RecordReaderOptions options = options_for(folder / "db");
