@@ -89,7 +89,8 @@ TEST_F(Child, IsKilledByKill) {
 TEST_F(Child, HasOurEnvironmentWithWhatIsAddedAndReplaced) {
   ::setenv("POSEIDON_TEST_KEPT", "ours", 1);
   ::setenv("POSEIDON_TEST_REPLACED", "ours", 1);
-  ChildOptions options = shell("echo $POSEIDON_TEST_KEPT $POSEIDON_TEST_REPLACED $POSEIDON_TEST_ADDED; env | grep -c ^POSEIDON_TEST_");
+  ChildOptions options = shell("echo $POSEIDON_TEST_KEPT $POSEIDON_TEST_REPLACED $POSEIDON_TEST_ADDED\n"
+                               "env | grep -c ^POSEIDON_TEST_");
   options.environment = {{"POSEIDON_TEST_REPLACED", "its own"}, {"POSEIDON_TEST_ADDED", "new"}};
   run(options);
   ::unsetenv("POSEIDON_TEST_KEPT");

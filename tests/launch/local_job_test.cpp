@@ -38,7 +38,9 @@ class LocalJob : public ::testing::Test {
     }
     sigset_t after;
     ::pthread_sigmask(SIG_SETMASK, nullptr, &after);
-    for (const int signal : {SIGINT, SIGTERM, SIGHUP, SIGCHLD}) EXPECT_EQ(sigismember(&after, signal), sigismember(&mask_, signal));
+    for (const int signal : {SIGINT, SIGTERM, SIGHUP, SIGCHLD}) {
+      EXPECT_EQ(sigismember(&after, signal), sigismember(&mask_, signal));
+    }
   }
 
   // Workers that run this script, and know POSEIDON_RANK and $kept, a prefix of files that may stay.
@@ -64,7 +66,8 @@ TEST_F(LocalJob, WhoseWorkerEndsWithoutAWordNamesItItsEndAndItsLog) {
   const JobOutcome outcome = run(job(2, "if [ $POSEIDON_RANK = 1 ]; then exit 3; fi; exec sleep 60"));
   ASSERT_TRUE(outcome.error.has_value());
   EXPECT_EQ(outcome.error->code, ErrorCode::kPeerLost);
-  EXPECT_THAT(outcome.error->message, MatchesRegex("rank 1 \\(pid [0-9]+\\) ended with exit code 3 before the job was over; its log is .*/worker-1.log"));
+  EXPECT_THAT(outcome.error->message, MatchesRegex("rank 1 \\(pid [0-9]+\\) ended with exit code 3 before the job "
+                                                   "was over; its log is .*/worker-1.log"));
   EXPECT_FALSE(outcome.interrupted.has_value());
   ASSERT_EQ(outcome.exits.size(), 2u);
   EXPECT_EQ(outcome.exits[0].signal, SIGKILL) << "it does not know that the job is over";
@@ -86,7 +89,8 @@ TEST_F(LocalJob, WhoseWorkerIsKilledNamesTheSignal) {
 
 TEST_F(LocalJob, FailsWithTheSentenceThatItsWorkerHasLeft) {
   LocalJobOptions options = job(2, "if [ $POSEIDON_RANK = 0 ]; then exec sleep 60; fi\n"
-                                   "printf '%s\\n%s' \"$code\" 'net.prototxt:3:1: no' > $POSEIDON_RUN_FOLDER/worker-1.error; exit 3");
+                                   "printf '%s\\n%s' $code 'net.prototxt:3:1: no' > $POSEIDON_RUN_FOLDER/worker-1.error\n"
+                                   "exit 3");
   options.environment["code"] = to_string(ErrorCode::kNotFound);
   const JobOutcome outcome = run(options);
   ASSERT_TRUE(outcome.error.has_value());

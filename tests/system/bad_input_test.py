@@ -21,7 +21,8 @@ def refused(lenet):
         before = files_of(lenet.folder)
         arguments = lenet.arguments(solver, workers, *flags)
         # The job's secret would be seen among what is left behind.
-        done = job.run(lenet.poseidon, *arguments, cwd=lenet.folder, XDG_RUNTIME_DIR=str(lenet.folder), **environment).expect(code)
+        environment["XDG_RUNTIME_DIR"] = str(lenet.folder)
+        done = job.run(lenet.poseidon, *arguments, cwd=lenet.folder, **environment).expect(code)
         return the_sentence(done, lenet, before, "poseidon train: ")
     return train
 
@@ -103,7 +104,8 @@ def test_a_net_where_a_solver_should_be(lenet, refused):
 
 def test_an_unknown_field_of_the_solver(lenet, refused):
     solver = lenet.solver(lenet.net(8), lr_polcy='"inv"')
-    expect(refused(solver), place_of(solver, "lr_polcy"), '"lr_polcy" is not a field of SolverParameter', "did you mean lr_policy?")
+    expect(refused(solver), place_of(solver, "lr_polcy"),
+           '"lr_polcy" is not a field of SolverParameter', "did you mean lr_policy?")
 
 
 # What is changed in the example's net, what the sentence is about (which is in the text then), and what it says.
@@ -142,7 +144,8 @@ def test_labels_of_another_batch_than_the_scores(lenet, refused):
     other = 'layer { name: "five" type: "Input" top: "five" input_param { shape { dim: 5 } } }\n'
     net = lenet.net(8, edit=lambda text: replaced(('  bottom: "label"\n  top: "loss"', '  bottom: "five"\n  top: "loss"'),
                                                   ('layer {\n  name: "accuracy"', other + 'layer {\n  name: "accuracy"'))(text))
-    expect(refused(lenet.solver(net)), f"{net}:", 'layer "loss" (SoftmaxWithLoss)', 'scores "ip2" are [8, 10]', 'labels "five" are [5]')
+    expect(refused(lenet.solver(net)), f"{net}:", 'layer "loss" (SoftmaxWithLoss)', 'scores "ip2" are [8, 10]',
+           'labels "five" are [5]')
 
 
 def test_a_kernel_larger_than_its_image(lenet, refused):
@@ -172,7 +175,8 @@ def test_half_a_data_base(refused, own_data):
     data, solver = own_data
     whole = data.stat().st_size
     os.truncate(data, whole // 2)
-    expect(refused(solver), f"{data.parent} is truncated", f"has {whole // 2} bytes and should have {whole}", "copy or create it again")
+    expect(refused(solver), f"{data.parent} is truncated", f"has {whole // 2} bytes and should have {whole}",
+           "copy or create it again")
 
 
 @pytest.mark.parametrize("content, words", [(b"", "is empty"), (b"no data base" * 1000, "is not an LMDB file, or it is damaged")],
@@ -198,32 +202,32 @@ def test_a_data_base_with_overwritten_pages(lenet, refused, own_data, tenths):
         assert "signal" not in log.read_text(), "the reader may die of it, the worker may not"
 
 
+def reader_of_rank_1(lenet, other):
+    """A program that reads `other` instead of the data base of the net where it reads for rank 1."""
+    program = lenet.folder / "reader"
+    program.write_text("#!/usr/bin/env bash\n# Is called as: read --database FOLDER ...\n"
+                       f'if [ "$POSEIDON_RANK" = 1 ]; then set -- "${{@:1:2}}" {other} "${{@:4}}"; fi\n'
+                       f'exec {lenet.poseidon.parent}/poseidon-data "$@"\n')
+    program.chmod(0o755)
+    return str(program)
+
+
 def test_a_data_base_that_differs_on_one_rank(lenet, refused, digits):
     """Rank 1 reads images of 20 x 20 where rank 0 reads 28 x 28, so their first fully connected layers differ."""
     small = lenet.folder / "small_lmdb"
     images = digits / "images"
     job.run(lenet.poseidon, "convert-images", "--gray", "--resize-width", 20, "--resize-height", 20, images, images / "train.txt",
             small).expect()
-    reader = lenet.folder / "reader"
-    reader.write_text('#!/usr/bin/env bash\n'
-                      f'if [ "$POSEIDON_RANK" = 1 ]; then set -- "${{@//digits_train_lmdb/../{small.parent.name}/small_lmdb}}"; fi\n'
-                      f'exec {lenet.poseidon.parent}/poseidon-data "$@"\n')
-    reader.chmod(0o755)
-    net = lenet.net(8, edit=replaced((f"{digits}/digits_train_lmdb", f"{lenet.folder}/digits_train_lmdb")))
-    os.symlink(digits / "digits_train_lmdb", lenet.folder / "digits_train_lmdb")
-    sentence = refused(lenet.solver(net), POSEIDON_DATA_PROGRAM=str(reader))
+    sentence = refused(lenet.solver(lenet.net(8)), POSEIDON_DATA_PROGRAM=reader_of_rank_1(lenet, small))
     # 50 channels of 4 x 4 after two poolings of 28 x 28, of 2 x 2 after those of 20 x 20.
     assert re.search(r"rank 0 \(pid \d+ on .*\) has ip1\S* as \[500, 800\]", sentence), sentence
     assert re.search(r"rank 1 \(pid \d+ on .*\) has ip1\S* as \[500, 200\]", sentence), sentence
     expect(sentence, "the workers' models differ", "all workers must build the same net")
 
 
-def test_a_data_base_that_one_rank_alone_cannot_read(lenet, refused, digits):
-    reader = lenet.folder / "reader"
-    reader.write_text('#!/bin/sh\nif [ "$POSEIDON_RANK" = 1 ]; then set -- "$1" --database /none/on/this/host; fi\n'
-                      f'exec {lenet.poseidon.parent}/poseidon-data "$@"\n')
-    reader.chmod(0o755)
-    expect(refused(lenet.solver(lenet.net(8)), POSEIDON_DATA_PROGRAM=str(reader), workers=3),
+def test_a_data_base_that_one_rank_alone_cannot_read(lenet, refused):
+    reader = reader_of_rank_1(lenet, "/none/on/this/host")
+    expect(refused(lenet.solver(lenet.net(8)), POSEIDON_DATA_PROGRAM=reader, workers=3),
            'layer "digits" (Data)', "there is no data base /none/on/this/host")
 
 
@@ -350,11 +354,13 @@ def test_a_subcommand_that_there_is_not(poseidon):
 
 
 def test_a_scheme_for_a_layer_that_there_is_not(refused, solver):
-    expect(refused(solver, "--scheme", "ip3=sfb"), '--scheme ip3=sfb: the net has no layer "ip3" with parameters', "did you mean ip")
+    expect(refused(solver, "--scheme", "ip3=sfb"), '--scheme ip3=sfb: the net has no layer "ip3" with parameters',
+           "did you mean ip")
 
 
 def test_factors_for_a_convolution(refused, solver):
-    expect(refused(solver, "--scheme", "conv1=sfb"), "--scheme conv1=sfb", "layer conv1 has no sufficient factors", "only ps is possible")
+    expect(refused(solver, "--scheme", "conv1=sfb"), "--scheme conv1=sfb", "layer conv1 has no sufficient factors",
+           "only ps is possible")
 
 
 def test_a_report_that_could_not_be_written(lenet, refused, solver):
@@ -365,7 +371,8 @@ def test_a_report_that_could_not_be_written(lenet, refused, solver):
 @pytest.mark.parametrize("flag", ["--report", "--timeline"])
 def test_a_file_in_a_folder_that_cannot_be_written(refused, solver, small_disk, flag):
     folder = small_disk("ro")
-    expect(refused(solver, flag, folder / "file.json", code=SYSTEM), f"{flag} {folder}/file.json: its folder", "cannot be written")
+    expect(refused(solver, flag, folder / "file.json", code=SYSTEM), f"{flag} {folder}/file.json: its folder",
+           "cannot be written")
 
 
 def test_a_run_folder_that_cannot_be_made(lenet, solver):
@@ -383,7 +390,8 @@ def test_a_run_folder_that_takes_no_logs(solver, poseidon, small_disk):
 def test_a_port_that_somebody_else_has(refused, solver):
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
-        expect(refused(solver, "--port", port, code=SYSTEM), f"cannot listen on 127.0.0.1:{port}: Address already in use", "choose another")
+        expect(refused(solver, "--port", port, code=SYSTEM), f"cannot listen on 127.0.0.1:{port}: Address already in use",
+               "choose another")
 
 
 def test_a_snapshot_prefix_that_is_no_place(lenet, refused):
@@ -409,7 +417,8 @@ def test_half_a_launcher(lenet, solver):
     (lambda plan: plan.replace('"conv2"', '"conv5"'), ['it names layer "conv5" where the model has "conv2"']),
     (lambda plan: re.sub(r'"scheme": "\w+"', '"scheme": "pz"', plan, count=1), ["layer conv1", '"pz" is no scheme']),
     (lambda plan: re.sub(r'"scheme": "\w+"', '"scheme": "sfb"', plan, count=1), ["layer conv1", "no sufficient factors"]),
-], ids=["cut", "another thing", "a later version", "for four workers", "of another net", "an unknown scheme", "an impossible scheme"])
+], ids=["cut", "another thing", "a later version", "for four workers", "of another net", "an unknown scheme",
+        "an impossible scheme"])
 def test_a_plan_that_is(lenet, refused, solver, trained, change, words):
     text = (trained / "run-1/plan.json").read_text()
     plan = lenet.folder / "bad-plan.json"
@@ -440,7 +449,8 @@ def test_a_full_disk_spares_the_older_snapshot(lenet, refused, solver, small_dis
 
 def test_a_full_disk_under_convert_images(lenet, digits, small_disk):
     disk = small_disk("size=65536")
-    done = job.run(lenet.poseidon, "convert-images", "--gray", digits / "images", digits / "images/train.txt", disk / "db").expect(SYSTEM)
+    images = digits / "images"
+    done = job.run(lenet.poseidon, "convert-images", "--gray", images, images / "train.txt", disk / "db").expect(SYSTEM)
     expect(done.err, f"poseidon convert-images: cannot write {disk}/db: ", "is the disk full?")
     assert list(disk.iterdir()) == []
 
@@ -463,7 +473,8 @@ def test_a_missing_model_for_poseidon(poseidon, command):
 def test_a_solver_instead_of_a_model_for_poseidon(poseidon, solver, trained_model, command):
     weights = ["--weights", trained_model] if command == "test" else []
     done = job.run(poseidon, command, "--model", solver, *weights).expect(WRONG_INPUT)
-    expect(done.err, f"poseidon: {solver}:", "is not a field of NetParameter; it is one of a solver: are net and solver file mixed up?")
+    expect(done.err, f"poseidon: {solver}:",
+           "is not a field of NetParameter; it is one of a solver: are net and solver file mixed up?")
 
 
 @pytest.mark.parametrize("command, flag, words", [
@@ -485,7 +496,8 @@ def test_testing_with_weights_of_another_net(poseidon, lenet, trained_model):
 def test_testing_with_weights_for_only_some_layers_says_so(poseidon, lenet, trained_model):
     net = lenet.net(8, edit=replaced(('name: "ip2"', 'name: "scores"')))
     done = job.run(poseidon, "test", "--model", net, "--weights", trained_model, "--iterations", 1).expect()
-    expect(done.err, f"{trained_model}: not in this net, and passed over: ip2", "has nothing for scores, which keep their initial values")
+    expect(done.err, f"{trained_model}: not in this net, and passed over: ip2",
+           "has nothing for scores, which keep their initial values")
 
 
 @pytest.fixture
