@@ -104,7 +104,6 @@ void Coordinator::on_message(Member from, const Message& message) {
     enter(Phase::kRunning);
     send_to_all(Start{});
     if (listener_.on_start) listener_.on_start();
-    if (stopping_) send_to_all(Pause{});
     return;
   }
   if (const auto* note = std::get_if<Note>(&message)) {
@@ -229,7 +228,9 @@ void Coordinator::on_gather(Rank rank, const Gather& gather) {
 void Coordinator::request_stop() {
   if (stopping_ || over()) return;
   stopping_ = true;
-  if (phase_ == Phase::kRunning) send_to_all(Pause{});
+  // Before the start there is nothing that an orderly stop would keep, and whom all wait for may never come.
+  if (phase_ != Phase::kRunning) return abort(Error{ErrorCode::kAborted, "interrupted before the training began"});
+  send_to_all(Pause{});
 }
 
 // Every worker has promised to begin nothing beyond its limit, so nobody is further than the furthest limit, and all can still

@@ -63,7 +63,7 @@ class Coordinator {
   Coordinator(runtime::Runtime& runtime, runtime::Transport& transport, CoordinatorOptions options, CoordinatorListener listener);
   ~Coordinator();
 
-  // All workers stop after the same iteration, and leave in order.
+  // All workers stop after the same iteration, and leave in order. Before the start: ends the job with an error.
   void request_stop();
   // Everybody stops now, with this reason.
   void abort(const Error& why);

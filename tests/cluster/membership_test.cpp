@@ -230,6 +230,16 @@ TEST(Membership, ARequestToStopEndsAllWorkersAfterTheSameIteration) {
   }
 }
 
+TEST(Membership, ARequestToStopWhileSomebodyIsAwaitedEndsTheJobAtOnce) {
+  SimMembership job({.workers = 3, .never_join = {1}});
+  job.world().run_for(1s);
+  ASSERT_FALSE(job.started);
+  job.coordinator().request_stop();
+  ASSERT_TRUE(job.world().run_until([&] { return job.state(0).failed && job.state(2).failed; }, 2s));
+  EXPECT_EQ(job.failed->code, ErrorCode::kAborted);
+  EXPECT_THAT(job.state(2).failed->message, HasSubstr("interrupted before the training began"));
+}
+
 TEST(Membership, RandomDeathsAtAnyMomentAreAlwaysNoticed) {
   for (const std::uint64_t seed : seeds(300)) {
     runtime::sim::SimOptions world;

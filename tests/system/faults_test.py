@@ -110,6 +110,24 @@ def test_a_second_ctrl_c_ends_a_job_at_once_that_cannot_stop_in_order(lenet, end
         training.expect_nothing_left(holdings)
 
 
+def test_ctrl_c_ends_a_job_that_waits_for_a_worker_to_join(lenet, digits):
+    """No data base is ready, as if their file system hung: opening a pipe waits for somebody who writes."""
+    folder = lenet.folder / "hanging_lmdb"
+    folder.mkdir()
+    os.mkfifo(folder / "data.mdb")
+    net = lenet.net(16, edit=lambda text: text.replace(f"{digits}/digits_train_lmdb", str(folder)))
+    with LiveJob(lenet, lenet.solver(net), 2) as training:
+        training.wait_for(lambda: "waiting for rank 0 and rank 1 to join since" in training.err.read_text(), "its explanation", 30)
+        assert len(training.readers()) == 2
+        holdings = training.holdings()
+        training.signal_group(signal.SIGINT)
+        # The workers, which wait for their readers, cannot hear of it, and are killed after 4 s.
+        done = training.end(8).expect(130)
+        assert "interrupted before the training began" in done.err
+        # A reader hears of its worker's death by its pipe.
+        training.expect_nothing_left(holdings, 5)
+
+
 # --- Deaths
 
 
