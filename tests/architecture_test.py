@@ -20,6 +20,7 @@ CORE = {
     "session": {"base", "wire", "runtime", "plan", "store", "factor"},
     "cluster": {"base", "wire", "runtime", "plan", "store", "factor", "session"},
     "trace": {"base"},
+    "replay": {"base", "wire", "runtime", "plan", "store", "factor", "session"},
     "launch": {"base", "wire", "runtime", "plan", "store", "factor", "session", "cluster"},
 }
 CAFFE = {

@@ -217,6 +217,7 @@ void FactorExchange::multiply_if_complete(Set& set) {
     zero_rows(set.inputs.get(), begin, end, n * width());
   }
   runtime::ProductJob job;
+  job.weight = options_.weight;
   job.dtype = options_.dtype;
   job.rows = workers * options_.batch_max;
   job.m = m;

@@ -44,6 +44,7 @@ struct ProductJob {
   std::byte* copy = nullptr;
   std::size_t copy_stride = 0;
   std::byte* bias_copy = nullptr;
+  std::optional<TensorId> weight;  // whose gradient it is, for those who account for time
 };
 
 class Compute {

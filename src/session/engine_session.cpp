@@ -19,8 +19,10 @@ namespace {
 constexpr runtime::Duration kWatchInterval = std::chrono::seconds(1);
 constexpr std::size_t kReportedWaitsMax = 4;
 
-std::vector<std::uint32_t> layers_of(const Model& model) {
+// A tensor's priority: its layer's place in the forward pass. Without priorities all are equal.
+std::vector<std::uint32_t> layers_of(const Model& model, bool priorities) {
   std::vector<std::uint32_t> layer_of(model.tensors.size(), 0);
+  if (!priorities) return layer_of;
   for (std::size_t l = 0; l < model.layers.size(); ++l) {
     for (const TensorId tensor : model.layers[l].tensors) layer_of[index(tensor)] = static_cast<std::uint32_t>(l);
   }
@@ -56,7 +58,7 @@ Result<std::unique_ptr<EngineSession>> EngineSession::create(runtime::Runtime& r
 
 EngineSession::EngineSession(runtime::Runtime& runtime, runtime::Transport& transport, runtime::Compute& compute,
                              EngineOptions options)
-    : runtime_(runtime), transport_(transport), options_(std::move(options)), layer_of_(layers_of(options_.model)),
+    : runtime_(runtime), transport_(transport), options_(std::move(options)), layer_of_(layers_of(options_.model, options_.priorities)),
       scheduler_(runtime, transport,
                  {.window_bytes = options_.window_bytes, .tensors = options_.model.tensors.size(), .events = options_.events}),
       store_(runtime, compute, scheduler_,
@@ -84,8 +86,9 @@ void EngineSession::add_syncers(runtime::Compute& compute) {
   factors_of_weight_.resize(model.tensors.size(), nullptr);
   for (std::size_t l = 0; l < model.layers.size(); ++l) {
     const LayerSpec& layer = model.layers[l];
-    const std::uint32_t place = static_cast<std::uint32_t>(l);
-    if (scheme(LayerId{place}) == Scheme::kPs) {
+    if (layer.tensors.empty()) continue;
+    const std::uint32_t place = layer_of_[index(layer.tensors[0])];
+    if (scheme(LayerId{static_cast<std::uint32_t>(l)}) == Scheme::kPs) {
       for (const TensorId tensor : layer.tensors) {
         const TensorSpec& spec = model.tensors[index(tensor)];
         dense_[index(tensor)] = std::make_unique<DenseSyncer>(

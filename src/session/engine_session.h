@@ -29,6 +29,7 @@ struct EngineOptions {
   Model model;
   plan::Plan plan;                        // for this model and as many workers
   std::size_t window_bytes = 1 << 20;     // see SendSchedulerOptions
+  bool priorities = true;                 // false: what is ready first leaves first, whatever its layer
   bool size_only = false;                 // views have no memory: virtual time with models larger than memory
   base::EventListener* events = nullptr;  // may be null; outlives the session
   // A wait says whom it is for after the first, and ends the session after the second. The limit is long, because a peer may

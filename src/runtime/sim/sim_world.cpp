@@ -43,6 +43,7 @@ bool SimWorld::step() {
   Entry entry = std::move(const_cast<Entry&>(queue_.top()));
   queue_.pop();
   now_ = entry.time;
+  ++events_;
   digest_ = mix(mix(digest_, static_cast<std::uint64_t>(now_.count())), index(entry.owner));
   at(entry.owner).run_task(std::move(entry.task));
   return true;

@@ -65,6 +65,8 @@ class SimWorld {
   void resume(Member id);
 
   std::mt19937_64& random() { return random_; }
+  // How many events have been run.
+  std::uint64_t events() const { return events_; }
   // A digest of all events so far: the same seed must give the same.
   std::uint64_t event_digest() const { return digest_; }
 
@@ -91,6 +93,7 @@ class SimWorld {
   std::mt19937_64 random_;
   Time now_{};
   std::uint64_t next_order_ = 0;
+  std::uint64_t events_ = 0;
   std::uint64_t digest_ = 0xCBF29CE484222325u;
   std::priority_queue<Entry, std::vector<Entry>, Later> queue_;
   std::map<Member, std::unique_ptr<SimMember>> members_;

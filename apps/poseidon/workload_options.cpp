@@ -1,0 +1,76 @@
+#include "apps/poseidon/workload_options.h"
+
+#include <algorithm>
+
+#include "base/file.h"
+#include "base/text.h"
+#include "plan/bound.h"
+#include "plan/choose.h"
+
+namespace poseidon::app {
+namespace {
+
+constexpr std::size_t kDescriptionBytesMax = 64 << 20;
+
+// adam has no place in the bound (its owner is the bottleneck); asked for, it is given to every layer that can.
+void override_schemes(const plan::SchemeRequest& request, const Model& model, int workers, plan::Plan& plan) {
+  std::int32_t next_owner = 0;
+  for (std::size_t l = 0; l < model.layers.size(); ++l) {
+    const std::optional<plan::LayerSize> size = plan::factor_size(model, model.layers[l]);
+    const auto named = request.by_layer.find(model.layers[l].name);
+    const std::optional<Scheme> wanted = named != request.by_layer.end() ? std::optional(named->second) : request.all;
+    if (!wanted || !size) continue;
+    plan::LayerPlan layer{model.layers[l].name, *wanted, {}, Rank{0}};
+    if (*wanted == Scheme::kBlock) {
+      layer.grid = plan::best_grid(static_cast<double>(size->rows), static_cast<double>(size->cols), workers);
+      if (layer.grid.rows == 0) layer = {model.layers[l].name, Scheme::kPs, {}, Rank{0}};
+    }
+    if (*wanted == Scheme::kAdam) layer.owner = Rank{next_owner++ % workers};
+    plan.layers[l] = layer;
+  }
+}
+
+}  // namespace
+
+void WorkloadOptions::describe(CLI::App& app) {
+  app.add_option("--model", model, "a model description (JSON, as in examples/models)")->required();
+  app.add_option("--batch", batch, "samples of each worker in an iteration")->check(CLI::Range(1, 1 << 24))->capture_default_str();
+  app.add_option("--images-per-second,--samples-per-second", samples_per_second, "that one worker alone trains")
+      ->required()
+      ->check(CLI::PositiveNumber);
+  app.add_option("--scheme", scheme,
+                 "how gradients travel: auto, ps, sfb, adam or block, and LAYER=SCHEME for exceptions, separated by commas")
+      ->capture_default_str();
+}
+
+Result<replay::Workload> read_workload(const WorkloadOptions& options) {
+  Result<std::string> text = base::read_file(options.model, kDescriptionBytesMax);
+  if (!text) return text.error();
+  Result<plan::ModelDescription> description = plan::parse_model_description(*text);
+  if (!description) return Error{description.error().code, base::concat(options.model, ": ", description.error().message)};
+  return replay::Workload{std::move(*description), options.batch, options.samples_per_second, 1};
+}
+
+Result<Prospect> prospect(const replay::Workload& workload, const std::string& scheme, int workers, double link_bytes_per_second) {
+  Result<plan::SchemeRequest> request = plan::parse_scheme_request(scheme);
+  if (!request) return request.error();
+  const plan::DescribedModel model = plan::model_of(workload.description, workload.batch);
+  // What is wrong with the request is said as it is in training.
+  const Result<std::vector<plan::LayerChoice>> checked = plan::choose(model.model, workers, *request, {}, true);
+  if (!checked) return checked.error();
+  const plan::BoundAnswer best = plan::least_time({.description = &workload.description,
+                                                   .batch = workload.batch,
+                                                   .samples_per_second = workload.samples_per_second / workload.dilation,
+                                                   .workers = workers,
+                                                   .link_bytes_per_second = link_bytes_per_second});
+  Prospect result{{workers, {}}, best.seconds, {}};
+  for (std::size_t l = 0; l < model.model.layers.size(); ++l) {
+    const plan::SchemeCost& cost = best.schemes[l];
+    result.plan.layers.push_back({model.model.layers[l].name, cost.scheme, cost.grid, Rank{0}});
+    result.link_seconds.push_back(best.layers[model.layer_of[l]].link);
+  }
+  override_schemes(*request, model.model, workers, result.plan);
+  return result;
+}
+
+}  // namespace poseidon::app

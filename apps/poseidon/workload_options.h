@@ -1,0 +1,37 @@
+// The flags that `poseidon plan` and `poseidon replay` share: a model description, and how fast one worker computes.
+#pragma once
+
+#include <optional>
+#include <string>
+
+#include "apps/poseidon/command.h"
+#include "plan/plan.h"
+#include "poseidon/error.h"
+#include "replay/replay_worker.h"
+
+namespace poseidon::app {
+
+struct WorkloadOptions {
+  std::string model;
+  std::int64_t batch = 32;
+  double samples_per_second = 0;
+  std::string scheme = "auto";
+
+  void describe(CLI::App& app);
+};
+
+Result<replay::Workload> read_workload(const WorkloadOptions& options);
+
+// TCP over Ethernet with an MTU of 1500: of 1514 bytes on the line 1448 are payload.
+constexpr double kPayloadShare = 1448.0 / 1514.0;
+
+// What one iteration takes at least, and the schemes that get there, over links of so many payload bytes per second.
+struct Prospect {
+  plan::Plan plan;
+  double bound_seconds = 0;
+  std::vector<double> link_seconds;  // by layer of the plan
+};
+// `scheme` as parsed by plan::parse_scheme_request; named layers are checked. In a dilated run times are dilated.
+Result<Prospect> prospect(const replay::Workload& workload, const std::string& scheme, int workers, double link_bytes_per_second);
+
+}  // namespace poseidon::app
