@@ -20,8 +20,8 @@ std::string described(const TensorSpec& tensor) {
 }
 
 // 300 µs of the link (DESIGN: bytes in the kernel cannot be overtaken), but room for a few pieces.
-std::uint64_t window_for(const plan::Speeds& speeds) {
-  const double bytes = speeds.link_bytes_per_second * std::max(300e-6, 4 * speeds.latency_seconds);
+std::uint64_t window_for(const plan::Speeds& speeds, double dilation) {
+  const double bytes = speeds.link_bytes_per_second * std::max(300e-6 * dilation, 4 * speeds.latency_seconds);
   return static_cast<std::uint64_t>(std::clamp(bytes, 4.0 * wire::kPieceBytes, 64.0 * (1 << 20)));
 }
 
@@ -212,7 +212,7 @@ void Coordinator::make_plan() {
   }
   if (listener_.on_plan) listener_.on_plan(plan, choices, speeds, model);
   enter(Phase::kPlanning);
-  send_to_all(UsePlan{plan::to_json(plan), window_for(speeds)});
+  send_to_all(UsePlan{plan::to_json(plan), window_for(speeds, options_.dilation)});
 }
 
 void Coordinator::on_gather(Rank rank, const Gather& gather) {

@@ -33,6 +33,7 @@ struct CoordinatorOptions {
   std::optional<std::string> plan_json;           // repeats this plan instead of choosing
   std::string plan_name = "the given plan";       // where it comes from, for messages
   std::optional<double> link_bytes_per_second;    // instead of measuring
+  double dilation = 1;                            // of a replay whose network is slower than the one that it stands for
   HeartbeatOptions heartbeat;
   // Loading libraries and data takes seconds on a busy machine; a worker that never comes should not hold the others longer.
   runtime::Duration join_max = std::chrono::seconds(120);

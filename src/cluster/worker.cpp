@@ -9,6 +9,7 @@
 #include "base/check.h"
 #include "base/file.h"
 #include "base/text.h"
+#include "runtime/real/address.h"
 
 namespace poseidon::cluster {
 namespace {
@@ -94,10 +95,12 @@ Status Worker::open() {
   lane_ = std::make_unique<runtime::real::RealLane>("poseidon lane 0");
   const Member self{static_cast<std::uint32_t>(index(options_.job.rank))};
   const int workers = options_.job.workers;
+  const Result<std::string> address = runtime::real::local_address_towards(options_.job.coordinator);
+  if (!address) return address.error();
   Result<std::unique_ptr<runtime::real::TcpTransport>> transport = runtime::real::TcpTransport::open(
       *lane_, {.key = wire::job_key(options_.job.secret),
                .self = self,
-               .listen_host = "127.0.0.1",
+               .listen_host = *address,
                .listen_port = 0,
                .admits = [workers](Member peer) -> Status {
                  if (index(peer) < static_cast<std::uint32_t>(workers)) return {};
@@ -109,7 +112,7 @@ Status Worker::open() {
   lane_->run([&] {
     membership_ = std::make_unique<Membership>(
         *lane_, *transport_, *compute_,
-        MembershipOptions{.self = {self, options_.job.rank, host_name(), ::getpid(), {{"127.0.0.1", transport_->port()}}},
+        MembershipOptions{.self = {self, options_.job.rank, host_name(), ::getpid(), {{*address, transport_->port()}}},
                           .workers = workers,
                           .coordinator = {options_.job.coordinator},
                           .model = options_.model,
@@ -118,7 +121,7 @@ Status Worker::open() {
             .on_plan = [this](const OpenEpoch& epoch, const UsePlan& use) { on_plan(epoch, use); },
             .on_start =
                 [this] {
-                  if (index(options_.job.rank) == 0) {
+                  if (index(options_.job.rank) == 0 && !options_.values.empty()) {
                     session_->broadcast(options_.values, [this] {
                       const std::lock_guard lock(mutex_);
                       values_in_ = true;
@@ -155,6 +158,7 @@ void Worker::on_plan(const OpenEpoch& epoch, const UsePlan& use) {
                                 .model = options_.model,
                                 .plan = std::move(*plan),
                                 .window_bytes = use.window_bytes,
+                                .priorities = options_.priorities,
                                 .size_only = false,
                                 .events = options_.events};
   for (const MemberInfo& info : epoch.members) engine.members.push_back(info.member);
@@ -163,7 +167,10 @@ void Worker::on_plan(const OpenEpoch& epoch, const UsePlan& use) {
       session::EngineSession::create(*lane_, *transport_, *compute_, std::move(engine));
   if (!session) return membership_->fail(session.error());
   session_ = std::move(*session);
-  if (index(options_.job.rank) != 0) {
+  if (options_.values.empty()) {
+    const std::lock_guard lock(mutex_);
+    values_in_ = true;
+  } else if (index(options_.job.rank) != 0) {
     session_->broadcast(options_.values, [this] {
       const std::lock_guard lock(mutex_);
       values_in_ = true;

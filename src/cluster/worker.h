@@ -34,10 +34,12 @@ Result<std::optional<JobAddress>> job_from_environment();
 struct WorkerOptions {
   JobAddress job;
   Model model;
-  std::vector<TensorView> values;                 // one for each tensor; rank 0's are copied to all before join() returns
+  // One for each tensor; rank 0's are copied to all before join() returns. Empty: nothing is copied.
+  std::vector<TensorView> values;
   std::function<std::unique_ptr<runtime::Compute>(runtime::Runtime& lane)> make_compute;
   base::EventListener* events = nullptr;          // outlives the worker
   HeartbeatOptions heartbeat;
+  bool priorities = true;                         // see session::EngineOptions
 };
 
 class Worker {

@@ -7,7 +7,9 @@
 
 #include <cerrno>
 #include <csignal>
+#include <cstdlib>
 #include <cstring>
+#include <sstream>
 
 #include "base/text.h"
 
@@ -48,11 +50,28 @@ std::string Exit::text() const {
   return signal != 0 ? base::concat("signal ", signal, " (", ::strsignal(signal), ")") : base::concat("exit code ", code);
 }
 
+namespace {
+
+// exec() does this itself only in variants that a fork of a threaded program must not call.
+std::string find_program(const std::string& name) {
+  const char* const path = std::getenv("PATH");
+  if (name.find('/') != std::string::npos || path == nullptr) return name;
+  std::stringstream folders{std::string(path)};
+  for (std::string folder; std::getline(folders, folder, ':');) {
+    const std::string candidate = base::concat(folder.empty() ? "." : folder, "/", name);
+    if (::access(candidate.c_str(), X_OK) == 0) return candidate;
+  }
+  return name;
+}
+
+}  // namespace
+
 Result<ChildProcess> ChildProcess::start(const ChildOptions& options) {
   const auto failed = [&](const std::string& what) {
     return Error{ErrorCode::kSystem, base::concat("cannot ", what, ": ", std::strerror(errno))};
   };
   std::vector<std::string> arguments = options.command;
+  arguments.front() = find_program(arguments.front());
   std::vector<std::string> environment;
   for (char** entry = environ; *entry != nullptr; ++entry) {
     const std::string text = *entry;

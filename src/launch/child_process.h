@@ -17,7 +17,7 @@
 namespace poseidon::launch {
 
 struct ChildOptions {
-  std::vector<std::string> command;                // the program (a path) and its arguments
+  std::vector<std::string> command;                // the program (a path, or a name to find in PATH) and its arguments
   std::map<std::string, std::string> environment;  // added to ours
   std::filesystem::path log;                       // takes standard output and error
 };

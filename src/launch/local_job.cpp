@@ -133,7 +133,7 @@ class LocalJob {
     Result<std::unique_ptr<runtime::real::TcpTransport>> transport = runtime::real::TcpTransport::open(
         *lane_, {.key = wire::job_key(secret),
                  .self = kCoordinator,
-                 .listen_host = "127.0.0.1",
+                 .listen_host = options_.host,
                  .listen_port = options_.port,
                  .admits = [workers](Member peer) -> Status {
                    if (index(peer) < static_cast<std::uint32_t>(workers)) return {};
@@ -150,16 +150,26 @@ class LocalJob {
     return {};
   }
 
+  std::vector<std::string> command_of(int rank) const {
+    std::vector<std::string> command = options_.start;
+    for (std::string& word : command) {
+      constexpr std::string_view kRank = "{rank}";
+      if (const std::size_t at = word.find(kRank); at != std::string::npos) word.replace(at, kRank.size(), std::to_string(rank));
+    }
+    command.insert(command.end(), options_.command.begin(), options_.command.end());
+    return command;
+  }
+
   Status start_workers(const std::string& secret_path) {
     for (int rank = 0; rank < options_.workers; ++rank) {
       std::error_code ignored;
       std::filesystem::remove(error_file(options_.run_folder, rank), ignored);
-      ChildOptions child{options_.command, options_.environment, log_file(options_.run_folder, rank)};
+      ChildOptions child{command_of(rank), options_.environment, log_file(options_.run_folder, rank)};
       child.environment["POSEIDON_RANK"] = std::to_string(rank);
       child.environment["POSEIDON_LOCAL_RANK"] = std::to_string(rank);
       child.environment["POSEIDON_WORLD_SIZE"] = std::to_string(options_.workers);
       child.environment["POSEIDON_LOCAL_SIZE"] = std::to_string(options_.workers);
-      child.environment["POSEIDON_COORDINATOR"] = base::concat("127.0.0.1:", transport_->port());
+      child.environment["POSEIDON_COORDINATOR"] = base::concat(options_.host, ":", transport_->port());
       child.environment["POSEIDON_SECRET_FILE"] = secret_path;
       child.environment["POSEIDON_RUN_FOLDER"] = options_.run_folder.string();
       Result<ChildProcess> process = ChildProcess::start(child);

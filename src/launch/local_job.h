@@ -21,9 +21,13 @@ namespace poseidon::launch {
 struct LocalJobOptions {
   int workers = 1;
   std::vector<std::string> command;
+  // In front of the command, for workers that start elsewhere: {"ip", "netns", "exec", "host-{rank}"}, with {rank} replaced.
+  // It must become the worker (exec), since it is watched, and ended, as the worker.
+  std::vector<std::string> start;
   std::map<std::string, std::string> environment;
   std::filesystem::path run_folder;  // exists
-  std::uint16_t port = 0;            // of the coordinator; 0: a free one
+  std::string host = "127.0.0.1";    // address of the coordinator, for workers to connect to
+  std::uint16_t port = 0;            // 0: a free one
   cluster::CoordinatorOptions coordinator;
   // After the job is over workers are given this long to end by themselves; less when a second signal asks for the end.
   std::chrono::milliseconds farewell_max = std::chrono::seconds(4);

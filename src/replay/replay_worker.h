@@ -58,18 +58,18 @@ class Scratch {
   std::shared_ptr<std::byte> memory_;
 };
 
-// Charges the device for products; sums are passed on.
+// Charges the device for the products of layers, and does not compute them; everything else is passed on.
 class ReplayCompute : public runtime::Compute {
  public:
   // All outlive this.
-  ReplayCompute(Device& device, runtime::Runtime& runtime, runtime::Compute& sums, const Workload& workload, const Model& model);
-  void sum(runtime::SumJob job, runtime::ComputeDoneFn done) override { sums_.sum(std::move(job), std::move(done)); }
+  ReplayCompute(Device& device, runtime::Runtime& runtime, runtime::Compute& real, const Workload& workload, const Model& model);
+  void sum(runtime::SumJob job, runtime::ComputeDoneFn done) override { real_.sum(std::move(job), std::move(done)); }
   void product(runtime::ProductJob job, runtime::ComputeDoneFn done) override;
 
  private:
   Device& device_;
   runtime::Runtime& runtime_;
-  runtime::Compute& sums_;
+  runtime::Compute& real_;
   double flops_per_second_;
   std::vector<double> held_flops_;  // by tensor: what the layer's own backward pass holds
 };
