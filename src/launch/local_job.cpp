@@ -107,10 +107,14 @@ class LocalJob {
     const std::vector<std::byte> secret = base::random_bytes(kSecretBytes);
     Result<SecretFile> secret_file = SecretFile::create(secret);
     if (!secret_file) return {secret_file.error(), std::nullopt, {}};
-    if (const Status status = open(secret); !status) return {status.error(), std::nullopt, {}};
+    lane_ = std::make_unique<runtime::real::RealLane>("coordinator");
+    // Before the coordinator lives: from then on its callbacks run on the lane, and may want to abort.
     give_abort([this](const Error& why) {
-      lane_->post([this, why] { coordinator_->abort(why); });
+      lane_->post([this, why] {
+        if (coordinator_) coordinator_->abort(why);
+      });
     });
+    if (const Status status = open(secret); !status) return {status.error(), std::nullopt, {}};
     if (const Status status = start_workers(secret_file->path()); !status) end(status.error());
     watch();
     JobOutcome outcome;
@@ -128,7 +132,6 @@ class LocalJob {
   };
 
   Status open(const std::vector<std::byte>& secret) {
-    lane_ = std::make_unique<runtime::real::RealLane>("coordinator");
     const int workers = options_.workers;
     Result<std::unique_ptr<runtime::real::TcpTransport>> transport = runtime::real::TcpTransport::open(
         *lane_, {.key = wire::job_key(secret),

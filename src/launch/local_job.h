@@ -41,8 +41,10 @@ struct JobOutcome {
 
 // Runs the job and returns when no process of it is left. The listener's callbacks come from the coordinator's lane; its
 // on_fail and on_finish are not called. The first SIGINT, SIGTERM or SIGHUP lets all workers stop after the same iteration, or
-// ends a job that has not begun; the second ends them at once. Call it from the main thread, before other threads are started: it takes over these signals and SIGCHLD.
-// `abort` is called once with a function that ends the job with an error, which may be called from any thread while it runs.
+// ends a job that has not begun; the second ends them at once. Call it from the main thread, before other threads are started:
+// it takes over these signals and SIGCHLD.
+// `give_abort` is called once, before any callback, with a function that ends the job with an error; that one may be called from
+// any thread while the job runs.
 JobOutcome run_local_job(const LocalJobOptions& options, cluster::CoordinatorListener listener,
                          const std::function<void(std::function<void(const Error&)> abort)>& give_abort);
 
