@@ -1,14 +1,9 @@
 // `poseidon train`: as a launcher it starts the workers and watches over them; started by a launcher it is one of them.
-#include <unistd.h>
-
-#include <array>
 #include <cstdio>
-#include <cstdlib>
-#include <ctime>
 #include <filesystem>
-#include <mutex>
 
 #include "apps/poseidon/command.h"
+#include "apps/poseidon/job_files.h"
 #include "apps/poseidon/train_notes.h"
 #include "apps/poseidon/train_options.h"
 #include "apps/poseidon/train_report.h"
@@ -29,34 +24,6 @@ int complain(const Error& error) {
   return exit_code_of(error.code);
 }
 
-// "poseidon-runs/20261121-101500-lenet_solver-4711": new, and never that of another job.
-Result<std::filesystem::path> make_run_folder(const TrainOptions& options) {
-  std::filesystem::path folder;
-  if (options.run_folder) {
-    folder = *options.run_folder;
-  } else {
-    std::array<char, 32> stamp{};
-    const std::time_t now = std::time(nullptr);
-    std::tm local{};
-    ::localtime_r(&now, &local);
-    std::strftime(stamp.data(), stamp.size(), "%Y%m%d-%H%M%S", &local);
-    folder = std::filesystem::path("poseidon-runs") /
-             base::concat(stamp.data(), "-", std::filesystem::path(options.solver).stem().string(), "-", ::getpid());
-  }
-  std::error_code failed;
-  std::filesystem::create_directories(folder, failed);
-  if (failed) return Error{ErrorCode::kSystem, base::concat("cannot make the run folder ", folder.string(), ": ", failed.message())};
-  return std::filesystem::absolute(folder);
-}
-
-// A file that could not be written in the end should be known before hours of training.
-Status check_writable(const std::optional<std::string>& file, const char* flag) {
-  if (!file) return {};
-  const std::filesystem::path parent = std::filesystem::absolute(*file).parent_path();
-  if (::access(parent.c_str(), W_OK) == 0 && !std::filesystem::is_directory(*file)) return {};
-  return Error{ErrorCode::kSystem, base::concat(flag, " ", *file, ": ", std::filesystem::is_directory(*file) ? "it is a folder" : "its folder does not exist or cannot be written")};
-}
-
 class Launcher {
  public:
   Launcher(const TrainOptions& options, const std::vector<std::string>& arguments)
@@ -75,15 +42,13 @@ class Launcher {
       job.coordinator.plan_json = std::move(*plan);
       job.coordinator.plan_name = *options_.plan;
     }
-    Result<std::filesystem::path> folder = make_run_folder(options_);
+    Result<std::filesystem::path> folder = make_run_folder(options_.run_folder, std::filesystem::path(options_.solver).stem().string());
     if (!folder) return complain(folder.error());
     folder_ = std::move(*folder);
-    std::error_code failed;
-    const std::filesystem::path self = std::filesystem::read_symlink("/proc/self/exe", failed);
-    if (failed) return complain({ErrorCode::kSystem, "cannot find this program in /proc/self/exe: " + failed.message()});
+    Result<std::vector<std::string>> command = own_command("train", arguments_);
+    if (!command) return complain(command.error());
     job.workers = options_.workers;
-    job.command = {self.string(), "train"};
-    job.command.insert(job.command.end(), arguments_.begin(), arguments_.end());
+    job.command = std::move(*command);
     job.environment["OMP_NUM_THREADS"] = std::to_string(options_.threads);
     job.run_folder = folder_;
     job.port = options_.port;

@@ -1,0 +1,48 @@
+#include "apps/poseidon/job_files.h"
+
+#include <unistd.h>
+
+#include <array>
+#include <ctime>
+
+#include "base/text.h"
+
+namespace poseidon::app {
+
+Result<std::filesystem::path> make_run_folder(const std::optional<std::string>& wanted, const std::string& stem) {
+  std::filesystem::path folder;
+  if (wanted) {
+    folder = *wanted;
+  } else {
+    std::array<char, 32> stamp{};
+    const std::time_t now = std::time(nullptr);
+    std::tm local{};
+    ::localtime_r(&now, &local);
+    std::strftime(stamp.data(), stamp.size(), "%Y%m%d-%H%M%S", &local);
+    folder = std::filesystem::path("poseidon-runs") / base::concat(stamp.data(), "-", stem, "-", ::getpid());
+  }
+  std::error_code failed;
+  std::filesystem::create_directories(folder, failed);
+  if (failed) return Error{ErrorCode::kSystem, base::concat("cannot make the run folder ", folder.string(), ": ", failed.message())};
+  return std::filesystem::absolute(folder);
+}
+
+Status check_writable(const std::optional<std::string>& file, const char* flag) {
+  if (!file) return {};
+  const bool is_folder = std::filesystem::is_directory(*file);
+  const std::filesystem::path parent = std::filesystem::absolute(*file).parent_path();
+  if (::access(parent.c_str(), W_OK) == 0 && !is_folder) return {};
+  return Error{ErrorCode::kSystem,
+               base::concat(flag, " ", *file, ": ", is_folder ? "it is a folder" : "its folder does not exist or cannot be written")};
+}
+
+Result<std::vector<std::string>> own_command(const std::string& subcommand, const std::vector<std::string>& arguments) {
+  std::error_code failed;
+  const std::filesystem::path self = std::filesystem::read_symlink("/proc/self/exe", failed);
+  if (failed) return Error{ErrorCode::kSystem, "cannot find this program in /proc/self/exe: " + failed.message()};
+  std::vector<std::string> command = {self.string(), subcommand};
+  command.insert(command.end(), arguments.begin(), arguments.end());
+  return command;
+}
+
+}  // namespace poseidon::app

@@ -1,0 +1,22 @@
+// What commands that start a job share: its folder, its workers' command line, and whether results can be written in the end.
+#pragma once
+
+#include <filesystem>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "poseidon/error.h"
+
+namespace poseidon::app {
+
+// `wanted`, or "poseidon-runs/20261121-101500-STEM-4711": new, and never that of another job. Absolute, and it exists.
+Result<std::filesystem::path> make_run_folder(const std::optional<std::string>& wanted, const std::string& stem);
+
+// A file that could not be written in the end should be known before hours of training.
+Status check_writable(const std::optional<std::string>& file, const char* flag);
+
+// This program again, as `poseidon SUBCOMMAND ARGUMENTS`.
+Result<std::vector<std::string>> own_command(const std::string& subcommand, const std::vector<std::string>& arguments);
+
+}  // namespace poseidon::app

@@ -1,0 +1,69 @@
+#include "apps/poseidon/replay_options.h"
+
+#include <cstdio>
+
+#include "base/quantity.h"
+
+namespace poseidon::app {
+namespace {
+
+constexpr const char* kDescription =
+    "Measures the engine without a framework: worker processes walk a model description forward and backward, wait each layer's\n"
+    "compute time, and synchronise gradients of the right sizes and no meaning.\n"
+    "\n"
+    "With --dilation D computing takes D times as long, so that links D times slower than those that they stand for give the\n"
+    "same picture: 500 Mbit/s with D = 20 for 10 Gbit/s.";
+
+constexpr const char* kExamples =
+    "Examples:\n"
+    "  poseidon replay --model examples/models/lenet.json --images-per-second 3000 --batch 64 --workers 2\n"
+    "  poseidon replay --model examples/models/alexnet.json --images-per-second 1421 --batch 128 --workers 2 \\\n"
+    "      --dilation 5 --iterations 2 --warm-up 1 --report replay.json";
+
+void describe(CLI::App& app, ReplayOptions& into) {
+  app.name("poseidon replay");
+  app.description(kDescription);
+  app.footer(kExamples);
+  into.workload.describe(app);
+  app.add_option("--workers", into.workers, "how many worker processes")->check(CLI::Range(1, 1024))->capture_default_str();
+  app.add_option("--dilation", into.dilation, "how much longer computing takes than it says")->check(CLI::Range(1.0, 1e6))->capture_default_str();
+  app.add_option("--iterations", into.iterations, "that are measured")->check(CLI::Range(1, 1'000'000))->capture_default_str();
+  app.add_option("--warm-up", into.warm_up, "iterations before them")->check(CLI::Range(0, 1'000'000))->capture_default_str();
+  app.add_option("--overlap", into.overlap,
+                 "what of the communication may go on beside computing: full; backward (the next forward pass waits for all "
+                 "sums); none (gradients leave when the backward pass has ended)")
+      ->check(CLI::IsMember({"full", "backward", "none"}))
+      ->capture_default_str();
+  app.add_flag("--no-priorities", into.no_priorities, "what is ready first leaves first, whatever its layer");
+  app.add_option("--bandwidth", into.bandwidth, "of the links as they are (slowed down, in a dilated run), for the choice of schemes")
+      ->capture_default_str();
+  app.add_option("--start", into.start, "words in front of each worker's command, e.g. 'ip netns exec host-{rank}'; they must become it (exec)");
+  app.add_option("--listen", into.listen, "address of this host that the workers can reach")->capture_default_str();
+  app.add_option("--report", into.report, "write what was measured as JSON to this file");
+  app.add_option("--run-folder", into.run_folder, "where logs and the plan go; a new one under poseidon-runs/ if not given");
+}
+
+}  // namespace
+
+replay::Overlap ReplayOptions::overlap_mode() const {
+  if (overlap == "backward") return replay::Overlap::kBackward;
+  return overlap == "none" ? replay::Overlap::kNone : replay::Overlap::kFull;
+}
+
+ParsedReplayOptions parse_replay_options(const std::vector<std::string>& arguments) {
+  ParsedReplayOptions parsed;
+  CLI::App app;
+  describe(app, parsed.options);
+  parsed.exit_code = parse(app, arguments);
+  if (parsed.exit_code) return parsed;
+  const Result<double> rate = base::parse_bandwidth(parsed.options.bandwidth);
+  if (!rate) {
+    std::fprintf(stderr, "poseidon replay: --bandwidth: %s\n", rate.error().message.c_str());
+    parsed.exit_code = kWrongUsage;
+    return parsed;
+  }
+  parsed.options.line_bytes_per_second = *rate;
+  return parsed;
+}
+
+}  // namespace poseidon::app

@@ -1,0 +1,40 @@
+// The flags of `poseidon replay`.
+#pragma once
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "apps/poseidon/workload_options.h"
+
+namespace poseidon::app {
+
+struct ReplayOptions {
+  WorkloadOptions workload;
+  int workers = 2;
+  double dilation = 1;
+  int iterations = 7;
+  int warm_up = 2;
+  std::string overlap = "full";
+  bool no_priorities = false;
+  std::string bandwidth = "10Gbit";
+  std::string listen = "127.0.0.1";
+  std::string start;
+  std::optional<std::string> report;
+  std::optional<std::string> run_folder;
+
+  // Checked by parse_replay_options.
+  double line_bytes_per_second = 0;
+
+  replay::Overlap overlap_mode() const;
+  // Iterations that are run: the last one only ends the last that counts.
+  int all_iterations() const { return warm_up + iterations + 1; }
+};
+
+struct ParsedReplayOptions {
+  ReplayOptions options;
+  std::optional<int> exit_code;
+};
+ParsedReplayOptions parse_replay_options(const std::vector<std::string>& arguments);
+
+}  // namespace poseidon::app
