@@ -18,6 +18,7 @@ struct PlanOptions {
   std::vector<std::string> bandwidths = {"10Gbit"};
   double latency_us = 50;
   int iterations = 3;
+  bool layers = false;
   bool as_json = false;
 };
 
@@ -40,6 +41,7 @@ void describe(CLI::App& app, PlanOptions& into) {
       ->capture_default_str();
   app.add_option("--latency-us", into.latency_us, "one way, microseconds")->check(CLI::Range(0.0, 1e6))->capture_default_str();
   app.add_option("--iterations", into.iterations, "simulated; the first is not counted")->check(CLI::Range(2, 1000))->capture_default_str();
+  app.add_flag("--layers", into.layers, "print each layer's scheme and schedule as well");
   app.add_flag("--json", into.as_json, "print JSON instead of tables");
 }
 
@@ -142,7 +144,9 @@ int plan_command(const std::vector<std::string>& arguments) {
     }
   }
   if (!options.as_json) {
-    if (rows.size() == 1) print_layers(rows.front());
+    if (options.layers) {
+      for (const Row& row : rows) print_layers(row);
+    }
     return kSuccess;
   }
   nlohmann::ordered_json j;

@@ -4,6 +4,7 @@
 
 #include "base/log.h"
 #include "base/text.h"
+#include "session/send_scheduler.h"
 
 namespace poseidon::cluster {
 namespace {
@@ -17,12 +18,6 @@ Member member_of(Rank rank) { return Member{static_cast<std::uint32_t>(index(ran
 // How a parameter reads in a complaint.
 std::string described(const TensorSpec& tensor) {
   return base::concat(tensor.name, " as ", base::readable_shape(tensor.shape), " ", to_string(tensor.dtype));
-}
-
-// 300 µs of the link (DESIGN: bytes in the kernel cannot be overtaken), but room for a few pieces.
-std::uint64_t window_for(const plan::Speeds& speeds, double dilation) {
-  const double bytes = speeds.link_bytes_per_second * std::max(300e-6 * dilation, 4 * speeds.latency_seconds);
-  return static_cast<std::uint64_t>(std::clamp(bytes, 4.0 * wire::kPieceBytes, 64.0 * (1 << 20)));
 }
 
 }  // namespace
@@ -212,7 +207,9 @@ void Coordinator::make_plan() {
   }
   if (listener_.on_plan) listener_.on_plan(plan, choices, speeds, model);
   enter(Phase::kPlanning);
-  send_to_all(UsePlan{plan::to_json(plan), window_for(speeds, options_.dilation)});
+  send_to_all(UsePlan{plan::to_json(plan), session::window_bytes_for({.link_bytes_per_second = speeds.link_bytes_per_second,
+                                                                        .latency_seconds = speeds.latency_seconds,
+                                                                        .dilation = options_.dilation})});
 }
 
 void Coordinator::on_gather(Rank rank, const Gather& gather) {

@@ -14,10 +14,6 @@ using runtime::sim::SimCompute;
 using runtime::sim::SimMember;
 using runtime::sim::SimWorld;
 
-// More than 300 µs of the link in flight only makes urgent pieces wait.
-constexpr double kWindowSeconds = 300e-6;
-constexpr std::size_t kWindowBytesMin = 64 * 1024;
-
 double seconds(runtime::Duration duration) { return std::chrono::duration<double>(duration).count(); }
 
 // When each layer's gradient was queued, and its sum in: of one worker.
@@ -58,12 +54,15 @@ struct Node {
                      .members = members,
                      .model = model.model,
                      .plan = options.plan,
-                     .window_bytes = std::max(kWindowBytesMin,
-                                              static_cast<std::size_t>(options.link_bytes_per_second * kWindowSeconds *
-                                                                       options.workload.dilation)),
+                     .window_bytes = session::window_bytes_for({.link_bytes_per_second = options.link_bytes_per_second,
+                                                                .latency_seconds = seconds(options.latency),
+                                                                .dilation = options.workload.dilation}),
                      .priorities = options.priorities,
                      .size_only = true,
-                     .events = events})
+                     .events = events,
+                     // A slow link is no news here.
+                     .explain_after = std::chrono::hours(24),
+                     .wait_max = std::chrono::hours(24 * 365)})
                     .value()),
         worker(member_, *session, device, options.workload, model, Scratch::size_only(), options.overlap) {}
 

@@ -19,6 +19,11 @@ constexpr std::size_t kSmallPartBytes = 16 * 1024;
 
 }  // namespace
 
+std::size_t window_bytes_for(const WindowQuestion& link) {
+  const double bytes = link.link_bytes_per_second * std::max(300e-6 * link.dilation, 4 * link.latency_seconds);
+  return static_cast<std::size_t>(std::clamp(bytes, 4.0 * kPieceBytes, 64.0 * (1 << 20)));
+}
+
 SendScheduler::SendScheduler(runtime::Runtime& runtime, runtime::Transport& transport, SendSchedulerOptions options)
     : runtime_(runtime), transport_(transport), events_(options.events), window_bytes_(options.window_bytes),
       tensor_bytes_(options.tensors), first_byte_seen_(options.tensors, 0) {
@@ -80,7 +85,7 @@ void SendScheduler::schedule_pump() {
 std::size_t SendScheduler::next_piece_bytes(const Job& job) { return std::min(kPieceBytes, job.bytes - job.done); }
 
 std::size_t SendScheduler::allowance(const Peer& peer) const {
-  const std::size_t own = kPieceBytes - std::min(kPieceBytes, peer.in_flight);
+  const std::size_t own = 2 * kPieceBytes - std::min(2 * kPieceBytes, peer.in_flight);
   const std::size_t shared = window_bytes_ - std::min(window_bytes_, in_flight_);
   return std::max(own, shared);
 }

@@ -25,6 +25,17 @@
 
 namespace poseidon::session {
 
+// How many bytes to keep in flight over all peers on a link: what the round trip takes, or 300 µs of the link (times the dilation,
+// in a run in which all takes that much longer), since bytes in the kernel cannot be overtaken; but room for four pieces.
+// With fewer a link stands still between a piece's arrival and the return of its credit, which waits behind the piece that the
+// other side is sending.
+struct WindowQuestion {
+  double link_bytes_per_second = 1.25e9;
+  double latency_seconds = 50e-6;  // one way
+  double dilation = 1;
+};
+std::size_t window_bytes_for(const WindowQuestion& link);
+
 struct SendSchedulerOptions {
   // 300 µs of a 25 Gbit/s link; a slower link is given less once its rate is known (set_window).
   std::size_t window_bytes = 1 << 20;
