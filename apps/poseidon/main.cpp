@@ -25,7 +25,7 @@ const std::vector<Subcommand>& subcommands() {
       {"train", "train a net on one or more workers", &train_command},
       {"test", "score a trained net", &test_command},
       {"time", "measure each layer, forward and backward", &time_command},
-      {"replay", "measure the engine on a model of a model", &replay_command},
+      {"replay", "measure the engine on a model description, without a framework", &replay_command},
       {"plan", "predict how fast a cluster trains", &plan_command},
       {"convert-images", "make a data base from image files", &convert_images_command},
   };

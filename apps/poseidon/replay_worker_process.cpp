@@ -51,6 +51,7 @@ Status replay_all(const ReplayOptions& options, const replay::Workload& workload
   if (!scratch) return scratch.error();
   auto worker = std::make_shared<replay::ReplayWorker>(cluster.lane(), cluster.session(), machine.device, workload, model,
                                                        std::move(*scratch), options.overlap_mode());
+  const cluster::Worker::Traffic before = cluster.traffic();  // links have been measured
   json begins = json::array();
   double waited = 0;
   double cpu = 0;
@@ -73,8 +74,8 @@ Status replay_all(const ReplayOptions& options, const replay::Workload& workload
                     {"waited_seconds", waited / options.iterations},
                     {"cpu_seconds", cpu},
                     {"stopped", stopped},
-                    {"bytes_sent", traffic.bytes_sent},
-                    {"bytes_received", traffic.bytes_received},
+                    {"bytes_sent", traffic.bytes_sent - before.bytes_sent},
+                    {"bytes_received", traffic.bytes_received - before.bytes_received},
                     {"staging_bytes_max", traffic.staging_bytes_max}}
                    .dump());
   return cluster.leave();

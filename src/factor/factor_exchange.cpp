@@ -103,7 +103,7 @@ void FactorExchange::send_factors(const Block& block, Iteration iteration, const
   part.contributors = static_cast<std::uint32_t>(gradient.rows);
   part.samples = gradient.samples;
   outbox_.enqueue({.to = options_.members[static_cast<std::size_t>(index(block.owner))],
-                   .priority = {iteration, options_.layer, runtime::SendClass::kPush},
+                   .priority = {iteration, options_.layer, runtime::SendClass::kFactor},
                    .part = part,
                    .begin = 0,
                    .source = factor_layout(block, gradient),

@@ -12,10 +12,12 @@
 
 namespace poseidon::runtime {
 
-enum class SendClass : std::uint8_t { kControl = 0, kSum = 1, kPush = 2 };
+enum class SendClass : std::uint8_t { kControl = 0, kFactor = 1, kSum = 2, kPush = 3 };
 
 // Smaller goes first: control before all; then the older iteration; then the layer nearest the input, since the next forward
-// pass wants it first; then sums before pushes, since a sum ends somebody's waiting.
+// pass wants it first; then factors, which are small and let their owner begin with a block that it sends to all (were blocks
+// first, an owner whose factors are late would begin when all others have ended); then sums before pushes, since a sum ends
+// somebody's waiting.
 struct Priority {
   Iteration iteration = 0;
   std::uint32_t layer = 0;

@@ -16,6 +16,9 @@ namespace {
 // Parts up to this size share a frame: together they still fill at most one piece, and a header each would cost more than
 // 0.5 % of them.
 constexpr std::size_t kSmallPartBytes = 16 * 1024;
+// What each peer may have in flight whatever the others have: a piece that arrives while the next is on its way. With one alone
+// the link to a peer stands still until its credit is back (docs/decisions/0014-two-pieces-for-each-peer.md).
+constexpr std::size_t kPeerWindowBytes = 2 * kPieceBytes;
 
 }  // namespace
 
@@ -85,7 +88,7 @@ void SendScheduler::schedule_pump() {
 std::size_t SendScheduler::next_piece_bytes(const Job& job) { return std::min(kPieceBytes, job.bytes - job.done); }
 
 std::size_t SendScheduler::allowance(const Peer& peer) const {
-  const std::size_t own = 2 * kPieceBytes - std::min(2 * kPieceBytes, peer.in_flight);
+  const std::size_t own = kPeerWindowBytes - std::min(kPeerWindowBytes, peer.in_flight);
   const std::size_t shared = window_bytes_ - std::min(window_bytes_, in_flight_);
   return std::max(own, shared);
 }

@@ -7,7 +7,7 @@
 //
 // What has been handed to the kernel cannot be overtaken any more. Credits bound it: each received byte of payload is
 // reported back to its sender, and a sender has at most `window_bytes` unreported over all peers. Beyond that each peer may
-// still have one piece, so that one which has stopped reading does not hold up the others. Credit comes back on receipt, not
+// still have two pieces, so that one which has stopped reading does not hold up the others. Credit comes back on receipt, not
 // on use, so no credit waits for another member's progress.
 //
 // Small parts for one peer share a frame. Lane only.

@@ -14,7 +14,7 @@ import pytest
 from support import job
 
 DOCUMENTS = sorted([job.ROOT / "README.md", *(job.ROOT / "docs").rglob("*.md")])
-SUBCOMMANDS = ["train", "test", "time", "convert-images"]
+SUBCOMMANDS = ["train", "test", "time", "replay", "plan", "convert-images"]
 OURS = ("build/bin/poseidon", "poseidon", "examples/")
 
 

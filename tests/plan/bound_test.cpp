@@ -1,0 +1,84 @@
+// The least time of an iteration, against numbers worked by hand and by an independent program (bench/cluster/bound.py, which
+// shares no code with this one).
+#include "plan/bound.h"
+
+#include <gtest/gtest.h>
+
+#include <fstream>
+#include <sstream>
+
+namespace poseidon::plan {
+namespace {
+
+ModelDescription model(const std::string& name) {
+  std::ifstream file(std::string(POSEIDON_SOURCE_FOLDER) + "/examples/models/" + name + ".json");
+  std::stringstream text;
+  text << file.rdbuf();
+  return parse_model_description(text.str()).value();
+}
+
+TEST(Bound, OfTwoLayersByHand) {
+  // Layer 0: 1 s forward, 2 back, 4 on the link; layer 1: 3, 5 and 6.
+  const std::vector<LayerTimes> layers = {{1, 2, 4, 0}, {3, 5, 6, 0}};
+  // Computing: 11. Layer 0 travels after all is computed: 11 + 4. Layer 1 may travel after its own 8, with layer 0: 8 + 10.
+  EXPECT_DOUBLE_EQ(bound(layers), 18);
+  // All must have come before the forward pass: 4 of forward, then 7 + 4 or 5 + 10.
+  EXPECT_DOUBLE_EQ(bound_within_backward(layers), 4 + 15);
+  EXPECT_DOUBLE_EQ(bound_without_overlap(layers), 21);
+}
+
+TEST(Bound, IsComputingWhereTheLinkIsFast) {
+  const std::vector<LayerTimes> layers = {{1, 2, 0.1, 0}, {3, 5, 0.1, 0.5}};
+  EXPECT_DOUBLE_EQ(bound(layers), 11.5);  // the reconstruction is computing as well
+}
+
+struct Case {
+  const char* model;
+  double samples_per_second;
+  int batch;
+  int workers;
+  double gbit;
+  double seconds;        // least over the schemes
+  double dense_seconds;
+};
+
+class BoundOfModel : public ::testing::TestWithParam<Case> {};
+
+TEST_P(BoundOfModel, AgreesWithTheIndependentProgram) {
+  const Case& c = GetParam();
+  const ModelDescription description = model(c.model);
+  BoundQuestion question{.description = &description,
+                         .batch = c.batch,
+                         .samples_per_second = c.samples_per_second,
+                         .workers = c.workers,
+                         .link_bytes_per_second = c.gbit * 1e9 / 8 * 1448 / 1514};
+  // Its figures are printed to four places, and pass over the biases of block layers.
+  EXPECT_NEAR(least_time(question).seconds, c.seconds, 1.5e-4);
+  question.scheme = Scheme::kPs;
+  EXPECT_NEAR(least_time(question).seconds, c.dense_seconds, 1.5e-4);
+}
+
+INSTANTIATE_TEST_SUITE_P(Published, BoundOfModel,
+                         ::testing::Values(Case{"vgg19-22k", 34.6, 32, 8, 10, 0.9249, 1.3454},
+                                           Case{"vgg19-22k", 34.6, 32, 32, 10, 0.9249, 1.4891},
+                                           Case{"alexnet", 1421, 128, 8, 10, 0.1066, 0.3575},
+                                           Case{"bert-base", 12, 32, 8, 10, 2.8096, 2.8096}),
+                         [](const auto& test) {
+                           std::string name = test.param.model;
+                           std::replace(name.begin(), name.end(), '-', '_');
+                           return name + "_" + std::to_string(test.param.workers);
+                         });
+
+TEST(SchemeCosts, AreTheFormulasForOneNode) {
+  // M 6, N 4, K 2, four workers with a bias of 6: numbers times 4 bytes.
+  const std::vector<SchemeCost> costs = scheme_costs({.rows = 6, .cols = 4, .batch = 2, .bias = true}, 4);
+  ASSERT_EQ(costs.size(), 3u);
+  EXPECT_DOUBLE_EQ(costs[0].bytes, 4 * 2 * 3 / 4.0 * 30);
+  EXPECT_DOUBLE_EQ(costs[1].bytes, 4 * 3 * 2 * 10.0);
+  EXPECT_DOUBLE_EQ(costs[1].flops, 3 * 2 * 2 * 6 * 4.0);
+  EXPECT_DOUBLE_EQ(costs[2].bytes, 4 * 3 * (2 * (6 / 2.0 + 4 / 2.0) + 30 / 4.0));
+  EXPECT_DOUBLE_EQ(costs[2].flops, 0);
+}
+
+}  // namespace
+}  // namespace poseidon::plan

@@ -1,0 +1,125 @@
+// Replayed jobs in virtual time: the engine comes close to what no schedule can beat, and what is switched off costs what theory
+// says.
+#include "replay/simulated_cluster.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <fstream>
+#include <sstream>
+
+#include "plan/bound.h"
+
+namespace poseidon::replay {
+namespace {
+
+Workload workload(const std::string& model, std::int64_t batch, double samples_per_second) {
+  std::ifstream file(std::string(POSEIDON_SOURCE_FOLDER) + "/examples/models/" + model + ".json");
+  std::stringstream text;
+  text << file.rdbuf();
+  return {plan::parse_model_description(text.str()).value(), batch, samples_per_second, 1};
+}
+
+struct Prediction {
+  double seconds = 0;
+  plan::BoundAnswer best;
+};
+
+Prediction predict(const Workload& load, int workers, double gbit, std::optional<Scheme> scheme = {},
+                   Overlap overlap = Overlap::kFull, bool priorities = true) {
+  const double rate = gbit * 1e9 / 8;
+  Prediction prediction;
+  prediction.best = plan::least_time({.description = &load.description,
+                                      .batch = load.batch,
+                                      .samples_per_second = load.samples_per_second / load.dilation,
+                                      .workers = workers,
+                                      .link_bytes_per_second = rate,
+                                      .scheme = scheme});
+  plan::Plan plan{workers, {}};
+  const plan::DescribedModel model = plan::model_of(load.description, load.batch);
+  for (std::size_t l = 0; l < model.model.layers.size(); ++l) {
+    plan.layers.push_back({model.model.layers[l].name, prediction.best.schemes[l].scheme, prediction.best.schemes[l].grid, Rank{0}});
+  }
+  const SimulationResult result = simulate({.workload = load,
+                                            .plan = plan,
+                                            .link_bytes_per_second = rate,
+                                            .overlap = overlap,
+                                            .priorities = priorities})
+                                      .value();
+  prediction.seconds = *std::max_element(result.iteration_seconds.begin(), result.iteration_seconds.end());
+  return prediction;
+}
+
+TEST(SimulatedCluster, OfOneNodeTakesItsComputingAndNoMore) {
+  const Workload load = workload("alexnet", 128, 1421);
+  EXPECT_NEAR(predict(load, 1, 10).seconds, 128 / 1421.0, 1e-6);
+}
+
+TEST(SimulatedCluster, TakesDilatedTimeOnADilatedNetwork) {
+  // Ten times slower computing and links: ten times the time, but for latency, which weighs ten times less.
+  Workload load = workload("alexnet", 128, 1421);
+  const double plain = predict(load, 4, 10, Scheme::kPs).seconds;
+  load.dilation = 10;
+  const double dilated = predict(load, 4, 1, Scheme::kPs).seconds;
+  EXPECT_LE(dilated, 10 * plain);
+  EXPECT_NEAR(dilated / plain, 10, 0.5);
+}
+
+struct Case {
+  const char* model;
+  std::int64_t batch;
+  double samples_per_second;
+  int workers;
+  double gbit;
+  double fraction;  // of the bound, at least
+};
+
+class Published : public ::testing::TestWithParam<Case> {};
+
+TEST_P(Published, ComesCloseToTheBound) {
+  const Case& c = GetParam();
+  const Prediction prediction = predict(workload(c.model, c.batch, c.samples_per_second), c.workers, c.gbit);
+  EXPECT_LE(prediction.best.seconds, prediction.seconds * 1.0001) << "nothing is faster than the bound";
+  EXPECT_GE(prediction.best.seconds / prediction.seconds, c.fraction);
+}
+
+INSTANTIATE_TEST_SUITE_P(Models, Published,
+                         ::testing::Values(Case{"vgg19", 32, 35.5, 4, 10, 0.95}, Case{"vgg19", 32, 35.5, 4, 2, 0.90},
+                                           Case{"vgg19-22k", 32, 34.6, 8, 10, 0.95}, Case{"alexnet", 128, 1421, 8, 10, 0.95},
+                                           Case{"alexnet", 128, 1421, 8, 2, 0.90}, Case{"googlenet", 128, 257, 8, 2, 0.90}),
+                         [](const auto& test) {
+                           std::string name = test.param.model;
+                           std::replace(name.begin(), name.end(), '-', '_');
+                           return name + "_" + std::to_string(test.param.workers) + "_nodes_" +
+                                  std::to_string(static_cast<int>(test.param.gbit)) + "_gbit";
+                         });
+
+TEST(SimulatedCluster, LosesWithoutOverlapWhatTheorySays) {
+  const Workload load = workload("alexnet", 128, 1421);
+  const Prediction full = predict(load, 4, 2, Scheme::kPs);
+  const Prediction backward = predict(load, 4, 2, Scheme::kPs, Overlap::kBackward);
+  const Prediction none = predict(load, 4, 2, Scheme::kPs, Overlap::kNone);
+  EXPECT_NEAR(backward.seconds / plan::bound_within_backward(backward.best.layers), 1, 0.05);
+  EXPECT_NEAR(none.seconds / plan::bound_without_overlap(none.best.layers), 1, 0.05);
+  EXPECT_LT(full.seconds, backward.seconds);
+  EXPECT_LT(backward.seconds, none.seconds);
+}
+
+TEST(SimulatedCluster, ChargesTheReconstructionOfBroadcastFactors) {
+  // Where the link is no hindrance, what is left of sfb's loss is its extra products.
+  const Workload load = workload("alexnet", 32, 200);
+  const Prediction prediction = predict(load, 8, 100, Scheme::kSfb);
+  double rebuild = 0;
+  for (const plan::LayerTimes& layer : prediction.best.layers) rebuild += layer.rebuild;
+  EXPECT_GT(rebuild, 0.01 * load.iteration_seconds());
+  EXPECT_NEAR(prediction.seconds, load.iteration_seconds() + rebuild, 0.01 * load.iteration_seconds());
+  EXPECT_NEAR(predict(load, 8, 100, Scheme::kBlock).seconds, load.iteration_seconds(), 0.01 * load.iteration_seconds());
+}
+
+TEST(SimulatedCluster, RepeatsExactly) {
+  const Workload load = workload("googlenet", 128, 257);
+  EXPECT_EQ(predict(load, 3, 1).seconds, predict(load, 3, 1).seconds);
+}
+
+}  // namespace
+}  // namespace poseidon::replay

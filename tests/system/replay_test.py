@@ -1,0 +1,60 @@
+"""`poseidon plan` and `poseidon replay`: predictions hold together, real processes replay, mistakes are told."""
+import json
+
+import pytest
+from support import job
+
+MODELS = job.ROOT / "examples/models"
+ALEXNET = ["--model", MODELS / "alexnet.json", "--images-per-second", 1421, "--batch", 128]
+
+
+def plan(poseidon, *flags):
+    return json.loads(job.run(poseidon, "plan", *ALEXNET, *flags, "--json").expect().out)
+
+
+def test_a_plan_tells_its_fields(poseidon):
+    one = plan(poseidon, "--nodes", 8, "--bandwidth", "10Gbit")
+    assert one["speedup"] == pytest.approx(8 * 128 / 1421 / one["iteration_seconds"])
+    assert one["fraction_of_bound"] == pytest.approx(one["bound_seconds"] / one["iteration_seconds"])
+    assert 0.9 < one["fraction_of_bound"] <= 1.0001
+    assert {layer["name"]: layer["scheme"] for layer in one["layers"]}["fc6"] == "sfb"
+    assert all(layer["queued_seconds"] < layer["synced_seconds"] for layer in one["layers"])
+
+
+def test_what_ifs_are_rows(poseidon):
+    rows = plan(poseidon, "--nodes", "1,2,4", "--bandwidth", "1Gbit,100Gbit", "--scheme", "ps")["rows"]
+    assert [(row["nodes"], row["bandwidth"]) for row in rows] == [(n, b) for b in ("1Gbit", "100Gbit") for n in (1, 2, 4)]
+    slow, fast = ([row["speedup"] for row in rows if row["bandwidth"] == b] for b in ("1Gbit", "100Gbit"))
+    assert all(a <= b * 1.001 for a, b in zip(slow, fast))
+    assert fast[2] == pytest.approx(4, rel=0.02)
+
+
+def test_a_replay_moves_what_the_schemes_say(poseidon, tmp_path):
+    report = tmp_path / "replay.json"
+    job.run(poseidon, "replay", "--model", MODELS / "lenet.json", "--images-per-second", 3000, "--batch", 64, "--workers", 2,
+            "--iterations", 3, "--warm-up", 1, "--scheme", "ps", "--run-folder", tmp_path / "run", "--report", report).expect()
+    told = json.loads(report.read_text())
+    assert len(told["iteration_seconds"]) == 3
+    assert min(told["iteration_seconds"]) >= 0.999 * 64 / 3000
+    assert [layer["scheme"] for layer in told["layers"]] == ["ps"] * 4
+    # 431,080 parameters: half of each gradient to the other, and half of the sums back, five times (the last one ends the one before).
+    payload = 5 * 431080 * 4
+    assert payload < sum(told["bytes_sent"]) / 2 < 1.02 * payload
+
+
+@pytest.mark.parametrize("flags, code, words", [
+    (["--model", "none.json"], 3, ["none.json"]),
+    (["--model", "broken.json"], 3, ["broken.json", "no model description"]),
+    (["--bandwidth", "fast"], 2, ["--bandwidth", "fast"]),
+    (["--scheme", "fc9=sfb"], 3, ["fc9", "fc8"]),
+    (["--scheme", "conv1=sfb"], 3, ["conv1", "ps"]),
+    (["--images-per-second", "0"], 2, ["--images-per-second"]),
+], ids=lambda value: value[-1] if isinstance(value, list) else None)
+@pytest.mark.parametrize("command", ["plan", "replay"])
+def test_mistakes_are_told(poseidon, tmp_path, command, flags, code, words):
+    (tmp_path / "broken.json").write_text('{"layers": 7}')
+    done = job.run(poseidon, command, *(flags if "--model" in flags else ALEXNET[:2]),
+                   *(flags if "--images-per-second" in flags else ALEXNET[2:4]), *ALEXNET[4:],
+                   *(flags if flags[0] in ("--bandwidth", "--scheme") else []), cwd=tmp_path).expect(code)
+    assert all(word in done.err for word in words), done.err
+    assert done.err.count("\n") == 1
