@@ -4,30 +4,10 @@
 #include <cstring>
 
 #include "base/check.h"
+#include "runtime/sum_kernels.h"
 
 namespace poseidon::runtime {
 namespace {
-
-// Sums in blocks that stay in the first-level cache, so each addend is read once and the result written once, whatever the
-// number of addends. The inner loop is a plain a[i] + b[i], which the compiler vectorises.
-template <typename T>
-void sum_as(const SumJob& job) {
-  constexpr std::size_t kBlock = 1024;
-  T* const out = reinterpret_cast<T*>(job.out);
-  T* const copy = reinterpret_cast<T*>(job.copy);
-  T block[kBlock];
-  for (std::size_t begin = 0; begin < job.elements; begin += kBlock) {
-    const std::size_t count = std::min(kBlock, job.elements - begin);
-    const T* const first = reinterpret_cast<const T*>(job.addends[0]) + begin;
-    std::copy_n(first, count, block);
-    for (std::size_t k = 1; k < job.addends.size(); ++k) {
-      const T* const addend = reinterpret_cast<const T*>(job.addends[k]) + begin;
-      for (std::size_t i = 0; i < count; ++i) block[i] += addend[i];
-    }
-    std::copy_n(block, count, out + begin);
-    if (copy != nullptr) std::copy_n(block, count, copy + begin);
-  }
-}
 
 template <typename T>
 void product_as(const ProductJob& job) {
@@ -55,16 +35,7 @@ void product_as(const ProductJob& job) {
 
 void sum_now(const SumJob& job) {
   if (job.out == nullptr || job.elements == 0) return;
-  switch (job.dtype) {
-    case DType::kFloat32:
-      return sum_as<float>(job);
-    case DType::kFloat64:
-      return sum_as<double>(job);
-    case DType::kBFloat16:
-    case DType::kFloat16:
-      break;
-  }
-  POSEIDON_CHECK(false, "a sum of ", to_string(job.dtype), ": the session refuses half precision before it comes here");
+  sum_kernels_here().back().of(job.dtype)({job.addends, job.elements, job.out, job.copy});
 }
 
 void copy_product(const ProductJob& job) {
