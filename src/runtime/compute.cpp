@@ -1,34 +1,77 @@
 #include "runtime/compute.h"
 
 #include <algorithm>
+#include <cstdint>
 #include <cstring>
+#include <vector>
 
 #include "base/check.h"
+#include "base/half.h"
 #include "runtime/sum_kernels.h"
 
 namespace poseidon::runtime {
 namespace {
 
+// How a type is kept in memory, and in which type its products are added.
 template <typename T>
+struct Number {
+  using Stored = T;
+  using Added = T;
+  static T load(T value) { return value; }
+  static T store(T value) { return value; }
+};
+
+struct BFloat16 {
+  using Stored = std::uint16_t;
+  using Added = float;
+  static float load(std::uint16_t bits) { return base::from_bfloat16(bits); }
+  static std::uint16_t store(float value) { return base::to_bfloat16(value); }
+};
+
+struct Float16 {
+  using Stored = std::uint16_t;
+  using Added = float;
+  static float load(std::uint16_t bits) { return base::from_float16(bits); }
+  static std::uint16_t store(float value) { return base::to_float16(value); }
+};
+
+template <typename Type>
 void product_as(const ProductJob& job) {
-  const T* const u = reinterpret_cast<const T*>(job.u);
-  const T* const v = reinterpret_cast<const T*>(job.v);
-  T* const out = reinterpret_cast<T*>(job.out);
+  using Stored = typename Type::Stored;
+  using Added = typename Type::Added;
+  const Stored* const u = reinterpret_cast<const Stored*>(job.u);
+  const Stored* const v = reinterpret_cast<const Stored*>(job.v);
+  Stored* const out = reinterpret_cast<Stored*>(job.out);
+  std::vector<Added> row(job.n);
   for (std::size_t i = 0; i < job.m; ++i) {
-    T* const row = out + i * job.out_stride;
-    std::fill_n(row, job.n, T{0});
+    std::fill(row.begin(), row.end(), Added{0});
     for (std::size_t k = 0; k < job.rows; ++k) {
-      const T factor = u[k * job.m + i];
-      for (std::size_t j = 0; j < job.n; ++j) row[j] += factor * v[k * job.n + j];
+      const Added factor = Type::load(u[k * job.m + i]);
+      for (std::size_t j = 0; j < job.n; ++j) row[j] += factor * Type::load(v[k * job.n + j]);
     }
+    std::transform(row.begin(), row.end(), out + i * job.out_stride, Type::store);
   }
   if (job.bias == nullptr) return;
-  T* const bias = reinterpret_cast<T*>(job.bias);
+  Stored* const bias = reinterpret_cast<Stored*>(job.bias);
   for (std::size_t i = job.bias_begin; i < job.bias_end; ++i) {
-    T sum{0};
-    for (std::size_t k = 0; k < job.rows; ++k) sum += u[k * job.m + i];
-    bias[i - job.bias_begin] = sum;
+    Added sum{0};
+    for (std::size_t k = 0; k < job.rows; ++k) sum += Type::load(u[k * job.m + i]);
+    bias[i - job.bias_begin] = Type::store(sum);
   }
+}
+
+void product_of_type(const ProductJob& job) {
+  switch (job.dtype) {
+    case DType::kFloat32:
+      return product_as<Number<float>>(job);
+    case DType::kFloat64:
+      return product_as<Number<double>>(job);
+    case DType::kBFloat16:
+      return product_as<BFloat16>(job);
+    case DType::kFloat16:
+      return product_as<Float16>(job);
+  }
+  POSEIDON_CHECK(false, "a product of type ", static_cast<int>(job.dtype));
 }
 
 }  // namespace
@@ -52,12 +95,7 @@ void copy_product(const ProductJob& job) {
 
 void product_now(const ProductJob& job) {
   if (job.out == nullptr) return;
-  POSEIDON_CHECK(job.dtype == DType::kFloat64 || job.dtype == DType::kFloat32, to_string(job.dtype));
-  if (job.dtype == DType::kFloat64) {
-    product_as<double>(job);
-  } else {
-    product_as<float>(job);
-  }
+  product_of_type(job);
   copy_product(job);
 }
 
