@@ -17,6 +17,7 @@ import argparse
 import json
 import os
 import pathlib
+import re
 import statistics
 import subprocess
 import sys
@@ -93,7 +94,9 @@ def main():
         result = {"machine": flags.save, "commit": commit, "command": f"bench/micro/compare.py --repetitions {flags.repetitions}",
                   "unit": "CPU nanoseconds per call, one number for each repetition",
                   "times": {name: [round(ns, 1) for ns in times] for name, times in now.items()}}
-        BASELINE.write_text(json.dumps(result, indent=1) + "\n")
+        # One line for each benchmark, so that a difference between two baselines can be read.
+        text = json.dumps(result, indent=1)
+        BASELINE.write_text(re.sub(r"\[[^\]]*\]", lambda numbers: " ".join(numbers[0].split()), text) + "\n")
         return
     if flags.against.suffix == ".json":
         baseline = json.loads(flags.against.read_text())
