@@ -1,70 +1,84 @@
 #include "runtime/compute.h"
 
 #include <algorithm>
+#include <cstdint>
 #include <cstring>
+#include <vector>
 
 #include "base/check.h"
+#include "base/half.h"
+#include "runtime/sum_kernels.h"
 
 namespace poseidon::runtime {
 namespace {
 
-// Sums in blocks that stay in the first-level cache, so each addend is read once and the result written once, whatever the
-// number of addends. The inner loop is a plain a[i] + b[i], which the compiler vectorises.
+// How a type is kept in memory, and in which type its products are added.
 template <typename T>
-void sum_as(const SumJob& job) {
-  constexpr std::size_t kBlock = 1024;
-  T* const out = reinterpret_cast<T*>(job.out);
-  T* const copy = reinterpret_cast<T*>(job.copy);
-  T block[kBlock];
-  for (std::size_t begin = 0; begin < job.elements; begin += kBlock) {
-    const std::size_t count = std::min(kBlock, job.elements - begin);
-    const T* const first = reinterpret_cast<const T*>(job.addends[0]) + begin;
-    std::copy_n(first, count, block);
-    for (std::size_t k = 1; k < job.addends.size(); ++k) {
-      const T* const addend = reinterpret_cast<const T*>(job.addends[k]) + begin;
-      for (std::size_t i = 0; i < count; ++i) block[i] += addend[i];
+struct Number {
+  using Stored = T;
+  using Added = T;
+  static T load(T value) { return value; }
+  static T store(T value) { return value; }
+};
+
+struct BFloat16 {
+  using Stored = std::uint16_t;
+  using Added = float;
+  static float load(std::uint16_t bits) { return base::from_bfloat16(bits); }
+  static std::uint16_t store(float value) { return base::to_bfloat16(value); }
+};
+
+struct Float16 {
+  using Stored = std::uint16_t;
+  using Added = float;
+  static float load(std::uint16_t bits) { return base::from_float16(bits); }
+  static std::uint16_t store(float value) { return base::to_float16(value); }
+};
+
+template <typename Type>
+void product_as(const ProductJob& job) {
+  using Stored = typename Type::Stored;
+  using Added = typename Type::Added;
+  const Stored* const u = reinterpret_cast<const Stored*>(job.u);
+  const Stored* const v = reinterpret_cast<const Stored*>(job.v);
+  Stored* const out = reinterpret_cast<Stored*>(job.out);
+  std::vector<Added> row(job.n);
+  for (std::size_t i = 0; i < job.m; ++i) {
+    std::fill(row.begin(), row.end(), Added{0});
+    for (std::size_t k = 0; k < job.rows; ++k) {
+      const Added factor = Type::load(u[k * job.m + i]);
+      for (std::size_t j = 0; j < job.n; ++j) row[j] += factor * Type::load(v[k * job.n + j]);
     }
-    std::copy_n(block, count, out + begin);
-    if (copy != nullptr) std::copy_n(block, count, copy + begin);
+    std::transform(row.begin(), row.end(), out + i * job.out_stride, Type::store);
+  }
+  if (job.bias == nullptr) return;
+  Stored* const bias = reinterpret_cast<Stored*>(job.bias);
+  for (std::size_t i = job.bias_begin; i < job.bias_end; ++i) {
+    Added sum{0};
+    for (std::size_t k = 0; k < job.rows; ++k) sum += Type::load(u[k * job.m + i]);
+    bias[i - job.bias_begin] = Type::store(sum);
   }
 }
 
-template <typename T>
-void product_as(const ProductJob& job) {
-  const T* const u = reinterpret_cast<const T*>(job.u);
-  const T* const v = reinterpret_cast<const T*>(job.v);
-  T* const out = reinterpret_cast<T*>(job.out);
-  for (std::size_t i = 0; i < job.m; ++i) {
-    T* const row = out + i * job.out_stride;
-    std::fill_n(row, job.n, T{0});
-    for (std::size_t k = 0; k < job.rows; ++k) {
-      const T factor = u[k * job.m + i];
-      for (std::size_t j = 0; j < job.n; ++j) row[j] += factor * v[k * job.n + j];
-    }
+void product_of_type(const ProductJob& job) {
+  switch (job.dtype) {
+    case DType::kFloat32:
+      return product_as<Number<float>>(job);
+    case DType::kFloat64:
+      return product_as<Number<double>>(job);
+    case DType::kBFloat16:
+      return product_as<BFloat16>(job);
+    case DType::kFloat16:
+      return product_as<Float16>(job);
   }
-  if (job.bias == nullptr) return;
-  T* const bias = reinterpret_cast<T*>(job.bias);
-  for (std::size_t i = job.bias_begin; i < job.bias_end; ++i) {
-    T sum{0};
-    for (std::size_t k = 0; k < job.rows; ++k) sum += u[k * job.m + i];
-    bias[i - job.bias_begin] = sum;
-  }
+  POSEIDON_CHECK(false, "a product of type ", static_cast<int>(job.dtype));
 }
 
 }  // namespace
 
 void sum_now(const SumJob& job) {
   if (job.out == nullptr || job.elements == 0) return;
-  switch (job.dtype) {
-    case DType::kFloat32:
-      return sum_as<float>(job);
-    case DType::kFloat64:
-      return sum_as<double>(job);
-    case DType::kBFloat16:
-    case DType::kFloat16:
-      break;
-  }
-  POSEIDON_CHECK(false, "a sum of ", to_string(job.dtype), ": the session refuses half precision before it comes here");
+  sum_kernels_here().back().of(job.dtype)({job.addends, job.elements, job.out, job.copy});
 }
 
 void copy_product(const ProductJob& job) {
@@ -81,12 +95,7 @@ void copy_product(const ProductJob& job) {
 
 void product_now(const ProductJob& job) {
   if (job.out == nullptr) return;
-  POSEIDON_CHECK(job.dtype == DType::kFloat64 || job.dtype == DType::kFloat32, to_string(job.dtype));
-  if (job.dtype == DType::kFloat64) {
-    product_as<double>(job);
-  } else {
-    product_as<float>(job);
-  }
+  product_of_type(job);
   copy_product(job);
 }
 

@@ -17,7 +17,8 @@ namespace poseidon::runtime {
 using ComputeDoneFn = std::function<void(const std::optional<Error>& error)>;
 
 // out[i] = addends[0][i] + addends[1][i] + ..., from left to right, so that the result depends on the order of the addends
-// and on nothing else. `out` may be one of the addends. `copy`, where given, receives the same as `out`.
+// and on nothing else. Types of 16 bits are added in float32 and rounded once, at the end. `out` and `copy` may each be one of
+// the addends. `copy`, where given, receives the same as `out`.
 struct SumJob {
   DType dtype = DType::kFloat32;
   std::vector<const std::byte*> addends;
@@ -26,7 +27,8 @@ struct SumJob {
   std::size_t elements = 0;
 };
 
-// out [m, n] = Uᵀ V for U [rows, m] and V [rows, n], both contiguous; rows of `out` lie out_stride elements apart.
+// out [m, n] = Uᵀ V for U [rows, m] and V [rows, n], both contiguous; rows of `out` lie out_stride elements apart. Types of 16
+// bits are multiplied and added in float32 and rounded once.
 // bias [bias_end - bias_begin]: the sums of U's columns [bias_begin, bias_end), where wanted.
 // `copy` and `bias_copy`, where given, receive the same as `out` and `bias`.
 struct ProductJob {

@@ -30,15 +30,18 @@ std::vector<std::uint32_t> layers_of(const Model& model, bool priorities) {
 }
 
 Status check_model(const Model& model) {
-  for (const TensorSpec& tensor : model.tensors) {
-    if (tensor.dtype != DType::kFloat32 && tensor.dtype != DType::kFloat64) {
-      return Error{ErrorCode::kInvalid, base::concat(tensor.name, " is ", to_string(tensor.dtype),
-                                                     "; only float32 and float64 can be synchronised now")};
-    }
-  }
   for (const LayerSpec& layer : model.layers) {
-    if (layer.factor_rows > 0 && model.tensors[index(layer.tensors[0])].shape.size() != 2) {
+    if (layer.factor_rows == 0) continue;
+    const TensorSpec& weight = model.tensors[index(layer.tensors[0])];
+    if (weight.shape.size() != 2) {
       return Error{ErrorCode::kInvalid, base::concat("layer ", layer.name, " offers factors, but its weight is no matrix")};
+    }
+    for (const TensorId id : layer.tensors) {
+      const TensorSpec& tensor = model.tensors[index(id)];
+      if (tensor.dtype == weight.dtype) continue;
+      // Both follow from the same factors, which have one type.
+      return Error{ErrorCode::kInvalid, base::concat("layer ", layer.name, " offers factors, but ", tensor.name, " is ",
+                                                     to_string(tensor.dtype), " and ", weight.name, " ", to_string(weight.dtype))};
     }
   }
   return {};

@@ -40,7 +40,8 @@ struct EngineOptions {
 
 class EngineSession : public Session {
  public:
-  // kInvalid when the model cannot be synchronised (a type without sums), naming the tensor. References outlive the session.
+  // kInvalid when the model cannot be synchronised (a layer that offers factors of two types), naming the layer. References
+  // outlive the session.
   static Result<std::unique_ptr<EngineSession>> create(runtime::Runtime& runtime, runtime::Transport& transport,
                                                        runtime::Compute& compute, EngineOptions options);
   ~EngineSession() override;

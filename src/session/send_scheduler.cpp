@@ -1,6 +1,7 @@
 #include "session/send_scheduler.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "base/check.h"
 
@@ -37,21 +38,32 @@ SendScheduler::SendScheduler(runtime::Runtime& runtime, runtime::Transport& tran
 
 SendScheduler::~SendScheduler() { *alive_ = false; }
 
+SendScheduler::Peer& SendScheduler::peer(Member member) {
+  const auto [entry, is_new] = peers_.try_emplace(member);
+  if (is_new) entry->second.member = member;
+  return entry->second;
+}
+
 void SendScheduler::enqueue(SendRequest request) {
-  const std::size_t bytes = request.source.bytes();
-  Job job{std::move(request), bytes, 0, std::make_shared<Completion>()};
-  job.completion->pieces_left = std::max<std::size_t>(1, (bytes + kPieceBytes - 1) / kPieceBytes);
-  job.completion->hold = std::move(job.request.hold);
-  job.completion->on_sent = std::move(job.request.on_sent);
-  const Member to = job.request.to;
-  peers_[to].jobs.emplace(Key{job.request.priority, next_sequence_++}, std::move(job));
+  Peer& to = peer(request.to);
+  const Urgency urgency = Urgency::of(request.priority);
+  auto job = std::make_shared<Job>(Job{std::move(request), 0, 0, 0});
+  job->bytes = job->request.source.bytes();
+  job->pieces_left = std::max<std::size_t>(1, (job->bytes + kPieceBytes - 1) / kPieceBytes);
+  to.jobs.push_back({urgency, next_sequence_++, std::move(job)});
+  std::push_heap(to.jobs.begin(), to.jobs.end(), Later());
+  settle(to);
   schedule_pump();
 }
 
-void SendScheduler::forget(Member peer) {
-  const auto found = peers_.find(peer);
+void SendScheduler::forget(Member member) {
+  const auto found = peers_.find(member);
   if (found == peers_.end()) return;
-  in_flight_ -= found->second.in_flight;
+  Peer& gone = found->second;
+  in_flight_ -= gone.in_flight;
+  // Dropped only when nothing points to the peer any more: a job's `hold` may run code of its owner's.
+  const std::vector<Queued> dropped = std::exchange(gone.jobs, {});
+  settle(gone);
   peers_.erase(found);
   schedule_pump();
 }
@@ -62,16 +74,19 @@ bool SendScheduler::idle() const {
 }
 
 void SendScheduler::on_receipt(Member from, std::span<const PartHeader> parts, std::uint32_t credit) {
-  Peer& peer = peers_[from];
+  Peer& sender = peer(from);
+  const bool owed_nothing = sender.credit_owed == 0;
   for (const PartHeader& part : parts) {
-    peer.credit_owed += part.bytes;
+    sender.credit_owed += part.bytes;
     if (index(part.tensor) < tensor_bytes_.size()) tensor_bytes_[index(part.tensor)].received += part.bytes;
   }
   // A peer cannot report more than it was sent; one that does is wrong about itself only.
-  const std::size_t returned = std::min<std::size_t>(credit, peer.in_flight);
-  peer.in_flight -= returned;
+  const std::size_t returned = std::min<std::size_t>(credit, sender.in_flight);
+  sender.in_flight -= returned;
   in_flight_ -= returned;
-  if (returned > 0 || peer.credit_owed > 0) schedule_pump();
+  if (returned > 0) settle(sender);
+  if (owed_nothing && sender.credit_owed > 0) owed_.push_back(from);
+  if (returned > 0 || sender.credit_owed > 0) schedule_pump();
 }
 
 // Once for everything that happens in this turn of the lane, so that what was queued together is ordered, and fused, together.
@@ -87,44 +102,73 @@ void SendScheduler::schedule_pump() {
 
 std::size_t SendScheduler::next_piece_bytes(const Job& job) { return std::min(kPieceBytes, job.bytes - job.done); }
 
-std::size_t SendScheduler::allowance(const Peer& peer) const {
-  const std::size_t own = kPeerWindowBytes - std::min(kPeerWindowBytes, peer.in_flight);
-  const std::size_t shared = window_bytes_ - std::min(window_bytes_, in_flight_);
-  return std::max(own, shared);
+std::size_t SendScheduler::own_room(const Peer& peer) { return kPeerWindowBytes - std::min(kPeerWindowBytes, peer.in_flight); }
+std::size_t SendScheduler::shared_room() const { return window_bytes_ - std::min(window_bytes_, in_flight_); }
+
+SendScheduler::Order* SendScheduler::order_of(Standing standing) {
+  switch (standing) {
+    case Standing::kOwn:
+      return &own_;
+    case Standing::kFull:
+      return &full_;
+    case Standing::kPartial:
+      return &partial_;
+    case Standing::kIdle:
+      break;
+  }
+  return nullptr;
 }
 
-SendScheduler::Peer* SendScheduler::most_urgent(Member& who) {
-  Peer* best = nullptr;
-  for (auto& [member, peer] : peers_) {
-    if (peer.jobs.empty() || next_piece_bytes(peer.jobs.begin()->second) > allowance(peer)) continue;
-    if (best != nullptr) {
-      const runtime::Priority& a = peer.jobs.begin()->first.priority;
-      const runtime::Priority& b = best->jobs.begin()->first.priority;
-      const bool is_better = a != b ? a < b : peer.served < best->served;
-      if (!is_better) continue;
-    }
-    best = &peer;
-    who = member;
+void SendScheduler::settle(Peer& peer) {
+  Standing standing = Standing::kIdle;
+  Turn turn;
+  if (!peer.jobs.empty()) {
+    const std::size_t next = next_piece_bytes(peer);
+    standing = next <= own_room(peer) ? Standing::kOwn : next == kPieceBytes ? Standing::kFull : Standing::kPartial;
+    turn = {peer.jobs.front().urgency, peer.served, index(peer.member)};
   }
-  return best;
+  if (standing == peer.standing) {
+    if (Order* const order = order_of(standing)) order->move(&peer, turn);
+    return;
+  }
+  if (Order* const order = order_of(peer.standing)) order->remove(&peer);
+  peer.standing = standing;
+  if (Order* const order = order_of(standing)) order->insert(&peer, turn);
+}
+
+SendScheduler::Peer* SendScheduler::most_urgent() const {
+  std::pair<Turn, Peer*> best{{}, nullptr};
+  const auto consider = [&](const Turn& turn, Peer* candidate) {
+    if (best.second == nullptr || turn < best.first) best = {turn, candidate};
+  };
+  if (!own_.empty()) consider(own_.first_turn(), own_.first());
+  const std::size_t room = shared_room();
+  if (room >= kPieceBytes) {
+    if (!full_.empty()) consider(full_.first_turn(), full_.first());
+    if (!partial_.empty()) consider(partial_.first_turn(), partial_.first());
+  } else if (room > 0) {
+    // A look at all is cheap: each of these has more in flight than two pieces less its next, and all of them together less than
+    // the window, as there is room. So there are few.
+    const auto [turn, candidate] = partial_.first_that([room](const Peer& peer) { return next_piece_bytes(peer) <= room; });
+    if (candidate != nullptr) consider(turn, candidate);
+  }
+  return best.second;
 }
 
 void SendScheduler::pump() {
-  Member to{0};
-  while (Peer* const peer = most_urgent(to)) send_frame(to, *peer);
+  while (Peer* const next = most_urgent()) send_frame(*next);
   return_credit();
 }
 
-void SendScheduler::take_piece(Peer& peer, Frame& frame, std::vector<std::shared_ptr<Completion>>& completions) {
-  const auto first = peer.jobs.begin();
-  Job& job = first->second;
+void SendScheduler::take_piece(Peer& peer, Frame& frame, std::vector<std::shared_ptr<Job>>& jobs) {
+  jobs.push_back(peer.jobs.front().job);
+  Job& job = *jobs.back();
   PartHeader part = job.request.part;
   const std::size_t bytes = next_piece_bytes(job);
   part.offset = job.request.begin + job.done;
   part.bytes = static_cast<std::uint32_t>(bytes);
   job.request.source.slices(job.done, job.done + bytes, frame.payload);
   frame.parts.push_back(part);
-  completions.push_back(job.completion);
   if (index(part.tensor) < tensor_bytes_.size()) {
     tensor_bytes_[index(part.tensor)].sent += bytes;
     const bool is_gradient = part.type == wire::FrameType::kPush || part.type == wire::FrameType::kFactor;
@@ -134,21 +178,23 @@ void SendScheduler::take_piece(Peer& peer, Frame& frame, std::vector<std::shared
     }
   }
   job.done += bytes;
-  if (job.done == job.bytes) peer.jobs.erase(first);
+  if (job.done < job.bytes) return;
+  std::pop_heap(peer.jobs.begin(), peer.jobs.end(), Later());
+  peer.jobs.pop_back();
 }
 
-void SendScheduler::send_frame(Member to, Peer& peer) {
+void SendScheduler::send_frame(Peer& peer) {
   Frame frame;
-  std::vector<std::shared_ptr<Completion>> completions;
-  std::size_t total = next_piece_bytes(peer.jobs.begin()->second);
+  std::vector<std::shared_ptr<Job>> jobs;
+  std::size_t total = next_piece_bytes(peer);
   const bool is_small = total <= kSmallPartBytes;
-  const std::size_t room = std::min(kPieceBytes, allowance(peer));
-  take_piece(peer, frame, completions);
+  const std::size_t room = std::min(kPieceBytes, std::max(own_room(peer), shared_room()));
+  take_piece(peer, frame, jobs);
   while (is_small && !peer.jobs.empty() && frame.parts.size() < wire::kPartsMax) {
-    const std::size_t bytes = next_piece_bytes(peer.jobs.begin()->second);
+    const std::size_t bytes = next_piece_bytes(peer);
     if (bytes > kSmallPartBytes || total + bytes > room) break;
     total += bytes;
-    take_piece(peer, frame, completions);
+    take_piece(peer, frame, jobs);
   }
   frame.credit = std::exchange(peer.credit_owed, 0);
   peer.in_flight += total;
@@ -156,28 +202,31 @@ void SendScheduler::send_frame(Member to, Peer& peer) {
   ++peer.frames_unsent;
   in_flight_ += total;
   in_flight_max_ = std::max(in_flight_max_, in_flight_);
-  transport_.send({to, runtime::Lane{0}}, std::move(frame), [this, alive = alive_, to, completions = std::move(completions)] {
-    for (const auto& completion : completions) {
-      if (--completion->pieces_left > 0) continue;
-      completion->hold.reset();
-      if (const runtime::SentFn on_sent = std::move(completion->on_sent)) on_sent();
+  settle(peer);
+  // Sending may find the link broken, and then the peer is forgotten: nothing touches it after this.
+  const Member to = peer.member;
+  transport_.send({to, runtime::Lane{0}}, std::move(frame), [this, alive = alive_, to, jobs = std::move(jobs)] {
+    for (const auto& job : jobs) {
+      if (--job->pieces_left > 0) continue;
+      job->request.hold.reset();
+      if (const runtime::SentFn on_sent = std::move(job->request.on_sent)) on_sent();
     }
     if (!*alive) return;
     if (const auto found = peers_.find(to); found != peers_.end()) --found->second.frames_unsent;
   });
 }
 
-// To peers to whom nothing is going anyway.
+// To peers to whom nothing is going anyway, in the order of their numbers.
 void SendScheduler::return_credit() {
-  std::vector<std::pair<Member, std::uint32_t>> owed;
-  for (auto& [member, peer] : peers_) {
-    if (peer.credit_owed > 0) owed.emplace_back(member, std::exchange(peer.credit_owed, 0));
-  }
-  // Sending may find the link broken, and then peers_ changes.
-  for (const auto& [member, credit] : owed) {
+  std::vector<Member> owed = std::exchange(owed_, {});
+  std::sort(owed.begin(), owed.end());
+  for (const Member member : owed) {
+    const auto found = peers_.find(member);
+    if (found == peers_.end() || found->second.credit_owed == 0) continue;
     Frame frame;
     frame.parts.push_back({.type = wire::FrameType::kCredit});
-    frame.credit = credit;
+    frame.credit = std::exchange(found->second.credit_owed, 0);
+    // Sending may find the link broken, and then peers_ changes.
     transport_.send({member, runtime::Lane{0}}, std::move(frame), nullptr);
   }
 }

@@ -10,18 +10,20 @@
 // still have two pieces, so that one which has stopped reading does not hold up the others. Credit comes back on receipt, not
 // on use, so no credit waits for another member's progress.
 //
-// Small parts for one peer share a frame. Lane only.
+// Small parts for one peer share a frame. The cost of a frame grows with the logarithm of the number of peers. Lane only.
 #pragma once
 
 #include <cstdint>
-#include <map>
 #include <memory>
+#include <optional>
+#include <unordered_map>
 #include <vector>
 
 #include "base/event.h"
 #include "runtime/outbox.h"
 #include "runtime/runtime.h"
 #include "runtime/transport.h"
+#include "session/peer_order.h"
 
 namespace poseidon::session {
 
@@ -67,50 +69,72 @@ class SendScheduler : public runtime::Outbox {
   bool idle() const;
 
  private:
-  // Shared by the frames that carry a request's pieces.
-  struct Completion {
-    std::size_t pieces_left = 0;
-    std::shared_ptr<void> hold;
-    runtime::SentFn on_sent;
-  };
+  // A request, shared by the queue and by the frames that carry its pieces.
   struct Job {
-    runtime::SendRequest request;
+    runtime::SendRequest request;  // its `hold` and `on_sent` are used up when the last piece has left
     std::size_t bytes = 0;
-    std::size_t done = 0;
-    std::shared_ptr<Completion> completion;
+    std::size_t done = 0;          // taken into frames
+    std::size_t pieces_left = 0;   // that have not left
   };
-  struct Key {
-    runtime::Priority priority;
+  struct Queued {
+    Urgency urgency;
     std::uint64_t sequence = 0;
-    friend bool operator<(const Key& a, const Key& b) {
-      return a.priority != b.priority ? a.priority < b.priority : a.sequence < b.sequence;
+    std::shared_ptr<Job> job;
+  };
+  // For the heap functions of the standard library, which put the largest first.
+  struct Later {
+    bool operator()(const Queued& a, const Queued& b) const {
+      return a.urgency != b.urgency ? b.urgency < a.urgency : b.sequence < a.sequence;
     }
   };
+  // Where a peer that has something to get stands, by what allows its next piece.
+  enum class Standing : std::uint8_t {
+    kIdle,     // nothing is queued
+    kOwn,      // its own piece: it may be served whatever the others have in flight
+    kFull,     // room for a whole piece in the window
+    kPartial,  // room in the window for the smaller piece that is next
+  };
   struct Peer {
-    std::map<Key, Job> jobs;
+    Member member{0};
+    std::vector<Queued> jobs;         // a heap
     std::size_t in_flight = 0;        // payload bytes without credit yet
     std::size_t frames_unsent = 0;    // handed to the transport, borrowed memory not free yet
     std::uint32_t credit_owed = 0;    // payload bytes received, not yet reported
     std::uint64_t served = 0;         // when this peer got its last frame
+    Standing standing = Standing::kIdle;
+    std::size_t place = 0;            // in the order of its standing
   };
+  using Order = PeerOrder<Peer>;
 
   void on_receipt(Member from, std::span<const wire::PartHeader> parts, std::uint32_t credit);
   void schedule_pump();
   void pump();
-  Peer* most_urgent(Member& who);
-  // How many bytes may go to the peer now.
-  std::size_t allowance(const Peer& peer) const;
-  void send_frame(Member to, Peer& peer);
+  Peer& peer(Member member);
+  // Null when nobody may be served.
+  Peer* most_urgent() const;
+  // How many bytes may go to the peer now: `own_room` for its own sake, `shared_room` to anybody.
+  static std::size_t own_room(const Peer& peer);
+  std::size_t shared_room() const;
+  // Puts the peer where it belongs, after its queue or its bytes in flight have changed.
+  void settle(Peer& peer);
+  Order* order_of(Standing standing);
+  void send_frame(Peer& peer);
   // Moves the next piece of the peer's first job into the frame.
-  void take_piece(Peer& peer, runtime::Frame& frame, std::vector<std::shared_ptr<Completion>>& completions);
+  void take_piece(Peer& peer, runtime::Frame& frame, std::vector<std::shared_ptr<Job>>& jobs);
   void return_credit();
   static std::size_t next_piece_bytes(const Job& job);
+  static std::size_t next_piece_bytes(const Peer& peer) { return next_piece_bytes(*peer.jobs.front().job); }
 
   runtime::Runtime& runtime_;
   runtime::Transport& transport_;
   base::EventListener* events_;
   std::size_t window_bytes_;
-  std::map<Member, Peer> peers_;
+  std::unordered_map<Member, Peer> peers_;
+  // All peers for whom something is queued, each in the order of its standing.
+  Order own_;
+  Order full_;
+  Order partial_;
+  std::vector<Member> owed_;  // whose credit_owed has become positive since the last return_credit(); some may occur twice
   std::uint64_t next_sequence_ = 0;
   std::uint64_t next_turn_ = 1;
   std::size_t in_flight_ = 0;

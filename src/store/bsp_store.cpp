@@ -173,7 +173,7 @@ void BspStore::on_summed(OwnedChunk& chunk, Slot& slot, std::size_t piece, std::
   const std::size_t begin = piece_begin(chunk, piece);
   const std::size_t end = piece_end(chunk, piece);
   for (std::byte*& staged : state.staged) {
-    if (staged != nullptr) staging_.release(std::exchange(staged, nullptr), end - begin);
+    if (staged != nullptr) staging_.release(std::exchange(staged, nullptr));
   }
   slot.finished = --slot.pieces_left == 0;
   PartHeader part;

@@ -3,6 +3,13 @@
 #include <gtest/gtest.h>
 
 #include <deque>
+#include <map>
+#include <memory>
+#include <random>
+#include <utility>
+#include <vector>
+
+#include "support/seeds.h"
 
 namespace poseidon::session {
 namespace {
@@ -209,6 +216,144 @@ TEST_F(SchedulerTest, MoreCreditThanWasSentChangesNothing) {
   start(kPieceBytes);
   bench.credit(kA, 1'000'000);
   EXPECT_EQ(scheduler->bytes_in_flight(), 0u);
+}
+
+// The rule of send_scheduler.h by a look at all peers for every frame: small, slow, and another way than the scheduler's.
+class SlowScheduler {
+ public:
+  explicit SlowScheduler(std::size_t window) : window_(window) {}
+  void enqueue(const runtime::SendRequest& request) {
+    peers_[request.to].queue.emplace(std::pair{request.priority, sequence_++},
+                                     Message{index(request.part.tensor), request.source.bytes()});
+  }
+  void credit(Member from, std::size_t bytes) {
+    peers_[from].in_flight -= bytes;
+    in_flight_ -= bytes;
+  }
+  void forget(Member member) {
+    in_flight_ -= peers_[member].in_flight;
+    peers_.erase(member);
+  }
+  std::size_t in_flight(Member member) { return peers_[member].in_flight; }
+
+  struct Sent {
+    Member to;
+    std::vector<std::pair<std::uint32_t, std::size_t>> parts;  // tensor and bytes
+    friend bool operator==(const Sent&, const Sent&) = default;
+  };
+  std::vector<Sent> pump() {
+    std::vector<Sent> frames;
+    while (true) {
+      const auto best = most_urgent();
+      if (best == peers_.end()) return frames;
+      Peer& peer = best->second;
+      const std::size_t room = std::min(kPieceBytes, allowance(peer));
+      std::size_t total = 0;
+      Sent frame{best->first, {}};
+      do {
+        const auto first = peer.queue.begin();
+        const std::size_t bytes = std::min(kPieceBytes, first->second.bytes_left);
+        frame.parts.emplace_back(first->second.tensor, bytes);
+        total += bytes;
+        first->second.bytes_left -= bytes;
+        if (first->second.bytes_left == 0) peer.queue.erase(first);
+      } while (frame.parts.front().second <= 16 * 1024 && !peer.queue.empty() && next(peer) <= 16 * 1024 &&
+               total + next(peer) <= room && frame.parts.size() < wire::kPartsMax);
+      peer.in_flight += total;
+      in_flight_ += total;
+      peer.served = turn_++;
+      frames.push_back(std::move(frame));
+    }
+  }
+
+ private:
+  struct Message {
+    std::uint32_t tensor;
+    std::size_t bytes_left;
+  };
+  struct Peer {
+    std::map<std::pair<runtime::Priority, std::uint64_t>, Message> queue;
+    std::size_t in_flight = 0;
+    std::uint64_t served = 0;
+  };
+  using Peers = std::map<Member, Peer>;
+
+  static std::size_t next(const Peer& peer) { return std::min(kPieceBytes, peer.queue.begin()->second.bytes_left); }
+  std::size_t allowance(const Peer& peer) const {
+    return std::max(2 * kPieceBytes - std::min(2 * kPieceBytes, peer.in_flight), window_ - std::min(window_, in_flight_));
+  }
+  Peers::iterator most_urgent() {
+    auto best = peers_.end();
+    for (auto at = peers_.begin(); at != peers_.end(); ++at) {
+      if (at->second.queue.empty() || next(at->second) > allowance(at->second)) continue;
+      if (best != peers_.end()) {
+        const runtime::Priority& a = at->second.queue.begin()->first.first;
+        const runtime::Priority& b = best->second.queue.begin()->first.first;
+        if (a != b ? b < a : best->second.served <= at->second.served) continue;
+      }
+      best = at;
+    }
+    return best;
+  }
+
+  std::size_t window_;
+  Peers peers_;
+  std::size_t in_flight_ = 0;
+  std::uint64_t sequence_ = 0;
+  std::uint64_t turn_ = 1;
+};
+
+TEST_F(SchedulerTest, SendsWhatALookAtAllPeersForEveryFrameSends) {
+  for (const std::uint64_t seed : test::seeds(60)) {
+    SCOPED_TRACE(test::replay(seed));
+    std::mt19937_64 random(seed);
+    // From less than a piece to several, and not always whole pieces.
+    const std::size_t window = 1 + random() % (random() % 2 == 0 ? 8 * kPieceBytes : kPieceBytes);
+    start(window);
+    bench.tasks.clear();
+    bench.sent.clear();
+    SlowScheduler model(window);
+    const std::uint32_t peers = 1 + static_cast<std::uint32_t>(random() % 12);
+    const auto any_peer = [&] { return Member{1 + static_cast<std::uint32_t>(random() % peers)}; };
+    for (int step = 0; step < 300; ++step) {
+      for (std::uint64_t i = random() % 4; i > 0; --i) {
+        const std::size_t sizes[] = {0, 100, 10'000, 16'384, 40'000, kPieceBytes, kPieceBytes + 5, 3 * kPieceBytes};
+        const auto send_class = static_cast<SendClass>(random() % 3);
+        const runtime::SendRequest made =
+            request(any_peer(), static_cast<std::uint32_t>(random() % 20), sizes[random() % std::size(sizes)],
+                    static_cast<std::uint32_t>(random() % 3), send_class, random() % 2);
+        model.enqueue(made);
+        scheduler->enqueue(made);
+      }
+      if (const Member from = any_peer(); random() % 3 > 0 && model.in_flight(from) > 0) {
+        const std::size_t bytes = random() % 2 == 0 ? model.in_flight(from) : 1 + random() % model.in_flight(from);
+        model.credit(from, bytes);
+        bench.receipt(from, {}, static_cast<std::uint32_t>(bytes));
+      }
+      if (random() % 50 == 0) {
+        const Member gone = any_peer();
+        model.forget(gone);
+        scheduler->forget(gone);
+      }
+      bench.run();
+      std::vector<SlowScheduler::Sent> sent;
+      for (const auto& [to, frame] : std::exchange(bench.sent, {})) {
+        sent.push_back({to, {}});
+        for (const PartHeader& part : frame.parts) sent.back().parts.emplace_back(index(part.tensor), part.bytes);
+      }
+      ASSERT_EQ(sent, model.pump()) << "step " << step;
+    }
+  }
+}
+
+TEST_F(SchedulerTest, CreditOfOneAmongManyPeersServesThatOne) {
+  start(1);
+  for (std::uint32_t peer = 1; peer <= 2'000; ++peer) scheduler->enqueue(request(Member{peer}, 1, 3 * kPieceBytes, peer % 7));
+  bench.run();
+  EXPECT_EQ(bench.tensors().size(), 4'000u) << "two pieces each";
+  bench.credit(Member{1'234}, kPieceBytes);
+  ASSERT_EQ(bench.sent.size(), 1u);
+  EXPECT_EQ(bench.sent[0].first, Member{1'234});
 }
 
 }  // namespace

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <utility>
 
 #include "base/check.h"
 #include "base/text.h"
@@ -33,25 +34,38 @@ Duration SimWorld::jitter(Duration most) {
   return most.count() == 0 ? most : Duration(static_cast<std::int64_t>(random_() % static_cast<std::uint64_t>(most.count() + 1)));
 }
 
-void SimWorld::schedule(Time time, Member owner, Task task) {
-  queue_.push({std::max(time, now_), next_order_++, owner, std::move(task)});
+void SimWorld::schedule(Time time, SimMember& owner, Task task) {
+  std::uint32_t slot = static_cast<std::uint32_t>(slots_.size());
+  if (free_slots_.empty()) {
+    slots_.push_back({&owner, std::move(task)});
+  } else {
+    slot = free_slots_.back();
+    free_slots_.pop_back();
+    slots_[slot] = {&owner, std::move(task)};
+  }
+  queue_.push_back({std::max(time, now_), next_order_++, slot});
+  std::push_heap(queue_.begin(), queue_.end(), Later());
 }
 
 bool SimWorld::step() {
   if (queue_.empty()) return false;
-  // top() is const only to protect the order, which a moved-from task does not change.
-  Entry entry = std::move(const_cast<Entry&>(queue_.top()));
-  queue_.pop();
+  std::pop_heap(queue_.begin(), queue_.end(), Later());
+  const Entry entry = queue_.back();
+  queue_.pop_back();
+  // Out of its slot first: it may schedule others.
+  SimMember& owner = *slots_[entry.slot].owner;
+  Task task = std::exchange(slots_[entry.slot].task, nullptr);
+  free_slots_.push_back(entry.slot);
   now_ = entry.time;
   ++events_;
-  digest_ = mix(mix(digest_, static_cast<std::uint64_t>(now_.count())), index(entry.owner));
-  at(entry.owner).run_task(std::move(entry.task));
+  digest_ = mix(mix(digest_, static_cast<std::uint64_t>(now_.count())), index(owner.id_));
+  owner.run_task(std::move(task));
   return true;
 }
 
 bool SimWorld::run_until(const std::function<bool()>& stop, Time until) {
   while (!stop()) {
-    if (queue_.empty() || queue_.top().time > until) return false;
+    if (queue_.empty() || queue_.front().time > until) return false;
     step();
   }
   return true;
@@ -67,7 +81,7 @@ void SimWorld::kill(Member id) {
   at(id).alive_ = false;
   for (const auto& [other, member] : members_) {
     if (other == id || !member->links_.contains(id)) continue;
-    schedule(now_ + options_.close_notice, other, [peer = member.get(), id] {
+    schedule(now_ + options_.close_notice, *member, [peer = member.get(), id] {
       peer->link_down(id, Error{ErrorCode::kPeerLost, "the connection was closed by the other side"});
     });
   }
@@ -82,7 +96,7 @@ void SimWorld::freeze(Member id) { at(id).frozen_ = true; }
 void SimWorld::resume(Member id) {
   SimMember& member = at(id);
   member.frozen_ = false;
-  for (Task& task : std::exchange(member.kept_back_, {})) schedule(now_, id, std::move(task));
+  for (Task& task : std::exchange(member.kept_back_, {})) schedule(now_, member, std::move(task));
 }
 
 void SimMember::run_task(Task task) {
@@ -95,13 +109,13 @@ void SimMember::run_task(Task task) {
 }
 
 void SimMember::post(Task task) {
-  world_.schedule(world_.now() + world_.jitter(world_.options_.task_jitter_max), id_, std::move(task));
+  world_.schedule(world_.now() + world_.jitter(world_.options_.task_jitter_max), *this, std::move(task));
 }
 
 TimerId SimMember::after(Duration delay, Task task) {
   const std::uint64_t id = next_timer_++;
   timers_.insert(id);
-  world_.schedule(world_.now() + std::max(delay, Duration(1)), id_, [this, id, task = std::move(task)] {
+  world_.schedule(world_.now() + std::max(delay, Duration(1)), *this, [this, id, task = std::move(task)] {
     if (timers_.erase(id) != 0) task();
   });
   return TimerId{id};
@@ -112,7 +126,7 @@ void SimMember::cancel(TimerId timer) { timers_.erase(static_cast<std::uint64_t>
 void SimMember::connect(Member peer, const std::vector<Endpoint>&, Duration deadline) {
   SimMember& other = world_.at(peer);
   if (!other.alive_ || world_.is_cut(id_, peer)) {
-    world_.schedule(world_.now() + deadline, id_, [this, peer] {
+    world_.schedule(world_.now() + deadline, *this, [this, peer] {
       if (listener_.on_down) listener_.on_down(peer, Error{ErrorCode::kTimeout, "nobody answered"});
     });
     return;
@@ -122,14 +136,14 @@ void SimMember::connect(Member peer, const std::vector<Endpoint>&, Duration dead
     if (member.listener_.on_up) member.listener_.on_up(with);
   };
   const Time then = world_.now() + 2 * world_.options_.latency;
-  world_.schedule(then, peer, [&other, self = id_, up] { up(other, self); });
-  world_.schedule(then + world_.options_.latency, id_, [this, peer, up] { up(*this, peer); });
+  world_.schedule(then, other, [&other, self = id_, up] { up(other, self); });
+  world_.schedule(then + world_.options_.latency, *this, [this, peer, up] { up(*this, peer); });
 }
 
 void SimMember::disconnect(Member peer) {
   if (links_.erase(peer) == 0) return;
   SimMember& other = world_.at(peer);
-  world_.schedule(std::max(world_.now(), out_free_) + world_.options_.latency, peer, [&other, self = id_] {
+  world_.schedule(std::max(world_.now(), out_free_) + world_.options_.latency, other, [&other, self = id_] {
     other.link_down(self, Error{ErrorCode::kPeerLost, "the connection was closed by the other side"});
   });
 }
@@ -172,7 +186,7 @@ void SimMember::send(Destination to, Frame frame, SentFn on_sent) {
     return;
   }
   link_bytes_[to.peer].sent += wire_bytes;
-  const auto leave = [this, to, arriving, wire_bytes, on_link, payload_bytes, payload = std::move(frame.payload),
+  auto leave = [this, to, arriving, wire_bytes, on_link, payload_bytes, payload = std::move(frame.payload),
                       on_sent = std::move(on_sent)] {
     arriving->has_contents = std::all_of(payload.begin(), payload.end(), [](const Slice& s) { return s.data() != nullptr; });
     if (arriving->has_contents) {
@@ -185,13 +199,13 @@ void SimMember::send(Destination to, Frame frame, SentFn on_sent) {
     const Time at_port = world_.now() + world_.options_.latency;
     other.in_free_ = std::max(other.in_free_, at_port - on_link) + on_link;
     const Time arrival = std::max(other.in_free_, at_port) + world_.jitter(world_.options_.shuffle_delay_max);
-    world_.schedule(arrival, to.peer, [&other, from = id_, arriving, wire_bytes] {
+    world_.schedule(arrival, other, [&other, from = id_, arriving, wire_bytes] {
       if (!other.links_.contains(from)) return;
       other.link_bytes_[from].received += wire_bytes;
       other.arrive(from, arriving);
     });
   };
-  world_.schedule(out_free_, id_, leave);
+  world_.schedule(out_free_, *this, std::move(leave));
 }
 
 void SimMember::set_body_handler(wire::FrameType type, BodyFn handle) { body_handlers_[type] = std::move(handle); }

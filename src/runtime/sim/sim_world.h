@@ -16,10 +16,11 @@
 #include <functional>
 #include <map>
 #include <memory>
-#include <queue>
 #include <random>
 #include <set>
 #include <string>
+#include <unordered_map>
+#include <unordered_set>
 #include <vector>
 
 #include "runtime/compute.h"
@@ -72,10 +73,14 @@ class SimWorld {
 
  private:
   friend class SimMember;
+  // What is to happen lies still in a slot; only this, which is small, moves about in the heap.
   struct Entry {
     Time time;
-    std::uint64_t order;
-    Member owner;
+    std::uint64_t order;  // of scheduling
+    std::uint32_t slot;
+  };
+  struct Slot {
+    SimMember* owner = nullptr;
     Task task;
   };
   struct Later {
@@ -84,7 +89,7 @@ class SimWorld {
     }
   };
   // Tasks of a dead member are dropped, those of a frozen one kept back.
-  void schedule(Time time, Member owner, Task task);
+  void schedule(Time time, SimMember& owner, Task task);
   bool step();
   Duration jitter(Duration most);
   bool is_cut(Member a, Member b) const;
@@ -95,7 +100,9 @@ class SimWorld {
   std::uint64_t next_order_ = 0;
   std::uint64_t events_ = 0;
   std::uint64_t digest_ = 0xCBF29CE484222325u;
-  std::priority_queue<Entry, std::vector<Entry>, Later> queue_;
+  std::vector<Entry> queue_;  // a heap, the next event in front
+  std::vector<Slot> slots_;
+  std::vector<std::uint32_t> free_slots_;
   std::map<Member, std::unique_ptr<SimMember>> members_;
   std::set<std::pair<Member, Member>> cuts_;
 };
@@ -150,10 +157,10 @@ class SimMember : public Runtime, public Transport {
   Time out_free_{};  // when the link's outgoing side has sent everything so far
   Time in_free_{};
   std::uint64_t next_timer_ = 1;
-  std::set<std::uint64_t> timers_;
-  std::set<Member> links_;
+  std::unordered_set<std::uint64_t> timers_;
+  std::unordered_set<Member> links_;
   std::map<Member, std::vector<std::shared_ptr<Arriving>>> paused_;  // streams that wait for a future epoch
-  std::map<Member, LinkBytes> link_bytes_;
+  std::unordered_map<Member, LinkBytes> link_bytes_;
   SinkTable sinks_;
   std::map<wire::FrameType, BodyFn> body_handlers_;
   ReceiptFn on_receipt_;
