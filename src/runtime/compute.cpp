@@ -42,7 +42,11 @@ void product_as(const ProductJob& job) {
       for (std::size_t j = 0; j < job.n; ++j) row[j] += factor * v[k * job.n + j];
     }
   }
-  if (job.bias == nullptr) return;
+}
+
+template <typename T>
+void sum_columns_as(const ProductJob& job) {
+  const T* const u = reinterpret_cast<const T*>(job.u);
   T* const bias = reinterpret_cast<T*>(job.bias);
   for (std::size_t i = job.bias_begin; i < job.bias_end; ++i) {
     T sum{0};
@@ -79,6 +83,16 @@ void copy_product(const ProductJob& job) {
   }
 }
 
+void sum_columns_now(const ProductJob& job) {
+  if (job.bias == nullptr) return;
+  POSEIDON_CHECK(job.dtype == DType::kFloat64 || job.dtype == DType::kFloat32, to_string(job.dtype));
+  if (job.dtype == DType::kFloat64) {
+    sum_columns_as<double>(job);
+  } else {
+    sum_columns_as<float>(job);
+  }
+}
+
 void product_now(const ProductJob& job) {
   if (job.out == nullptr) return;
   POSEIDON_CHECK(job.dtype == DType::kFloat64 || job.dtype == DType::kFloat32, to_string(job.dtype));
@@ -87,6 +101,7 @@ void product_now(const ProductJob& job) {
   } else {
     product_as<float>(job);
   }
+  sum_columns_now(job);
   copy_product(job);
 }
 
