@@ -2,14 +2,15 @@
 
 #include <stdlib.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstdlib>
 #include <cstring>
 #include <filesystem>
+#include <fstream>
 #include <system_error>
 #include <utility>
 
-#include "base/file.h"
 #include "base/text.h"
 #include "launch/local_job.h"
 #include "plan/choose.h"
@@ -17,22 +18,18 @@
 namespace poseidon {
 namespace {
 
-constexpr int kWorkersMax = 1024;                       // of processes on one host
-constexpr std::size_t kCommandBytesMax = std::size_t{8} << 20;  // more than the kernel takes
+constexpr int kWorkersMax = 1024;  // processes on one host
 
 // This program and its arguments, as the kernel knows them.
 Result<std::vector<std::string>> own_command() {
   std::error_code failed;
   const std::filesystem::path self = std::filesystem::read_symlink("/proc/self/exe", failed);
   if (failed) return Error{ErrorCode::kSystem, "cannot find this program in /proc/self/exe: " + failed.message()};
-  const Result<std::string> line = base::read_file("/proc/self/cmdline", kCommandBytesMax);
-  if (!line) return line.error();
+  // Files of /proc say that they are empty, so this one is read until its end.
+  std::ifstream words("/proc/self/cmdline", std::ios::binary);
+  if (!words) return Error{ErrorCode::kSystem, "cannot find this program's arguments in /proc/self/cmdline"};
   std::vector<std::string> command;
-  for (std::size_t begin = 0; begin < line->size();) {
-    const std::size_t end = std::min(line->find('\0', begin), line->size());
-    command.push_back(line->substr(begin, end - begin));
-    begin = end + 1;
-  }
+  for (std::string word; std::getline(words, word, '\0');) command.push_back(word);
   // The first word is whatever the program was called by; a worker needs the file.
   command.resize(std::max<std::size_t>(command.size(), 1));
   command[0] = self.string();
