@@ -1,5 +1,5 @@
 # An outside project finds the installed library, builds the examples against it and trains with them: each scheme with four
-# workers gives the losses of one.
+# workers gives the losses of one. The program that docs/library.md shows is built and run too.
 #
 #   cmake -D BUILD=... -D SOURCE=... -D WORK=... -D VERSION=... -D GENERATOR=... -D CC=... -D CXX=... [-D SANITIZE=...] -P package_test.cmake
 foreach(name BUILD SOURCE WORK VERSION GENERATOR CC CXX)
@@ -83,6 +83,31 @@ endforeach()
 compare(${WORK}/mlp_cpp-alone ${WORK}/mlp_c-alone differs)
 if(NOT differs EQUAL 0)
   message(FATAL_ERROR "the two examples give different losses")
+endif()
+
+# The program that docs/library.md shows.
+file(READ ${SOURCE}/docs/library.md guide)
+string(FIND "${guide}" "```cpp\n" begin)
+string(SUBSTRING "${guide}" ${begin} -1 program)
+string(SUBSTRING "${program}" 7 -1 program)
+string(FIND "${program}" "```" end)
+string(SUBSTRING "${program}" 0 ${end} program)
+file(WRITE ${WORK}/shown/shown.cpp "${program}")
+file(WRITE ${WORK}/shown/CMakeLists.txt "cmake_minimum_required(VERSION 3.25)
+project(shown LANGUAGES CXX)
+find_package(Poseidon 0.1 REQUIRED)
+add_executable(shown shown.cpp)
+target_compile_features(shown PRIVATE cxx_std_20)
+target_link_libraries(shown PRIVATE Poseidon::poseidon)
+")
+configure(${WORK}/shown ${WORK}/shown/build)
+execute_process(COMMAND ${CMAKE_COMMAND} --build ${WORK}/shown/build OUTPUT_VARIABLE said ERROR_VARIABLE said RESULT_VARIABLE code)
+if(NOT code EQUAL 0)
+  message(FATAL_ERROR "the program of docs/library.md cannot be built:\n${said}")
+endif()
+execute_process(COMMAND ${WORK}/shown/build/shown OUTPUT_VARIABLE said COMMAND_ERROR_IS_FATAL ANY)
+if(NOT said STREQUAL "slope 3.000000\n")
+  message(FATAL_ERROR "the program of docs/library.md printed:\n${said}")
 endif()
 
 # A mistake ends with a sentence and a code, not with a hanging job.
