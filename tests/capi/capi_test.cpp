@@ -49,19 +49,24 @@ poseidon_place place() {
   return found;
 }
 
-// One matrix [3, 4] with a bias, and factors of at most 2 rows; float64.
+// One matrix with a bias, and factors of at most so many rows; float64.
 struct Layer {
-  std::vector<double> weight = std::vector<double>(12, place().rank == 0 ? 1.5 : -7);
-  std::vector<double> bias = std::vector<double>(3, place().rank == 0 ? 2.5 : -7);
-  std::vector<double> weight_sum = std::vector<double>(12);
-  std::vector<double> bias_sum = std::vector<double>(3);
+  size_t outputs = 3;
+  size_t inputs = 4;
+  size_t rows_max = 2;
+  std::vector<double> weight = std::vector<double>(outputs * inputs, place().rank == 0 ? 1.5 : -7);
+  std::vector<double> bias = std::vector<double>(outputs, place().rank == 0 ? 2.5 : -7);
+  std::vector<double> weight_sum = std::vector<double>(outputs * inputs);
+  std::vector<double> bias_sum = std::vector<double>(outputs);
   poseidon_cluster* cluster = nullptr;
 
+  Layer() = default;
+  Layer(size_t m, size_t n, size_t k) : outputs(m), inputs(n), rows_max(k) {}
   ~Layer() { poseidon_close(cluster); }
 
   int join(poseidon_product_fn product = nullptr, void* user = nullptr) {
-    const int64_t weight_shape[] = {3, 4};
-    const int64_t bias_shape[] = {3};
+    const int64_t weight_shape[] = {static_cast<int64_t>(outputs), static_cast<int64_t>(inputs)};
+    const int64_t bias_shape[] = {static_cast<int64_t>(outputs)};
     poseidon_tensor tensors[2] = {POSEIDON_INIT(poseidon_tensor), POSEIDON_INIT(poseidon_tensor)};
     tensors[0].name = "ip.weight";
     tensors[0].shape = weight_shape;
@@ -78,7 +83,7 @@ struct Layer {
     layer.name = "ip";
     layer.tensors = ids;
     layer.tensor_count = 2;
-    layer.factor_rows = 2;
+    layer.factor_rows = rows_max;
     poseidon_join_options options = POSEIDON_INIT(poseidon_join_options);
     options.tensors = tensors;
     options.tensor_count = 2;
@@ -240,6 +245,46 @@ Wrong factors(bool own) {
   if (own && multiplies) REQUIRE(counts.float64 == 6);
   poseidon_traffic traffic = POSEIDON_INIT(poseidon_traffic);
   REQUIRE(poseidon_get_tensor_traffic(layer.cluster, 0, &traffic) == POSEIDON_OK && traffic.bytes_sent + traffic.bytes_received > 0);
+  REQUIRE(poseidon_leave(layer.cluster) == POSEIDON_OK);
+  return "";
+}
+
+// Rank 1's factors take long to leave (16 MiB against a window of about one), rank 0 has none, and rank 1 knows the product
+// without making it: so its sum is there long before its factors have left. Rank 0 sees what was sent.
+Wrong slow_factors() {
+  constexpr size_t kRows = 512;
+  constexpr size_t kInputs = 4096;
+  const bool gives = place().rank == 1;
+  const poseidon_product_fn knowing = [](void*, const poseidon_product* p) {
+    if (p->dtype == POSEIDON_FLOAT32) {
+      multiply<float>(*p);
+    } else {
+      std::fill_n(static_cast<double*>(p->out), p->inputs, 2.0 * kRows);
+    }
+    return 0;
+  };
+  const poseidon_product_fn honest = [](void*, const poseidon_product* p) {
+    p->dtype == POSEIDON_FLOAT32 ? multiply<float>(*p) : multiply<double>(*p);
+    return 0;
+  };
+  Layer layer(1, kInputs, kRows);
+  REQUIRE(layer.join(gives ? knowing : honest) == POSEIDON_OK);
+  std::vector<double> u(kRows);
+  std::vector<double> v(kRows * kInputs);
+  for (uint64_t iteration = 0; iteration < 6; ++iteration) {
+    std::fill(u.begin(), u.end(), 1);
+    std::fill(v.begin(), v.end(), 2);
+    // Rank 0 first, so that rank 1 has nothing to wait for but its own.
+    poseidon_part parts[2] = {POSEIDON_INIT(poseidon_part), POSEIDON_INIT(poseidon_part)};
+    if (!gives) REQUIRE(layer.submit_factors(iteration, u.data(), v.data(), 0) == POSEIDON_OK);
+    REQUIRE(poseidon_gather(layer.cluster, nullptr, 0, parts, 2) == POSEIDON_OK);
+    if (gives) REQUIRE(layer.submit_factors(iteration, u.data(), v.data(), kRows) == POSEIDON_OK);
+    REQUIRE(poseidon_wait(layer.cluster, 0, nullptr) == POSEIDON_OK);
+    std::fill(u.begin(), u.end(), 1e30);
+    std::fill(v.begin(), v.end(), 1e30);
+    REQUIRE(layer.weight_sum == std::vector<double>(kInputs, 2.0 * kRows));
+    REQUIRE(layer.bias_sum == std::vector<double>(1, kRows));
+  }
   REQUIRE(poseidon_leave(layer.cluster) == POSEIDON_OK);
   return "";
 }
@@ -437,6 +482,7 @@ int run_worker(const std::string& name) {
       {"sums", sums},
       {"factors", [] { return factors(false); }},
       {"own product", [] { return factors(true); }},
+      {"slow factors", slow_factors},
       {"mistakes", mistakes},
       {"factor mistakes", factor_mistakes},
       {"gathering", gathering},
@@ -492,6 +538,8 @@ TEST(CApi, GivesSumsOfFactorsUnderEveryScheme) {
   }
   EXPECT_JOB(run("factors", 3, "sfb"));
 }
+
+TEST(CApi, WaitsUntilFactorsMayBeUsedAgain) { EXPECT_JOB(run("slow factors", 2, "sfb")); }
 
 TEST(CApi, RefusesMistakesAndGoesOn) {
   EXPECT_JOB(run("mistakes", 2));
