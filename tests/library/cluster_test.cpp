@@ -17,6 +17,7 @@
 #include <string>
 #include <vector>
 
+#include "base/text.h"
 #include "poseidon/arrivals.h"
 #include "poseidon/local.h"
 #include "support/temporary_folder.h"
@@ -57,6 +58,11 @@ struct Member {
     cluster->session().submit(TensorId{0}, iteration, {.gradient = view(gradient), .ready = {}}, std::move(on_synced));
   }
 };
+
+// Where the job fails, as it must, and whose reason is heard first is open: this is how the test knows that all was well here.
+void leave_a_mark() {
+  std::ofstream(base::concat(std::getenv("POSEIDON_RUN_FOLDER"), "/well-", find_job().value()->rank)) << "yes";
+}
 
 // Trains until it is told to stop, and says in a note after how many iterations that was.
 std::string endless() {
@@ -125,14 +131,17 @@ std::string closing() {
   const Synced closed = arrivals.wait(0);
   REQUIRE(closed.error && closed.error->code == ErrorCode::kAborted && closed.iteration == 0);
   REQUIRE(arrivals.wait(1).error->code == ErrorCode::kInvalid);
-  // The job fails, as it must, and whose reason is heard first is open: this is how the test knows that all was well here.
-  std::ofstream(std::string(std::getenv("POSEIDON_RUN_FOLDER")) + "/well-0") << "yes";
+  leave_a_mark();
   std::exit(3);
 }
 
 std::string other_models() {
   Member member(find_job().value()->rank == 0 ? "w" : "v");
   REQUIRE(member.cluster == nullptr && member.error);
+  // Both hear the reason, also the one that came second and differs.
+  REQUIRE(member.error->code == ErrorCode::kRefused);
+  REQUIRE(member.error->message.find("the workers' models differ") != std::string::npos);
+  leave_a_mark();
   std::exit(3);  // the reason has been left for the launcher
 }
 
@@ -234,7 +243,9 @@ TEST(Cluster, OfAnotherModelIsRefusedWithTheParameter) {
   options.run_folder = folder.path();
   const LocalEnd end = run_local(options);
   ASSERT_TRUE(end.error.has_value());
-  EXPECT_THAT(end.error->message, HasSubstr("rank 1"));
+  EXPECT_EQ(end.error->code, ErrorCode::kRefused);
+  EXPECT_THAT(end.error->message, AllOf(HasSubstr("the workers' models differ"), HasSubstr("rank 1")));
+  EXPECT_TRUE(std::filesystem::exists(folder / "well-0") && std::filesystem::exists(folder / "well-1"));
 }
 
 TEST(Cluster, WithoutAJobIsNotFound) {
