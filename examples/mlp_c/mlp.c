@@ -74,7 +74,8 @@ static int parse(int argc, char** argv, options* o) {
     else if (strcmp(argv[i], "--rate") == 0) o->rate = atof(value);
     else return complain("the flags are --data --workers --scheme --batch --hidden --iterations --rate --curve");
   }
-  if (o->workers < 1 || o->workers > WORKERS_MAX || o->batch < 1 || o->batch % o->workers != 0) return complain("--batch must be a multiple of --workers");
+  if (o->workers < 1 || o->workers > WORKERS_MAX) return complain("--workers must be from 1 to 64");
+  if (o->batch < 1 || o->batch % o->workers != 0) return complain("--batch must be a multiple of --workers");
   if (o->hidden < 1 || o->hidden > HIDDEN_MAX || o->iterations < 0) return complain("--hidden or --iterations is out of bounds");
   return 0;
 }
@@ -219,7 +220,8 @@ typedef struct batch {
 /* One iteration. A layer's gradient leaves as soon as it is there, and its sum is wanted only when the next forward pass reaches
  * the layer: in between the worker computes, and the engine sends. Two batches take turns, since the next one's input is
  * written while the last one's may still be on its way. */
-static int step(poseidon_cluster* cluster, const options* o, layer* hidden, layer* output, const batch* b, uint64_t iteration, int rows) {
+static int step(poseidon_cluster* cluster, const options* o, layer* hidden, layer* output, const batch* b, uint64_t iteration,
+                int rows) {
   char text[96];
   double loss = 0;
   int r, i, d, right = 0, code;
@@ -382,7 +384,8 @@ static void on_note(void* user, int32_t rank, const char* text) {
     if (++r->told[iteration] < r->o->workers) return;
     r->complete = iteration + 1;
     if (iteration % 20 != 0 && iteration + 1 != r->o->iterations) return;
-    printf("iteration %4d: loss %.6f, accuracy %.2f %%\n", iteration, mean_loss(r, iteration), 100.0 * r->right[iteration] / r->o->batch);
+    printf("iteration %4d: loss %.6f, accuracy %.2f %%\n", iteration, mean_loss(r, iteration),
+           100.0 * r->right[iteration] / r->o->batch);
     fflush(stdout);
   } else if (sscanf(text, "test %d %d", &right, &tested) == 2) {
     printf("test: %d of %d digits right, %.2f %%\n", right, tested, 100.0 * right / tested);

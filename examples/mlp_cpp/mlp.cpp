@@ -114,8 +114,8 @@ Status read_digits(const std::string& file, Digits& train, Digits& test) {
 // A fully connected layer: its values, and the memory for their gradients, in which the sums over all workers arrive.
 struct Layer {
   Layer(std::uint32_t place, std::size_t outputs_, std::size_t inputs_)
-      : id{place}, weight_id{2 * place}, bias_id{2 * place + 1}, outputs(outputs_), inputs(inputs_), weight(outputs * inputs), bias(outputs),
-        weight_sum(outputs * inputs), bias_sum(outputs) {}
+      : id{place}, weight_id{2 * place}, bias_id{2 * place + 1}, outputs(outputs_), inputs(inputs_), weight(outputs * inputs),
+        bias(outputs), weight_sum(outputs * inputs), bias_sum(outputs) {}
 
   LayerId id;
   TensorId weight_id;
@@ -268,8 +268,8 @@ class Worker {
     if (session.scheme(layer.id) != Scheme::kPs) {
       const auto factors = std::make_shared<std::pair<std::shared_ptr<Numbers>, std::shared_ptr<Numbers>>>(errors, inputs);
       session.submit_factors(layer.id, iteration,
-                             {.outputs = view(*errors), .inputs = view(*inputs), .rows = rows_, .hold = factors, .weight = view(layer.weight_sum),
-                              .bias = view(layer.bias_sum), .ready = {}, .samples = samples},
+                             {.outputs = view(*errors), .inputs = view(*inputs), .rows = rows_, .hold = factors,
+                              .weight = view(layer.weight_sum), .bias = view(layer.bias_sum), .ready = {}, .samples = samples},
                              arrivals_.expect(index(layer.weight_id)));
       return;
     }

@@ -61,7 +61,7 @@ struct Product {
 using ProductFn = std::function<Status(const Product& product)>;
 
 struct JobOptions {
-  Model model;                     // equal on all workers; a difference ends the job with the rank and the parameter
+  Model model;  // equal on all workers; a difference ends the job with the rank and the parameter
   // Borrowed until join() returns: one view for each tensor, of contiguous host memory. Rank 0's values are written into all
   // others'.
   std::vector<TensorView> values;
@@ -76,8 +76,8 @@ struct Traffic {
     std::uint64_t sent = 0;
     std::uint64_t received = 0;
   };
-  std::vector<Tensor> tensors;       // payload, by TensorId; the factors of a layer count for its weight
-  std::uint64_t bytes_sent = 0;      // over all links to other workers, with framing
+  std::vector<Tensor> tensors;   // payload, by TensorId; the factors of a layer count for its weight
+  std::uint64_t bytes_sent = 0;  // over all links to other workers, with framing
   std::uint64_t bytes_received = 0;
 };
 

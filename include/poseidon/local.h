@@ -36,9 +36,9 @@ struct LocalOptions {
 
   // These are called by a thread of the library, one at a time, while run_local() waits; none may wait or throw. Any may be
   // empty.
-  std::function<void(int rank, const std::string& text)> on_note;                         // what a worker said by note()
-  std::function<void(const std::string& plan, const std::string& table)> on_plan;         // JSON; the choices for people
-  std::function<void(const std::string& text)> on_wait;                                   // something takes long: whom it waits for
+  std::function<void(int rank, const std::string& text)> on_note;                  // what a worker said by note()
+  std::function<void(const std::string& plan, const std::string& table)> on_plan;  // JSON; the choices for people
+  std::function<void(const std::string& text)> on_wait;                            // something takes long: whom it waits for
 };
 
 struct LocalEnd {

@@ -6,8 +6,9 @@ namespace poseidon::capi {
 namespace {
 
 // By the number of poseidon_code, less one.
-constexpr std::array kCodes = {ErrorCode::kInvalid,  ErrorCode::kNotFound, ErrorCode::kCorruptFrame, ErrorCode::kStaleEpoch, ErrorCode::kPeerLost,
-                               ErrorCode::kRefused, ErrorCode::kTimeout,  ErrorCode::kAborted,      ErrorCode::kSystem};
+constexpr std::array kCodes = {ErrorCode::kInvalid,    ErrorCode::kNotFound, ErrorCode::kCorruptFrame,
+                               ErrorCode::kStaleEpoch, ErrorCode::kPeerLost, ErrorCode::kRefused,
+                               ErrorCode::kTimeout,    ErrorCode::kAborted,  ErrorCode::kSystem};
 
 std::string& sentence() {
   thread_local std::string text;

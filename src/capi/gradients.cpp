@@ -55,7 +55,8 @@ Status open_wait(poseidon_cluster& cluster, std::uint32_t tensor, bool released)
   const std::lock_guard lock(cluster.mutex);
   poseidon_cluster::Waiting& waiting = cluster.waiting[tensor];
   if (waiting.submitted) {
-    return Error{ErrorCode::kInvalid, base::concat(cluster.model.tensors[tensor].name, " was submitted again before poseidon_wait took its last sum")};
+    return Error{ErrorCode::kInvalid,
+                 base::concat(cluster.model.tensors[tensor].name, " was submitted again before poseidon_wait took its last sum")};
   }
   waiting = {.submitted = true, .released = released, .synced = std::nullopt};
   return {};
@@ -68,7 +69,8 @@ void cancel_wait(poseidon_cluster& cluster, std::uint32_t tensor) {
 
 // Submits by `submit`, which takes the callback, with the bookkeeping of poseidon_wait around it.
 template <typename Submit>
-int submit_tensor(poseidon_cluster& cluster, std::uint32_t tensor, bool released, poseidon_synced_fn on_synced, void* user, Submit submit) {
+int submit_tensor(poseidon_cluster& cluster, std::uint32_t tensor, bool released, poseidon_synced_fn on_synced, void* user,
+                  Submit submit) {
   const bool waits = on_synced == nullptr && tensor < cluster.waiting.size();
   if (waits) {
     if (const Status status = open_wait(cluster, tensor, released); !status) return fail(status);
@@ -97,7 +99,8 @@ class Release {
 int submit_factor_layer(poseidon_cluster& cluster, std::uint32_t layer, Iteration iteration, const poseidon_factors& factors,
                         poseidon_synced_fn on_synced, void* user) {
   if (layer >= cluster.model.layers.size()) {
-    return fail(Error{ErrorCode::kInvalid, base::concat("there is no layer ", layer, ", the model has ", cluster.model.layers.size())});
+    return fail(
+        Error{ErrorCode::kInvalid, base::concat("there is no layer ", layer, ", the model has ", cluster.model.layers.size())});
   }
   if (on_synced != nullptr && factors.released == nullptr) {
     return fail(Error{ErrorCode::kInvalid, "factors with a callback for the sum need one for their release too"});
@@ -106,23 +109,26 @@ int submit_factor_layer(poseidon_cluster& cluster, std::uint32_t layer, Iteratio
   const TensorSpec& weight = cluster.model.tensors[index(spec.tensors[0])];
   const std::uint32_t tensor = index(spec.tensors[0]);
   if (spec.factor_rows == 0) {
-    return fail(Error{ErrorCode::kInvalid, base::concat("layer ", spec.name, " offers no factors: submit the gradients of its tensors")});
+    return fail(
+        Error{ErrorCode::kInvalid, base::concat("layer ", spec.name, " offers no factors: submit the gradients of its tensors")});
   }
   if (factors.rows > spec.factor_rows) {
-    return fail(Error{ErrorCode::kInvalid, base::concat("layer ", spec.name, ": ", factors.rows, " rows of factors, ", spec.factor_rows, " were announced")});
+    return fail(Error{ErrorCode::kInvalid, base::concat("layer ", spec.name, ": ", factors.rows, " rows of factors, ",
+                                                        spec.factor_rows, " were announced")});
   }
   const std::size_t outputs = static_cast<std::size_t>(weight.shape[0]);
   const std::size_t inputs = static_cast<std::size_t>(weight.shape[1]);
   const bool waits = on_synced == nullptr;
-  const auto release = std::make_shared<Release>([&cluster, tensor, waits, tell = factors.released, told = factors.released_user] {
-    if (tell != nullptr) return tell(told);
-    if (!waits) return;
-    {
-      const std::lock_guard lock(cluster.mutex);
-      cluster.waiting[tensor].released = true;
-    }
-    cluster.changed.notify_all();
-  });
+  const auto release =
+      std::make_shared<Release>([&cluster, tensor, waits, tell = factors.released, told = factors.released_user] {
+        if (tell != nullptr) return tell(told);
+        if (!waits) return;
+        {
+          const std::lock_guard lock(cluster.mutex);
+          cluster.waiting[tensor].released = true;
+        }
+        cluster.changed.notify_all();
+      });
   FactorGradient gradient{.outputs = view_of(factors.outputs, factors.rows * outputs, weight.dtype),
                           .inputs = view_of(factors.inputs, factors.rows * inputs, weight.dtype),
                           .rows = factors.rows,
@@ -161,12 +167,13 @@ int poseidon_submit(poseidon_cluster* cluster, uint32_t tensor, uint64_t iterati
   });
 }
 
-int poseidon_submit_absent(poseidon_cluster* cluster, uint32_t tensor, uint64_t iteration, void* destination, poseidon_synced_fn on_synced,
-                           void* user) {
+int poseidon_submit_absent(poseidon_cluster* cluster, uint32_t tensor, uint64_t iteration, void* destination,
+                           poseidon_synced_fn on_synced, void* user) {
   return guarded([&]() -> int {
     if (cluster == nullptr) return fail(null_pointer("a cluster"));
     return submit_tensor(*cluster, tensor, true, on_synced, user, [&](SyncedFn callback) {
-      return cluster->session().try_submit_absent(TensorId{tensor}, iteration, view_of(*cluster, tensor, destination), std::move(callback));
+      return cluster->session().try_submit_absent(TensorId{tensor}, iteration, view_of(*cluster, tensor, destination),
+                                                  std::move(callback));
     });
   });
 }
@@ -191,7 +198,8 @@ int poseidon_wait(poseidon_cluster* cluster, uint32_t tensor, poseidon_synced* s
     {
       std::unique_lock lock(cluster->mutex);
       if (tensor >= cluster->waiting.size() || !cluster->waiting[tensor].submitted) {
-        return fail(Error{ErrorCode::kInvalid, base::concat("a wait for tensor ", tensor, ", which was not submitted without a callback")});
+        return fail(Error{ErrorCode::kInvalid,
+                          base::concat("a wait for tensor ", tensor, ", which was not submitted without a callback")});
       }
       poseidon_cluster::Waiting& waiting = cluster->waiting[tensor];
       // After an error nobody promises that the factors leave; they must stay until the cluster is closed anyway.

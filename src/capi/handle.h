@@ -19,7 +19,7 @@ struct poseidon_cluster {
   // The last submission of one tensor without a callback: poseidon_wait takes it.
   struct Waiting {
     bool submitted = false;
-    bool released = true;                     // U and V may be used again
+    bool released = true;  // U and V may be used again
     std::optional<poseidon::Synced> synced;
   };
 
@@ -31,11 +31,11 @@ struct poseidon_cluster {
   const poseidon::Model model;
   std::mutex mutex;
   std::condition_variable changed;
-  std::vector<Waiting> waiting;                              // by tensor; guarded by mutex
-  std::map<void*, std::shared_ptr<std::byte>> memory;        // poseidon_allocate; guarded by mutex
-  std::optional<std::string> plan;                           // as it was asked for; guarded by mutex
-  std::vector<std::string> gathered;                         // the thread that gathers
-  std::unique_ptr<poseidon::Cluster> cluster;                // last: its end calls back into the above
+  std::vector<Waiting> waiting;                        // by tensor; guarded by mutex
+  std::map<void*, std::shared_ptr<std::byte>> memory;  // poseidon_allocate; guarded by mutex
+  std::optional<std::string> plan;                     // as it was asked for; guarded by mutex
+  std::vector<std::string> gathered;                   // the thread that gathers
+  std::unique_ptr<poseidon::Cluster> cluster;          // last: its end calls back into the above
 
   explicit poseidon_cluster(poseidon::Model of) : model(std::move(of)), waiting(model.tensors.size()) {}
 };

@@ -27,12 +27,14 @@ Result<Struct> read(const Struct* given, const char* name) {
   std::size_t size = 0;
   std::memcpy(&size, given, sizeof size);
   if (size < kLeastSize<Struct> || size > std::size_t{1} << 16) {
-    return Error{ErrorCode::kInvalid, base::concat("a ", name, " says that its size is ", size, ", it has ", sizeof(Struct), ": begin with POSEIDON_INIT(", name, ")")};
+    return Error{ErrorCode::kInvalid, base::concat("a ", name, " says that its size is ", size, ", it has ", sizeof(Struct),
+                                                   ": begin with POSEIDON_INIT(", name, ")")};
   }
   const char* const bytes = reinterpret_cast<const char*>(given);
   const auto is_set = [](char byte) { return byte != 0; };
   if (size > sizeof(Struct) && std::any_of(bytes + sizeof(Struct), bytes + size, is_set)) {
-    return Error{ErrorCode::kInvalid, base::concat("a ", name, " of ", size, " bytes asks for what this version of the library does not have")};
+    return Error{ErrorCode::kInvalid,
+                 base::concat("a ", name, " of ", size, " bytes asks for what this version of the library does not have")};
   }
   Struct copy{};
   std::memcpy(&copy, given, std::min(size, sizeof(Struct)));
@@ -44,7 +46,8 @@ template <typename Struct>
 void write(const Struct& from, Struct* to) {
   std::size_t size = 0;
   std::memcpy(&size, to, sizeof size);
-  std::memcpy(reinterpret_cast<char*>(to) + sizeof size, reinterpret_cast<const char*>(&from) + sizeof size, std::min(size, sizeof(Struct)) - sizeof size);
+  std::memcpy(reinterpret_cast<char*>(to) + sizeof size, reinterpret_cast<const char*>(&from) + sizeof size,
+              std::min(size, sizeof(Struct)) - sizeof size);
 }
 
 // The struct at `place` of an array whose elements are as long as the first one says.
@@ -63,7 +66,10 @@ Result<std::vector<Struct>> read_array(const Struct* array, std::size_t count, c
   for (std::size_t i = 0; i < count; ++i) {
     Result<Struct> one = read(array == nullptr ? nullptr : at(array, i), name);
     if (!one) return one.error();
-    if (one->size != array->size) return Error{ErrorCode::kInvalid, base::concat("an array of ", name, " with elements of ", array->size, " and of ", one->size, " bytes")};
+    if (one->size != array->size) {
+      return Error{ErrorCode::kInvalid,
+                   base::concat("an array of ", name, " with elements of ", array->size, " and of ", one->size, " bytes")};
+    }
     all.push_back(*one);
   }
   return all;

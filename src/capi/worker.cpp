@@ -16,7 +16,8 @@ constexpr std::size_t kDimensionsMax = 16;  // more would be read from memory th
 Result<DType> dtype_of(std::int32_t dtype, const char* name) {
   if (dtype == POSEIDON_FLOAT32) return DType::kFloat32;
   if (dtype == POSEIDON_FLOAT64) return DType::kFloat64;
-  return Error{ErrorCode::kInvalid, base::concat(name, " has an element type ", dtype, ", there are POSEIDON_FLOAT32 and POSEIDON_FLOAT64")};
+  return Error{ErrorCode::kInvalid,
+               base::concat(name, " has an element type ", dtype, ", there are POSEIDON_FLOAT32 and POSEIDON_FLOAT64")};
 }
 
 Status add_tensors(const poseidon_join_options& options, JobOptions& job) {
@@ -26,7 +27,8 @@ Status add_tensors(const poseidon_join_options& options, JobOptions& job) {
     if (tensor.name == nullptr) return null_pointer("the name of a tensor");
     if (tensor.shape == nullptr && tensor.dimensions > 0) return null_pointer("the shape of a tensor");
     if (tensor.dimensions > kDimensionsMax) {
-      return Error{ErrorCode::kInvalid, base::concat(tensor.name, " has ", tensor.dimensions, " dimensions, at most ", kDimensionsMax, " are possible")};
+      return Error{ErrorCode::kInvalid, base::concat(tensor.name, " has ", tensor.dimensions, " dimensions, at most ",
+                                                     kDimensionsMax, " are possible")};
     }
     const Result<DType> dtype = dtype_of(tensor.dtype, tensor.name);
     if (!dtype) return dtype.error();
@@ -137,7 +139,8 @@ int poseidon_scheme_of(const poseidon_cluster* cluster, uint32_t layer, int32_t*
     if (cluster == nullptr) return fail(null_pointer("a cluster"));
     if (scheme == nullptr) return fail(null_pointer("the place for a scheme"));
     if (layer >= cluster->model.layers.size()) {
-      return fail(Error{ErrorCode::kInvalid, base::concat("there is no layer ", layer, ", the model has ", cluster->model.layers.size())});
+      return fail(Error{ErrorCode::kInvalid,
+                        base::concat("there is no layer ", layer, ", the model has ", cluster->model.layers.size())});
     }
     *scheme = static_cast<int32_t>(cluster->session().scheme(LayerId{layer}));
     return POSEIDON_OK;
@@ -204,7 +207,9 @@ int poseidon_gather(poseidon_cluster* cluster, const void* own, size_t bytes, po
     if (own == nullptr && bytes > 0) return fail(null_pointer("this worker's part"));
     // Everything that can be wrong here must be known before the others wait for the part.
     const std::size_t workers = static_cast<std::size_t>(cluster->cluster->workers());
-    if (part_count < workers) return fail(Error{ErrorCode::kInvalid, base::concat("room for ", part_count, " parts of a gathering of ", workers)});
+    if (part_count < workers) {
+      return fail(Error{ErrorCode::kInvalid, base::concat("room for ", part_count, " parts of a gathering of ", workers)});
+    }
     Result<std::vector<poseidon_part>> room = read_array(parts, workers, "poseidon_part");
     if (!room) return fail(room.error());
     Result<std::vector<std::string>> all = cluster->cluster->gather(std::string(static_cast<const char*>(own), bytes));
@@ -247,7 +252,8 @@ int poseidon_get_tensor_traffic(poseidon_cluster* cluster, uint32_t tensor, pose
     if (!answer) return fail(answer.error());
     const Traffic moved = cluster->cluster->traffic();
     if (tensor >= moved.tensors.size()) {
-      return fail(Error{ErrorCode::kInvalid, base::concat("there is no tensor ", tensor, ", the model has ", moved.tensors.size())});
+      return fail(
+          Error{ErrorCode::kInvalid, base::concat("there is no tensor ", tensor, ", the model has ", moved.tensors.size())});
     }
     answer->bytes_sent = moved.tensors[tensor].sent;
     answer->bytes_received = moved.tensors[tensor].received;

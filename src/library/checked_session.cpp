@@ -8,8 +8,13 @@
 namespace poseidon::library {
 
 CheckedSession::CheckedSession(Session& engine, const Model& model, runtime::Runtime& lane)
-    : engine_(engine), model_(model), lane_(lane), rank_(engine.rank()), workers_(engine.workers()),
-      layer_of_(model.tensors.size()), slots_(model.tensors.size()) {
+    : engine_(engine),
+      model_(model),
+      lane_(lane),
+      rank_(engine.rank()),
+      workers_(engine.workers()),
+      layer_of_(model.tensors.size()),
+      slots_(model.tensors.size()) {
   for (std::size_t l = 0; l < model.layers.size(); ++l) {
     for (const TensorId tensor : model.layers[l].tensors) layer_of_[index(tensor)] = LayerId{static_cast<std::uint32_t>(l)};
   }
@@ -17,7 +22,8 @@ CheckedSession::CheckedSession(Session& engine, const Model& model, runtime::Run
 
 Status CheckedSession::check_id(TensorId tensor) const {
   if (index(tensor) < model_.tensors.size()) return {};
-  return Error{ErrorCode::kInvalid, base::concat("there is no tensor ", index(tensor), ", the model has ", model_.tensors.size())};
+  return Error{ErrorCode::kInvalid,
+               base::concat("there is no tensor ", index(tensor), ", the model has ", model_.tensors.size())};
 }
 
 Status CheckedSession::check_id(LayerId layer) const {
@@ -30,8 +36,9 @@ Status CheckedSession::check_is_dense(TensorId tensor) const {
   const LayerId layer = layer_of_[index(tensor)];
   const Scheme used = engine_.scheme(layer);
   if (used == Scheme::kPs) return {};
-  return Error{ErrorCode::kInvalid, base::concat("layer ", model_.layers[index(layer)].name, " travels by ", to_string(used),
-                                                 ": submit its factors, not the gradient of ", model_.tensors[index(tensor)].name)};
+  return Error{ErrorCode::kInvalid,
+               base::concat("layer ", model_.layers[index(layer)].name, " travels by ", to_string(used),
+                            ": submit its factors, not the gradient of ", model_.tensors[index(tensor)].name)};
 }
 
 Scheme CheckedSession::scheme(LayerId layer) const {
@@ -44,11 +51,12 @@ Result<SyncedFn> CheckedSession::take_slot(TensorId tensor, Iteration iteration,
   Slot& slot = slots_[index(tensor)];
   const std::string& name = model_.tensors[index(tensor)].name;
   if (slot.waiting) {
-    return Error{ErrorCode::kInvalid, base::concat(name, " was submitted for iteration ", iteration, " before the sum of iteration ",
-                                                   slot.iteration, " was called back")};
+    return Error{ErrorCode::kInvalid, base::concat(name, " was submitted for iteration ", iteration,
+                                                   " before the sum of iteration ", slot.iteration, " was called back")};
   }
   if (slot.used && iteration <= slot.iteration) {
-    return Error{ErrorCode::kInvalid, base::concat(name, " was submitted for iteration ", iteration, " after iteration ", slot.iteration)};
+    return Error{ErrorCode::kInvalid,
+                 base::concat(name, " was submitted for iteration ", iteration, " after iteration ", slot.iteration)};
   }
   slot = {std::move(on_synced), iteration, true};
   // An empty function would count as nobody who waits.
@@ -81,10 +89,12 @@ Status CheckedSession::try_submit_absent(TensorId tensor, Iteration iteration, T
   return {};
 }
 
-Status CheckedSession::try_submit_factors(LayerId layer, Iteration iteration, const FactorGradient& gradient, SyncedFn on_synced) {
+Status CheckedSession::try_submit_factors(LayerId layer, Iteration iteration, const FactorGradient& gradient,
+                                          SyncedFn on_synced) {
   if (const Status status = check_id(layer); !status) return status;
   if (engine_.scheme(layer) == Scheme::kPs) {
-    return Error{ErrorCode::kInvalid, base::concat("layer ", model_.layers[index(layer)].name, " travels by ps: submit the gradients of its tensors, not factors")};
+    return Error{ErrorCode::kInvalid, base::concat("layer ", model_.layers[index(layer)].name,
+                                                   " travels by ps: submit the gradients of its tensors, not factors")};
   }
   if (const Status status = check_factors(model_, layer, gradient); !status) return status;
   Result<SyncedFn> callback = take_slot(model_.layers[index(layer)].tensors[0], iteration, std::move(on_synced));

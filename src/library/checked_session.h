@@ -28,7 +28,9 @@ class CheckedSession final : public Session {
   void submit(TensorId tensor, Iteration iteration, const DenseGradient& gradient, SyncedFn on_synced) override;
   void submit_factors(LayerId layer, Iteration iteration, const FactorGradient& gradient, SyncedFn on_synced) override;
   void submit_absent(TensorId tensor, Iteration iteration, TensorView destination, SyncedFn on_synced) override;
-  Result<std::shared_ptr<std::byte>> allocate(std::size_t bytes, Device device) override { return engine_.allocate(bytes, device); }
+  Result<std::shared_ptr<std::byte>> allocate(std::size_t bytes, Device device) override {
+    return engine_.allocate(bytes, device);
+  }
 
   // The same three, for callers that want the mistake at once: with an error, on_synced is dropped without a call.
   Status try_submit(TensorId tensor, Iteration iteration, const DenseGradient& gradient, SyncedFn on_synced);
@@ -41,9 +43,9 @@ class CheckedSession final : public Session {
  private:
   // One tensor; for a factor layer, its weight stands for the layer.
   struct Slot {
-    SyncedFn waiting;               // of the submission that is under way
-    Iteration iteration = 0;        // of that one, or the last
-    bool used = false;              // there was one
+    SyncedFn waiting;         // of the submission that is under way
+    Iteration iteration = 0;  // of that one, or the last
+    bool used = false;        // there was one
   };
 
   Status check_id(TensorId tensor) const;
@@ -58,7 +60,7 @@ class CheckedSession final : public Session {
   runtime::Runtime& lane_;
   const Rank rank_;
   const int workers_;
-  std::vector<LayerId> layer_of_;                   // by tensor
+  std::vector<LayerId> layer_of_;  // by tensor
   std::mutex mutex_;
   std::vector<Slot> slots_;                         // by tensor; guarded by mutex_
   std::list<std::pair<SyncedFn, Synced>> refused_;  // on their way to the lane; guarded by mutex_

@@ -30,7 +30,8 @@ int digit_of(char c) {
 }
 
 Result<std::string> from_hex(const std::string& text) {
-  const Error corrupt{ErrorCode::kCorruptFrame, "a part of a gathering is not one of this library's: all workers must gather by it"};
+  const Error corrupt{ErrorCode::kCorruptFrame,
+                      "a part of a gathering is not one of this library's: all workers must gather by it"};
   if (text.size() % 2 != 0) return corrupt;
   std::string bytes;
   bytes.reserve(text.size() / 2);
@@ -78,10 +79,12 @@ Result<bool> Cluster::begin(Iteration iteration) {
 
 Result<std::vector<std::string>> Cluster::gather(const std::string& own) {
   const std::size_t parts = static_cast<std::size_t>(workers());
-  if (own.size() > wire::kControlBytesMax || parts * (2 * own.size() + kPartOverhead) + kMessageOverhead > wire::kControlBytesMax) {
-    return Error{ErrorCode::kInvalid, base::concat("a part of ", base::readable_bytes(static_cast<double>(own.size())), " from each of ", parts,
-                                                   " workers is too much for a gathering, which takes ",
-                                                   base::readable_bytes(static_cast<double>(wire::kControlBytesMax)), " in hexadecimal")};
+  if (own.size() > wire::kControlBytesMax ||
+      parts * (2 * own.size() + kPartOverhead) + kMessageOverhead > wire::kControlBytesMax) {
+    return Error{ErrorCode::kInvalid,
+                 base::concat("a part of ", base::readable_bytes(static_cast<double>(own.size())), " from each of ", parts,
+                              " workers is too much for a gathering, which takes ",
+                              base::readable_bytes(static_cast<double>(wire::kControlBytesMax)), " in hexadecimal")};
   }
   Result<std::vector<std::string>> all = door_->worker().gather(to_hex(own));
   if (!all) return all.error();
@@ -95,7 +98,8 @@ Result<std::vector<std::string>> Cluster::gather(const std::string& own) {
 
 Status Cluster::note(const std::string& text) {
   if (text.size() > kNoteBytesMax) {
-    return Error{ErrorCode::kInvalid, base::concat("a note of ", base::readable_bytes(static_cast<double>(text.size())), " is too long: at most 1.0 MiB")};
+    return Error{ErrorCode::kInvalid, base::concat("a note of ", base::readable_bytes(static_cast<double>(text.size())),
+                                                   " is too long: at most 1.0 MiB")};
   }
   door_->worker().note(text);
   return {};

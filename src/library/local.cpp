@@ -47,10 +47,12 @@ Result<std::string> make_run_folder() {
 
 Status check(const LocalOptions& options) {
   if (std::getenv("POSEIDON_RANK") != nullptr) {
-    return Error{ErrorCode::kInvalid, "this process is a worker itself (POSEIDON_RANK is set): ask find_job() before run_local()"};
+    return Error{ErrorCode::kInvalid,
+                 "this process is a worker itself (POSEIDON_RANK is set): ask find_job() before run_local()"};
   }
   if (options.workers < 1 || options.workers > kWorkersMax) {
-    return Error{ErrorCode::kInvalid, base::concat(options.workers, " workers are not possible, it must be from 1 to ", kWorkersMax)};
+    return Error{ErrorCode::kInvalid,
+                 base::concat(options.workers, " workers are not possible, it must be from 1 to ", kWorkersMax)};
   }
   if (options.link_bytes_per_second && !(*options.link_bytes_per_second > 0)) {
     return Error{ErrorCode::kInvalid, base::concat("a link cannot have ", *options.link_bytes_per_second, " bytes per second")};
@@ -64,7 +66,8 @@ Status check(const LocalOptions& options) {
 cluster::CoordinatorListener listener_of(const LocalOptions& options) {
   return {.on_wait = options.on_wait,
           .on_plan =
-              [&options](const plan::Plan& plan, const std::vector<plan::LayerChoice>& choices, const plan::Speeds& speeds, const Model&) {
+              [&options](const plan::Plan& plan, const std::vector<plan::LayerChoice>& choices, const plan::Speeds& speeds,
+                         const Model&) {
                 if (!options.on_plan) return;
                 options.on_plan(plan::to_json(plan), choices.empty() ? "" : plan::choice_table(choices, plan.workers, speeds));
               },
@@ -110,8 +113,9 @@ LocalEnd run_local(const LocalOptions& options) {
   for (std::size_t rank = 0; rank < outcome.exits.size() && !end.error; ++rank) {
     const launch::Exit& exit = outcome.exits[rank];
     if (exit.signal == 0 && exit.code == 0) continue;
-    end.error = Error{ErrorCode::kPeerLost, base::concat("rank ", rank, " ended with ", exit.text(), " after the job was over; its log is ",
-                                                         (job.run_folder / base::concat("worker-", rank, ".log")).string())};
+    end.error = Error{ErrorCode::kPeerLost,
+                      base::concat("rank ", rank, " ended with ", exit.text(), " after the job was over; its log is ",
+                                   (job.run_folder / base::concat("worker-", rank, ".log")).string())};
   }
   if (options.run_folder.empty() && !end.error) {
     std::error_code ignored;  // a folder that cannot be removed is no reason to fail a job that went well

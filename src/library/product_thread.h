@@ -36,7 +36,7 @@ class ProductThread final : public runtime::Compute {
   std::mutex mutex_;
   std::condition_variable changed_;
   std::deque<std::pair<runtime::ProductJob, runtime::ComputeDoneFn>> jobs_;  // guarded by mutex_
-  bool stop_ = false;                                                       // guarded by mutex_
+  bool stop_ = false;                                                        // guarded by mutex_
   std::thread thread_;
 };
 

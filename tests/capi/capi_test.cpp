@@ -31,16 +31,19 @@ using ::testing::HasSubstr;
 // A scenario returns what went wrong; nothing where all was well.
 using Wrong = std::string;
 
-#define REQUIRE(condition)                                                                                                   \
-  do {                                                                                                                       \
-    if (!(condition)) return std::string(#condition " does not hold, line ") + std::to_string(__LINE__) + "; last error: " + poseidon_last_error(); \
+#define REQUIRE(condition)                                                                \
+  do {                                                                                    \
+    if (!(condition))                                                                     \
+      return std::string(#condition " does not hold, line ") + std::to_string(__LINE__) + \
+             "; last error: " + poseidon_last_error();                                    \
   } while (false)
 
 // A call must be refused as the caller's mistake, with a sentence that says `text`.
-#define REFUSES(call, text)                                                                                                  \
-  do {                                                                                                                       \
-    if ((call) != POSEIDON_INVALID || std::string(poseidon_last_error()).find(text) == std::string::npos)                    \
-      return std::string(#call " should be refused, line ") + std::to_string(__LINE__) + "; last error: " + poseidon_last_error(); \
+#define REFUSES(call, text)                                                                               \
+  do {                                                                                                    \
+    if ((call) != POSEIDON_INVALID || std::string(poseidon_last_error()).find(text) == std::string::npos) \
+      return std::string(#call " should be refused, line ") + std::to_string(__LINE__) +                  \
+             "; last error: " + poseidon_last_error();                                                    \
   } while (false)
 
 poseidon_place place() {
@@ -109,8 +112,8 @@ struct Layer {
   }
 };
 
-int submit(poseidon_cluster* cluster, uint32_t tensor, uint64_t iteration, std::vector<double>& numbers, poseidon_synced_fn on_synced = nullptr,
-           void* user = nullptr) {
+int submit(poseidon_cluster* cluster, uint32_t tensor, uint64_t iteration, std::vector<double>& numbers,
+           poseidon_synced_fn on_synced = nullptr, void* user = nullptr) {
   poseidon_gradient gradient = POSEIDON_INIT(poseidon_gradient);
   gradient.gradient = numbers.data();
   gradient.samples = 5;
@@ -135,12 +138,14 @@ Wrong sums() {
   REQUIRE(submit(cluster, 0, 0, layer.weight_sum) == POSEIDON_OK);
   poseidon_synced synced = POSEIDON_INIT(poseidon_synced);
   REQUIRE(poseidon_wait(cluster, 0, &synced) == POSEIDON_OK);
-  REQUIRE(synced.code == POSEIDON_OK && synced.contributors == 3 && synced.samples == 15 && synced.iteration == 0 && synced.message[0] == 0);
+  REQUIRE(synced.code == POSEIDON_OK && synced.contributors == 3 && synced.samples == 15 && synced.iteration == 0 &&
+          synced.message[0] == 0);
   REQUIRE(layer.weight_sum == std::vector<double>(12, 6));
 
   // Rank 1 has none: 1 + 3.
   std::fill(layer.weight_sum.begin(), layer.weight_sum.end(), rank + 1);
-  const int submitted = rank == 1 ? poseidon_submit_absent(cluster, 0, 1, layer.weight_sum.data(), nullptr, nullptr) : submit(cluster, 0, 1, layer.weight_sum);
+  const int submitted = rank == 1 ? poseidon_submit_absent(cluster, 0, 1, layer.weight_sum.data(), nullptr, nullptr)
+                                  : submit(cluster, 0, 1, layer.weight_sum);
   REQUIRE(submitted == POSEIDON_OK);
   REQUIRE(poseidon_wait(cluster, 0, &synced) == POSEIDON_OK);
   REQUIRE(synced.contributors == 2 && synced.samples == 10 && synced.iteration == 1);
@@ -156,7 +161,9 @@ Wrong sums() {
   poseidon_gradient gradient = POSEIDON_INIT(poseidon_gradient);
   gradient.gradient = bias;
   gradient.samples = 5;
-  const auto on_synced = [](void* user, const poseidon_synced* s) { static_cast<std::promise<poseidon_synced>*>(user)->set_value(*s); };
+  const auto on_synced = [](void* user, const poseidon_synced* s) {
+    static_cast<std::promise<poseidon_synced>*>(user)->set_value(*s);
+  };
   REQUIRE(poseidon_submit(cluster, 1, 0, &gradient, on_synced, &called) == POSEIDON_OK);
   REQUIRE(called.get_future().get().contributors == 3);
   REQUIRE(bias[0] == 3 && bias[1] == 6 && bias[2] == 9);
@@ -210,7 +217,9 @@ Wrong factors(bool own) {
   const int workers = poseidon_workers(layer.cluster);
   int32_t scheme = POSEIDON_PS;
   REQUIRE(poseidon_scheme_of(layer.cluster, 0, &scheme) == POSEIDON_OK && scheme != POSEIDON_PS);
-  const auto number = [](int r, uint64_t iteration, size_t i) { return static_cast<double>((r + 2) * static_cast<int>(i + 1) % 7) + static_cast<double>(iteration); };
+  const auto number = [](int r, uint64_t iteration, size_t i) {
+    return static_cast<double>((r + 2) * static_cast<int>(i + 1) % 7) + static_cast<double>(iteration);
+  };
   std::vector<double> u(6);
   std::vector<double> v(8);
   for (uint64_t iteration = 0; iteration < 6; ++iteration) {
@@ -232,7 +241,9 @@ Wrong factors(bool own) {
       for (size_t k = 0; k < rows(r); ++k) {
         for (size_t o = 0; o < 3; ++o) {
           bias[o] += number(r, iteration, k * 3 + o);
-          for (size_t i = 0; i < 4; ++i) weight[o * 4 + i] += number(r, iteration, k * 3 + o) * number(r + 10, iteration, k * 4 + i);
+          for (size_t i = 0; i < 4; ++i) {
+            weight[o * 4 + i] += number(r, iteration, k * 3 + o) * number(r + 10, iteration, k * 4 + i);
+          }
         }
       }
     }
@@ -244,7 +255,8 @@ Wrong factors(bool own) {
   if (own) REQUIRE(counts.float32 > 0);
   if (own && multiplies) REQUIRE(counts.float64 == 6);
   poseidon_traffic traffic = POSEIDON_INIT(poseidon_traffic);
-  REQUIRE(poseidon_get_tensor_traffic(layer.cluster, 0, &traffic) == POSEIDON_OK && traffic.bytes_sent + traffic.bytes_received > 0);
+  REQUIRE(poseidon_get_tensor_traffic(layer.cluster, 0, &traffic) == POSEIDON_OK &&
+          traffic.bytes_sent + traffic.bytes_received > 0);
   REQUIRE(poseidon_leave(layer.cluster) == POSEIDON_OK);
   return "";
 }
@@ -515,7 +527,9 @@ Outcome run(const char* scenario, int workers, const char* schemes = "ps") {
   options.command = command;
   options.schemes = schemes;
   options.user = &outcome;
-  options.on_note = [](void* user, int32_t rank, const char* text) { static_cast<Outcome*>(user)->notes[static_cast<size_t>(rank)] = text; };
+  options.on_note = [](void* user, int32_t rank, const char* text) {
+    static_cast<Outcome*>(user)->notes[static_cast<size_t>(rank)] = text;
+  };
   options.on_plan = [](void* user, const char*, const char* table) { static_cast<Outcome*>(user)->table = table; };
   poseidon_local_end end = POSEIDON_INIT(poseidon_local_end);
   outcome.code = poseidon_run_local(&options, &end);
@@ -524,10 +538,10 @@ Outcome run(const char* scenario, int workers, const char* schemes = "ps") {
   return outcome;
 }
 
-#define EXPECT_JOB(call)                                                       \
-  do {                                                                         \
-    const Outcome outcome = (call);                                            \
-    EXPECT_EQ(outcome.code, POSEIDON_OK) << #call << ": " << outcome.message;  \
+#define EXPECT_JOB(call)                                                      \
+  do {                                                                        \
+    const Outcome outcome = (call);                                           \
+    EXPECT_EQ(outcome.code, POSEIDON_OK) << #call << ": " << outcome.message; \
   } while (false)
 
 TEST(CApi, GivesSumsOfDenseGradientsToAllWorkers) { EXPECT_JOB(run("sums", 3)); }

@@ -30,9 +30,9 @@ using ::testing::HasSubstr;
 
 // ---- What workers do ----
 
-#define REQUIRE(condition)                                                                                                        \
-  do {                                                                                                                            \
-    if (!(condition)) return std::string(#condition " does not hold, line ") + std::to_string(__LINE__);                          \
+#define REQUIRE(condition)                                                                               \
+  do {                                                                                                   \
+    if (!(condition)) return std::string(#condition " does not hold, line ") + std::to_string(__LINE__); \
   } while (false)
 
 using Numbers = std::vector<float>;
@@ -51,8 +51,11 @@ struct Member {
   explicit Member(const std::string& name = "w") {
     JobOptions job{.model = {.tensors = {{name, {4}}}, .layers = {{"l", {TensorId{0}}}}}, .values = {view(value)}, .product = {}};
     Result<std::unique_ptr<Cluster>> joined = Cluster::join(std::move(job));
-    if (joined) cluster = std::move(*joined);
-    else error = joined.error();
+    if (joined) {
+      cluster = std::move(*joined);
+    } else {
+      error = joined.error();
+    }
   }
   void submit(Iteration iteration, SyncedFn on_synced) {
     cluster->session().submit(TensorId{0}, iteration, {.gradient = view(gradient), .ready = {}}, std::move(on_synced));
@@ -153,8 +156,11 @@ std::string ends_badly_after_all() {
 }
 
 int run_worker(const std::string& name) {
-  const std::map<std::string, std::function<std::string()>> scenarios = {
-      {"endless", endless}, {"mistakes", mistakes}, {"closing", closing}, {"other models", other_models}, {"ends badly", ends_badly_after_all}};
+  const std::map<std::string, std::function<std::string()>> scenarios = {{"endless", endless},
+                                                                         {"mistakes", mistakes},
+                                                                         {"closing", closing},
+                                                                         {"other models", other_models},
+                                                                         {"ends badly", ends_badly_after_all}};
   const std::string wrong = scenarios.at(name)();
   if (wrong.empty()) return 0;
   report_failure({ErrorCode::kAborted, name + ": " + wrong});
@@ -224,7 +230,8 @@ TEST(RunLocal, FailsWhenAWorkerEndsBadlyAfterTheJob) {
   options.run_folder = folder.path();
   const LocalEnd end = run_local(options);
   ASSERT_TRUE(end.error.has_value());
-  EXPECT_THAT(end.error->message, AllOf(HasSubstr("rank 1 ended with exit code 4 after the job was over"), HasSubstr("worker-1.log")));
+  EXPECT_THAT(end.error->message,
+              AllOf(HasSubstr("rank 1 ended with exit code 4 after the job was over"), HasSubstr("worker-1.log")));
 }
 
 TEST(Cluster, CallsBackWhatHasNotComeWhenItIsClosed) {

@@ -9,7 +9,8 @@ namespace {
 using ::testing::HasSubstr;
 
 Model small() {
-  return {.tensors = {{"w", {2, 3}, DType::kFloat64}, {"b", {2}, DType::kFloat64}}, .layers = {{"ip", {TensorId{0}, TensorId{1}}, 4}}};
+  return {.tensors = {{"w", {2, 3}, DType::kFloat64}, {"b", {2}, DType::kFloat64}},
+          .layers = {{"ip", {TensorId{0}, TensorId{1}}, 4}}};
 }
 
 std::string mistake(const Status& status) { return status.ok() ? "" : status.error().message; }
@@ -37,7 +38,10 @@ TEST(CheckModel, NamesWhatIsWrong) {
   EXPECT_THAT(mistake_of([](Model& m) { m.layers[0].tensors.pop_back(); }), HasSubstr("b is in no layer"));
   EXPECT_THAT(mistake_of([](Model& m) { m.layers[0].tensors[1] = TensorId{7}; }), HasSubstr("names tensor 7"));
   EXPECT_THAT(mistake_of([](Model& m) { m.layers[0].tensors[1] = TensorId{0}; }), HasSubstr("w is in layer ip and in layer ip"));
-  EXPECT_THAT(mistake_of([](Model& m) { m.layers.push_back({"ip", {TensorId{1}}, 0}); }), HasSubstr("two layers of the model are called ip"));
+  EXPECT_THAT(mistake_of([](Model& m) {
+                m.layers.push_back({"ip", {TensorId{1}}, 0});
+              }),
+              HasSubstr("two layers of the model are called ip"));
   EXPECT_THAT(mistake_of([](Model& m) { m.tensors[0].shape = {6}; }), HasSubstr("is no matrix"));
   EXPECT_THAT(mistake_of([](Model& m) { m.tensors[1].shape = {3}; }), HasSubstr("b must have 2 numbers of float64"));
 }
@@ -72,7 +76,8 @@ TEST(CheckFactors, WantsRowsAsAnnouncedAndMemoryForBothSums) {
   const auto view = [](std::vector<double>& numbers, std::size_t count) {
     return TensorView{reinterpret_cast<std::byte*>(numbers.data()), count * sizeof(double), DType::kFloat64, {}};
   };
-  FactorGradient gradient{.outputs = view(u, 4), .inputs = view(v, 6), .rows = 2, .hold = {}, .weight = view(w, 6), .bias = view(b, 2), .ready = {}};
+  FactorGradient gradient{
+      .outputs = view(u, 4), .inputs = view(v, 6), .rows = 2, .hold = {}, .weight = view(w, 6), .bias = view(b, 2), .ready = {}};
   EXPECT_EQ(mistake(check_factors(small(), LayerId{0}, gradient)), "");
   gradient.rows = 5;
   EXPECT_THAT(mistake(check_factors(small(), LayerId{0}, gradient)), HasSubstr("5 rows of factors, 4 were announced"));
