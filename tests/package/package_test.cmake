@@ -15,6 +15,7 @@ endif()
 
 file(REMOVE_RECURSE ${WORK})
 file(MAKE_DIRECTORY ${WORK})
+set(ENV{TMPDIR} ${WORK})  # the logs of jobs that fail stay there
 set(prefix ${WORK}/prefix)
 execute_process(COMMAND ${CMAKE_COMMAND} --install ${BUILD} --prefix ${prefix} --component library OUTPUT_QUIET COMMAND_ERROR_IS_FATAL ANY)
 
