@@ -11,6 +11,8 @@
 #include <utility>
 #include <variant>
 
+#include "poseidon/export.h"
+
 namespace poseidon {
 
 enum class ErrorCode {
@@ -26,7 +28,7 @@ enum class ErrorCode {
 };
 
 // The name of a code for logs and JSON, e.g. "peer_lost".
-std::string_view to_string(ErrorCode code);
+POSEIDON_API std::string_view to_string(ErrorCode code);
 
 struct Error {
   ErrorCode code = ErrorCode::kInvalid;

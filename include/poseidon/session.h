@@ -12,6 +12,7 @@
 #include <optional>
 
 #include "poseidon/error.h"
+#include "poseidon/export.h"
 #include "poseidon/types.h"
 
 namespace poseidon {
@@ -23,7 +24,7 @@ enum class Scheme : std::uint8_t {
   kAdam,   // sufficient factors to one owner, the full matrix back
   kBlock,  // the matrix is cut into a grid of blocks with one owner each; owners get the factors that their block needs
 };
-std::string_view to_string(Scheme scheme);
+POSEIDON_API std::string_view to_string(Scheme scheme);
 
 // The end of one synchronisation.
 struct Synced {

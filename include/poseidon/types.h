@@ -9,6 +9,8 @@
 #include <string_view>
 #include <vector>
 
+#include "poseidon/export.h"
+
 namespace poseidon {
 
 // A process for its whole life; never used again after it has left the job.
@@ -45,7 +47,7 @@ constexpr std::size_t bytes_of(DType type) {
   return 0;
 }
 // "float32", "float64", "bfloat16", "float16".
-std::string_view to_string(DType type);
+POSEIDON_API std::string_view to_string(DType type);
 
 struct Device {
   enum class Kind : std::uint8_t { kHost = 0, kCuda = 1 };

@@ -119,10 +119,10 @@ void Coordinator::on_join(Member from, const Join& join) {
   if (phase_ != Phase::kJoining || joined_.contains(rank) || join.self.rank != rank) {
     return send(transport_, from, Abort{ErrorCode::kRefused, base::concat("rank ", index(rank), " cannot join: the job has begun")});
   }
-  if (!joined_.empty()) {
-    if (const Status same = compare(join, joined_.begin()->second); !same) return abort(same.error());
-  }
+  const Status same = joined_.empty() ? Status() : compare(join, joined_.begin()->second);
+  // Also one that differs is among those who hear why the job is over, and at once.
   joined_[rank] = join;
+  if (!same) return abort(same.error());
   if (joined_.size() == static_cast<std::size_t>(options_.workers)) open_epoch();
 }
 

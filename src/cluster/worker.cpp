@@ -82,12 +82,13 @@ Result<std::unique_ptr<Worker>> Worker::join(WorkerOptions options) {
 Worker::~Worker() {
   if (!lane_) return;
   lane_->run([this] {
-    // From the top down: each refers to those below it.
+    // From the top down: each refers to those below it. The arithmetic goes before the session, though the session refers to it:
+    // a product that is still being made reads and writes the session's memory, and nothing asks for another one from here on.
     membership_.reset();
+    compute_.reset();
     session_.reset();
     transport_.reset();
   });
-  compute_.reset();
   lane_.reset();
 }
 

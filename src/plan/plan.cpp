@@ -80,7 +80,11 @@ std::string to_json(const Plan& plan) {
     if (layer.scheme == Scheme::kAdam) entry["owner"] = index(layer.owner);
     layers.push_back(std::move(entry));
   }
-  return ordered_json{{"poseidon_plan", kPlanVersion}, {"workers", plan.workers}, {"layers", layers}}.dump(2) + "\n";
+  return ordered_json{{"poseidon_plan", kPlanVersion},
+                      {"workers", plan.workers},
+                      {"devices_per_node", plan.devices_per_node},
+                      {"layers", layers}}
+             .dump(2) + "\n";
 }
 
 Result<Plan> parse_plan(std::string_view text, const Model& model, int workers) {
@@ -91,6 +95,10 @@ Result<Plan> parse_plan(std::string_view text, const Model& model, int workers) 
     }
     if (const int made_for = document.value("workers", 0); made_for != workers) {
       return invalid(base::concat("it was made for ", made_for, " workers, this job has ", workers));
+    }
+    // Plans of before this field was reserved do not have it.
+    if (const json devices = document.value("devices_per_node", json(1)); devices != 1) {
+      return invalid(base::concat("its \"devices_per_node\" is ", devices.dump(), ", and each worker drives one device now: only 1 is possible"));
     }
     const json layers = document.value("layers", json::array());
     if (!layers.is_array() || layers.size() != model.layers.size()) {

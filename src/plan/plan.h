@@ -2,8 +2,8 @@
 // at the same iteration. A plan fixes every bit of the result; the rest (order of arrival, priorities, transport) does not.
 //
 // As JSON, for --plan:
-//   {"poseidon_plan": 1, "workers": 4, "layers": [{"name": "ip1", "scheme": "block", "grid": [2, 2]},
-//                                                 {"name": "ip2", "scheme": "adam", "owner": 0}, ...]}
+//   {"poseidon_plan": 1, "workers": 4, "devices_per_node": 1,
+//    "layers": [{"name": "ip1", "scheme": "block", "grid": [2, 2]}, {"name": "ip2", "scheme": "adam", "owner": 0}, ...]}
 #pragma once
 
 #include <string>
@@ -29,6 +29,9 @@ struct LayerPlan {
 struct Plan {
   int workers = 1;
   std::vector<LayerPlan> layers;  // as Model::layers
+  // How many devices of one node would add their gradients up before anything leaves the node. Adding there first changes the
+  // last bits of a sum, so it has its place in the plan; today it is always 1, and left out in a text it means 1.
+  int devices_per_node = 1;
 
   friend bool operator==(const Plan&, const Plan&) = default;
 };

@@ -51,7 +51,13 @@ void product_as(const ProductJob& job) {
     }
     std::transform(row.begin(), row.end(), out + i * job.out_stride, Type::store);
   }
-  if (job.bias == nullptr) return;
+}
+
+template <typename Type>
+void sum_columns_as(const ProductJob& job) {
+  using Stored = typename Type::Stored;
+  using Added = typename Type::Added;
+  const Stored* const u = reinterpret_cast<const Stored*>(job.u);
   Stored* const bias = reinterpret_cast<Stored*>(job.bias);
   for (std::size_t i = job.bias_begin; i < job.bias_end; ++i) {
     Added sum{0};
@@ -60,18 +66,20 @@ void product_as(const ProductJob& job) {
   }
 }
 
-void product_of_type(const ProductJob& job) {
-  switch (job.dtype) {
+// Calls `of_type` with the job's element type as its template argument.
+template <typename OfType>
+void with_type(DType type, OfType of_type) {
+  switch (type) {
     case DType::kFloat32:
-      return product_as<Number<float>>(job);
+      return of_type.template operator()<Number<float>>();
     case DType::kFloat64:
-      return product_as<Number<double>>(job);
+      return of_type.template operator()<Number<double>>();
     case DType::kBFloat16:
-      return product_as<BFloat16>(job);
+      return of_type.template operator()<BFloat16>();
     case DType::kFloat16:
-      return product_as<Float16>(job);
+      return of_type.template operator()<Float16>();
   }
-  POSEIDON_CHECK(false, "a product of type ", static_cast<int>(job.dtype));
+  POSEIDON_CHECK(false, "a product of type ", static_cast<int>(type));
 }
 
 }  // namespace
@@ -93,9 +101,15 @@ void copy_product(const ProductJob& job) {
   }
 }
 
+void sum_columns_now(const ProductJob& job) {
+  if (job.bias == nullptr) return;
+  with_type(job.dtype, [&]<typename Type> { sum_columns_as<Type>(job); });
+}
+
 void product_now(const ProductJob& job) {
   if (job.out == nullptr) return;
-  product_of_type(job);
+  with_type(job.dtype, [&]<typename Type> { product_as<Type>(job); });
+  sum_columns_now(job);
   copy_product(job);
 }
 

@@ -59,8 +59,10 @@ class Compute {
   virtual void product(ProductJob job, ComputeDoneFn done) = 0;
 };
 
-// For implementations of Compute, on the calling thread: the sum itself, vectorised; and the copies that a product wants.
+// For implementations of Compute, on the calling thread: the sum itself, vectorised; the bias of a product; and the copies that
+// a product wants.
 void sum_now(const SumJob& job);
+void sum_columns_now(const ProductJob& job);
 void copy_product(const ProductJob& job);
 // The product in plain loops: right, slow. For tests and for callers without a framework.
 void product_now(const ProductJob& job);

@@ -136,6 +136,25 @@ TEST(PlanJson, OfAnotherJobIsRefusedWithTheReason) {
   EXPECT_FALSE(parse_plan(R"({"poseidon_plan": 1, "workers": 4, "layers": 7})", lenet(), 4).ok());
 }
 
+TEST(PlanJson, KeepsAPlaceForSeveralDevicesOfOneNode) {
+  const std::string good = to_json(some_plan());
+  const std::string field = "\"devices_per_node\": 1";
+  const std::size_t at = good.find(field);
+  ASSERT_NE(at, std::string::npos) << good;
+  const auto with = [&](const std::string& other) { return std::string(good).replace(at, field.size(), other); };
+  for (const std::string value : {"2", "0", "1.5", "\"1\"", "null"}) {
+    const Result<Plan> plan = parse_plan(with("\"devices_per_node\": " + value), lenet(), 4);
+    ASSERT_FALSE(plan.ok()) << value;
+    EXPECT_THAT(plan.error().message, HasSubstr("its \"devices_per_node\" is " + value));
+    EXPECT_THAT(plan.error().message, HasSubstr("only 1 is possible"));
+  }
+  // A plan that was written before there was such a field.
+  const Result<Plan> old = parse_plan(with("\"made_by\": \"an older poseidon\""), lenet(), 4);
+  ASSERT_TRUE(old.ok()) << old.error().message;
+  EXPECT_EQ(*old, some_plan());
+  EXPECT_EQ(old->devices_per_node, 1);
+}
+
 Model dense_model(const std::vector<std::size_t>& tensor_floats) {
   Model model;
   for (std::size_t i = 0; i < tensor_floats.size(); ++i) {
