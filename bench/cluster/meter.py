@@ -33,6 +33,13 @@ def _busy_seconds():
     return (user + nice + system + irq + softirq + steal) / _TICKS_PER_SECOND
 
 
+def cpu_share_now(seconds=1.0):
+    """How busy the machine is with other things, before a run begins."""
+    busy, begin = _busy_seconds(), time.monotonic()
+    time.sleep(seconds)
+    return (_busy_seconds() - busy) / (time.monotonic() - begin) / os.cpu_count()
+
+
 class Meter:
     """Samples in a thread of its own while the `with` block lasts."""
 
@@ -80,6 +87,10 @@ class Meter:
         whole = (last.busy - first.busy) / (last.when - first.when) / cores
         return Window(last.when - first.when, whole, max(shares, default=whole),
                       tuple(y - x for x, y in zip(first.received, last.received)))
+
+    def received_in_all(self):
+        """Bytes per host over the whole run, start and end included. Call it after the `with` block."""
+        return [y - x for x, y in zip(self._samples[0].received, self._samples[-1].received)]
 
     def last_traffic(self, least_bytes_per_second):
         """The moment after which no host received as much as this."""

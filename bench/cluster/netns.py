@@ -17,11 +17,12 @@ import re
 import shutil
 import signal
 import socket
+import tempfile
 import time
 
 from .processes import Failed, call, signals_held
 
-_NAME = re.compile(r"psd(\d+)-(br|p\d+|h\d+)")
+_NAME = re.compile(r"psd(\d+)-(br|p\d+|h\d+|run-.*)")
 _NETNS_FILES = pathlib.Path("/etc/netns")
 _FIRST_HOST = 10  # the last byte of host 0's address; .1 is the bridge
 NODES_MAX = 64
@@ -182,6 +183,15 @@ def _end_processes(namespaces):
             time.sleep(0.05)
 
 
+def _scratch_folders(name):
+    return pathlib.Path(tempfile.gettempdir()).glob(f"{name}-run-*")
+
+
+def scratch_folder():
+    """A folder for the files of one run, to be used in a `with` statement; `remove_leftovers` takes away that of a killed one."""
+    return tempfile.TemporaryDirectory(prefix=f"psd{os.getpid()}-run-")
+
+
 def _namespaces():
     # Without JSON: for no namespace at all `ip -j` prints nothing.
     return [line.split()[0] for line in call("ip", "netns", "list").splitlines() if line.strip()]
@@ -193,7 +203,14 @@ def _links():
 
 def leftovers():
     """Names of clusters (psd<pid>) whose maker no longer runs, and of those whose maker does: (dead, alive)."""
-    folders = [folder.name for folder in _NETNS_FILES.glob("psd*")]
+    folders = [folder.name for folder in [*_NETNS_FILES.glob("psd*"), *_scratch_folders("psd*")]]
     found = {match[1] for match in map(_NAME.fullmatch, _namespaces() + _links() + folders) if match}
     alive = {pid for pid in found if pathlib.Path("/proc", pid).exists()}
     return sorted(f"psd{pid}" for pid in found - alive), sorted(f"psd{pid}" for pid in alive)
+
+
+def remove_leftovers(name):
+    """Takes away all that a killed run has left: its cluster and its files."""
+    remove(name)
+    for folder in _scratch_folders(name):
+        shutil.rmtree(folder, ignore_errors=True)

@@ -40,8 +40,8 @@ def signals_held():
 
 
 def call(*argv, check=True):
-    """Runs a short system command; returns what it printed."""
-    done = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+    """Runs a short system command, which the terminal's Ctrl-C does not reach; returns what it printed."""
+    done = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, start_new_session=True)
     if check and done.returncode != 0:
         raise Failed(f"'{' '.join(argv)}' failed: {(done.stderr or done.stdout).strip()}")
     return done.stdout

@@ -1,0 +1,77 @@
+"""What is asked of a system, and what one run of it gives."""
+import dataclasses
+import pathlib
+import statistics
+
+from . import bound
+
+# Above this share of all cores the processor, which is not slowed down, decides with the links.
+CPU_SHARE_MAX = 0.80
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """One cell of the matrix, but for the system."""
+    model: dict
+    model_path: pathlib.Path
+    batch: int
+    samples_per_second: float
+    nodes: int
+    equivalent: int  # bits per second that the shaped links stand in for
+    dilation: float
+    iterations: int
+    warm_up: int
+    congestion_control: str
+
+    @property
+    def line(self):
+        """Bits per second of the shaped links."""
+        return round(self.equivalent / self.dilation)
+
+    @property
+    def bounds(self):
+        return bound.bounds(self.model, self.samples_per_second, self.batch, self.nodes, self.equivalent)
+
+    @property
+    def patience_seconds(self):
+        """How long a run may take before it counts as hanging: some times what it takes without any overlap."""
+        serial = self.bounds.dense_serial * self.dilation
+        return 120 + 4 * serial * (self.warm_up + self.iterations)
+
+
+@dataclasses.dataclass
+class Run:
+    """One run of a system that ended well. Seconds are dilated."""
+    iteration_seconds: list
+    cpu_seconds: list  # per worker, user and system, during the measured iterations
+    window: object     # meter.Window of the measured iterations
+    wire_bytes_in_all: list  # per host, the whole run with its start and end, to check a system's own count against
+    dropped_packets: int
+    details: dict = dataclasses.field(default_factory=dict)
+
+    def row(self, task):
+        """The figures of this run, ready for JSON."""
+        bounds = task.bounds
+        median = statistics.median(self.iteration_seconds)
+        wire_bytes = sum(self.window.received)
+        valid = self.window.cpu_share <= CPU_SHARE_MAX
+        return {
+            "status": "measured" if valid else "invalid",
+            "note": "" if valid else f"the CPU was busy for more than {CPU_SHARE_MAX:.0%}",
+            "iteration_seconds": self.iteration_seconds,
+            "median_seconds": median,
+            "least_seconds": min(self.iteration_seconds),
+            "most_seconds": max(self.iteration_seconds),
+            "bound_share": bounds.best * task.dilation / median,
+            "dense_barrier_share": bounds.dense_barrier * task.dilation / median,
+            "speed_up": task.nodes * bounds.one_node * task.dilation / median,
+            "link_use": max(self.window.received) * 8 / self.window.seconds / task.line,
+            "wire_bytes_per_iteration": wire_bytes / self.window.seconds * statistics.mean(self.iteration_seconds),
+            "wire_bytes_in_all": self.wire_bytes_in_all,
+            "cpu_seconds_per_gb": sum(self.cpu_seconds) / (wire_bytes / 1e9) if wire_bytes else None,
+            "cpu_seconds": self.cpu_seconds,
+            "cpu_share": self.window.cpu_share,
+            "cpu_share_peak": self.window.cpu_share_peak,
+            "dropped_packets": self.dropped_packets,
+            **self.details,
+        }
