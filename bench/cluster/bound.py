@@ -3,9 +3,9 @@
 
     bench/cluster/bound.py MODEL.json IMAGES_PER_SECOND BATCH NODES RATE        (RATE as in 10Gbit)
 
-Layer l (1 nearest the input) has forward time f, backward time b (its share of the operations in BATCH / IMAGES_PER_SECOND seconds),
-link time c and extra reconstruction time r of the scheme chosen for it. A layer travels after its backward pass and must be in
-before its next forward pass:
+Layer l (1 nearest the input) has forward time f, backward time b (its share of the operations in BATCH / IMAGES_PER_SECOND
+seconds), link time c and extra reconstruction time r of the scheme chosen for it. A layer travels after its backward pass and must
+be in before its next forward pass:
 
     T_best = max( F + B + R, max over k of [ sum_{i>=k} (f_i + b_i) + sum_{j<=k} c_j ] )
 

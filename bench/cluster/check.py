@@ -75,14 +75,16 @@ def run():
     for direction, found in rates.items():
         share = found[0] / (RATE * units.TCP_SHARE) if found else 0.0
         good = LEAST <= share <= MOST
-        print(f"host {direction}: {share * RATE * units.TCP_SHARE / 1e6:.1f} Mbit/s of payload, {share:.3f} of what TCP can have of "
-              f"{units.format_rate(RATE)}: {'good' if good else f'BAD, should be {LEAST} to {MOST}'}")
+        payload = share * RATE * units.TCP_SHARE / 1e6
+        print(f"host {direction}: {payload:.1f} Mbit/s of payload, {share:.3f} of what TCP can have of {units.format_rate(RATE)}: "
+              f"{'good' if good else f'BAD, should be {LEAST} to {MOST}'}")
         failures += [] if good else [direction]
     # 10 MB in full frames, and a few acknowledgements of the other direction.
     for rank, count in enumerate(wire_bytes):
         ratio = count * units.TCP_SHARE / BYTES
         good = 0.995 <= ratio <= 1.05
-        print(f"host {rank}: the shaper counted {count} bytes, {ratio:.3f} of the frames of {BYTES} bytes: {'good' if good else 'BAD'}")
+        print(f"host {rank}: the shaper counted {count} bytes, {ratio:.3f} of the frames of {BYTES} bytes: "
+              f"{'good' if good else 'BAD'}")
         failures += [] if good else [f"count {rank}"]
     clean = _state() == before
     print(f"left behind: {'nothing' if clean else f'BAD: before {before}, after {_state()}'}")

@@ -54,9 +54,10 @@ def _run(task, bucket, scratch):
     with Cluster(task.nodes, task.line, task.congestion_control) as cluster:
         with Meter(cluster) as meter, Children() as children:
             for host, report in zip(cluster.hosts, reports):
-                children.start([*host.prefix, sys.executable, worker, "--timeline", timeline, "--rank", host.rank, "--nodes", task.nodes,
-                                "--store", f"{cluster.hosts[0].address}:{_STORE_PORT}", "--bucket-mb", bucket,
-                                "--iterations", task.iterations, "--warm-up", task.warm_up, "--report", report],
+                children.start([*host.prefix, sys.executable, worker, "--timeline", timeline, "--rank", host.rank,
+                                "--nodes", task.nodes, "--store", f"{cluster.hosts[0].address}:{_STORE_PORT}",
+                                "--bucket-mb", bucket, "--iterations", task.iterations, "--warm-up", task.warm_up,
+                                "--report", report],
                                scratch / f"worker-{host.rank}.log", environment)
             children.wait(task.patience_seconds)
         dropped = cluster.dropped_packets()

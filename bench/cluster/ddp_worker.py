@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """One worker of PyTorch's DistributedDataParallel over gloo that computes nothing: it waits for each layer as long as a GPU would.
 
-Started by ddp.py on every host. Gradients have the right sizes and really travel; there is no optimiser, since its time would be the
-same for all systems.
+Started by ddp.py on every host. Gradients have the right sizes and really travel; there is no optimiser, since its time would be
+the same for all systems.
 """
 import argparse
 import json

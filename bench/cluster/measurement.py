@@ -1,5 +1,6 @@
 """What is asked of a system, and what one run of it gives."""
 import dataclasses
+import functools
 import pathlib
 import statistics
 
@@ -28,7 +29,7 @@ class Task:
         """Bits per second of the shaped links."""
         return round(self.equivalent / self.dilation)
 
-    @property
+    @functools.cached_property
     def bounds(self):
         return bound.bounds(self.model, self.samples_per_second, self.batch, self.nodes, self.equivalent)
 

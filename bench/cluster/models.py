@@ -11,8 +11,8 @@ class Published:
     batch: int
 
 
-# What one node computes. VGG19, VGG19-22K, GoogLeNet and Inception-V3 as the Poseidon paper (Zhang et al., USENIX ATC 2017) gives them
-# for one Titan X; the others are of the order of one GPU of those years. A sample is one image, or one sequence for BERT.
+# What one node computes. VGG19, VGG19-22K, GoogLeNet and Inception-V3 as the Poseidon paper (Zhang et al., USENIX ATC 2017) gives
+# them for one Titan X; the others are of the order of one GPU of those years. A sample is one image, or one sequence for BERT.
 PUBLISHED = {
     "alexnet": Published(1421, 128),
     "bert-base": Published(12, 32),

@@ -36,8 +36,8 @@ class Variant:
         for word in name.split(":")[1:]:
             kind = "scheme" if word in SCHEMES else "schedule" if word in _SCHEDULES else None
             if kind is None or kind in chosen:
-                raise ValueError(f"'{name}': after 'poseidon' comes one of {', '.join(SCHEMES)}, or one of {', '.join(_SCHEDULES)}, "
-                                 f"or one of each, with colons")
+                raise ValueError(f"'{name}': after 'poseidon' comes, with colons, one of {', '.join(SCHEMES)}, one of "
+                                 f"{', '.join(_SCHEDULES)}, or one of each")
             chosen[kind] = word
         return Variant(**chosen)
 

@@ -107,9 +107,10 @@ def measure_all(options):
     if options.iterations < _ITERATIONS_LEAST or options.warm_up < _WARM_UP_LEAST:
         print(f"for trying out only: a row needs {_ITERATIONS_LEAST} iterations after {_WARM_UP_LEAST} of warm-up")
     for task in tasks(options):
-        print(f"{task.model['name']}, {task.nodes} nodes: {units.format_rate(task.equivalent)} as {units.format_rate(task.line)} with "
-              f"dilation {task.dilation:g}; one node {task.bounds.one_node * task.dilation:.3f} s, "
-              f"bound {task.bounds.best * task.dilation:.3f} s", flush=True)
+        reference = results.reference(task)
+        print(f"{task.model['name']}, {task.nodes} nodes: {units.format_rate(task.equivalent)} as {reference['line']} with "
+              f"dilation {task.dilation:g}; one node {reference['one_node_seconds']:.3f} s, "
+              f"bound {reference['bound_seconds']:.3f} s", flush=True)
         for system in options.systems:
             key = results.key(task, system)
             row = None if options.again else kept.find(key)
@@ -120,7 +121,7 @@ def measure_all(options):
                     print(f"    something else keeps {before:.0%} of the CPU busy", flush=True)
                 with netns.scratch_folder() as scratch:
                     found = systems.measure(system, task, options.poseidon, scratch)
-                row = {**key, **results.reference(task), **found, "cpu_share_before": before,
+                row = {**key, **reference, **found, "cpu_share_before": before,
                        "environment": results.environment(options.poseidon)}
                 kept.put(row)
             shown.append(row)
