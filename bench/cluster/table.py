@@ -3,7 +3,7 @@
 _COLUMNS = (
     ("model", 13, lambda r: r["model"]),
     ("nodes", 5, lambda r: str(r["nodes"])),
-    ("system", 18, lambda r: r["system"]),
+    ("system", 23, lambda r: r["system"]),
     ("median s", 9, lambda r: f"{r['median_seconds']:.3f}"),
     ("min", 8, lambda r: f"{r['least_seconds']:.3f}"),
     ("max", 8, lambda r: f"{r['most_seconds']:.3f}"),
