@@ -7,6 +7,7 @@ import time
 
 # Iterations last from a second up; a sample costs about 3 ms of CPU.
 _INTERVAL_SECONDS = 0.5
+IDLE_SHARE = 0.05  # what a machine without work stays below
 _TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 
 
@@ -33,11 +34,24 @@ def _busy_seconds():
     return (user + nice + system + irq + softirq + steal) / _TICKS_PER_SECOND
 
 
-def cpu_share_now(seconds=1.0):
+def cpu_share_now(seconds=3.0):
     """How busy the machine is with other things, before a run begins."""
     busy, begin = _busy_seconds(), time.monotonic()
     time.sleep(seconds)
     return (_busy_seconds() - busy) / (time.monotonic() - begin) / os.cpu_count()
+
+
+def wait_for_idle(seconds):
+    """Waits until nothing else keeps the machine busy, but no longer than `seconds`; returns how busy it is then."""
+    deadline = time.monotonic() + seconds
+    share = cpu_share_now()
+    if share > IDLE_SHARE and seconds > 0:
+        print(f"    waits for up to {seconds:.0f} s: something else keeps {share:.0%} of the CPU busy", flush=True)
+    while share > IDLE_SHARE and time.monotonic() < deadline:
+        share = cpu_share_now()
+    if share > IDLE_SHARE:
+        print(f"    something else keeps {share:.0%} of the CPU busy", flush=True)
+    return share
 
 
 class Meter:

@@ -2,7 +2,7 @@
 
 
 def draw(rows, path):
-    """Writes a PNG. Rows without figures are left out; bars of invalid rows are hatched."""
+    """Writes a PNG. Rows without figures are left out; bars of invalid and disturbed rows are hatched."""
     import matplotlib
     matplotlib.use("Agg")  # there is no screen
     from matplotlib import pyplot
@@ -25,7 +25,8 @@ def draw(rows, path):
                 x = place - 0.4 + (order + 0.5) * width
                 # The whisker spans the slowest to the fastest iteration.
                 low, high = row["speed_up"] - one / row["most_seconds"], one / row["least_seconds"] - row["speed_up"]
-                axis.bar(x, row["speed_up"], 0.92 * width, color=colours(order), hatch="//" if row["status"] == "invalid" else None,
+                hatch = "//" if row["status"] != "measured" else None
+                axis.bar(x, row["speed_up"], 0.92 * width, color=colours(order), hatch=hatch,
                          yerr=[[low], [high]], capsize=2, ecolor="0.25")
             best = members[0]["nodes"] * members[0]["one_node_seconds"] / members[0]["bound_seconds"]
             axis.hlines(best, place - 0.42, place + 0.42, colors="black", linestyles="dashed", linewidth=1)

@@ -8,7 +8,7 @@ import time
 
 from . import units
 from .measurement import Run
-from .meter import Meter
+from .meter import Meter, wait_for_idle
 from .netns import Cluster
 from .processes import Children, Failed
 
@@ -50,6 +50,7 @@ def measure(task, variant, program, scratch):
     report_path, log, folder = scratch / "report.json", scratch / "replay.log", scratch / "run"
     report_path.unlink(missing_ok=True)
     shutil.rmtree(folder, ignore_errors=True)
+    before = wait_for_idle(task.idle_wait_seconds)
     with Cluster(task.nodes, task.line, task.congestion_control) as cluster:
         command = [program, "replay", "--model", task.model_path, "--batch", task.batch,
                    "--images-per-second", task.samples_per_second, "--workers", task.nodes, "--dilation", f"{task.dilation:g}",
@@ -69,7 +70,8 @@ def measure(task, variant, program, scratch):
     for layer in report["layers"]:
         schemes.setdefault(layer["scheme"], []).append(layer["name"])
     return Run(report["iteration_seconds"], report["cpu_seconds"], window, meter.received_in_all(), dropped,
-               {"schemes": {scheme: names if scheme != "ps" else len(names) for scheme, names in schemes.items()},
+               {"cpu_share_before": before,
+                "schemes": {scheme: names if scheme != "ps" else len(names) for scheme, names in schemes.items()},
                 "waited_seconds": report.get("waited_seconds"), "bytes_sent": report.get("bytes_sent"),
                 "bytes_received": report.get("bytes_received"), "reported_bound_seconds": report.get("bound_seconds")}).row(task)
 

@@ -8,7 +8,7 @@ import subprocess
 
 from . import units
 
-# Measured once, these need no second time; the others may go better after an installation or a repair.
+# Measured once, these need no second time; the others may go better after a repair, or when nothing else runs.
 _DONE = ("measured", "invalid", "does not fit")
 # The rows of one file are comparable where these agree with what is asked; a row is found again by them.
 _KEY = ("model", "nodes", "system", "equivalent", "dilation", "batch", "samples_per_second", "iterations", "warm_up",

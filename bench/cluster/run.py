@@ -18,10 +18,9 @@ import sys
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "bench"))
 
-from cluster import check, measurement, meter, models, netns, plot, processes, results, systems, table, units  # noqa: E402
+from cluster import check, measurement, models, netns, plot, processes, results, systems, table, units  # noqa: E402
 
 _SKIPPED = 77  # the exit code by which ctest and automake know a skipped test
-_BUSY_SHARE = 0.05  # what an idle machine stays below
 _ITERATIONS_LEAST, _WARM_UP_LEAST = 7, 2
 
 
@@ -42,6 +41,8 @@ def parse():
     parser.add_argument("--iterations", type=int, default=_ITERATIONS_LEAST)
     parser.add_argument("--warm-up", type=int, default=_WARM_UP_LEAST)
     parser.add_argument("--congestion-control", default="cubic", help="of TCP, on every host (default cubic)")
+    parser.add_argument("--wait-for-idle", type=float, default=0, metavar="SECONDS",
+                        help="before each run, wait up to so long until nothing else keeps the CPU busy")
     parser.add_argument("--models-folder", type=pathlib.Path, default=ROOT / "examples/models")
     parser.add_argument("--poseidon", type=pathlib.Path, default=ROOT / "build/bin/poseidon", help="the program")
     parser.add_argument("--out", type=pathlib.Path, help="JSON file to keep the rows in, and to take them up from")
@@ -98,7 +99,8 @@ def tasks(options):
                                    batch=options.batch or published.batch,
                                    samples_per_second=options.rate or published.samples_per_second, nodes=nodes,
                                    equivalent=options.equivalent, dilation=dilation, iterations=options.iterations,
-                                   warm_up=options.warm_up, congestion_control=options.congestion_control)
+                                   warm_up=options.warm_up, congestion_control=options.congestion_control,
+                                   idle_wait_seconds=options.wait_for_idle)
 
 
 def measure_all(options):
@@ -116,13 +118,9 @@ def measure_all(options):
             row = None if options.again else kept.find(key)
             if row is None:
                 print(f"  {system} ...", flush=True)
-                before = meter.cpu_share_now()
-                if before > _BUSY_SHARE:
-                    print(f"    something else keeps {before:.0%} of the CPU busy", flush=True)
                 with netns.scratch_folder() as scratch:
                     found = systems.measure(system, task, options.poseidon, scratch)
-                row = {**key, **reference, **found, "cpu_share_before": before,
-                       "environment": results.environment(options.poseidon)}
+                row = {**key, **reference, **found, "environment": results.environment(options.poseidon)}
                 kept.put(row)
             shown.append(row)
             print("  " + table.line(row), flush=True)

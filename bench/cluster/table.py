@@ -27,5 +27,5 @@ def line(row):
         names = " ".join(text(row).ljust(width) for _, width, text in _COLUMNS[:_NAMES])
         return f"{names} {row['status']}: {row['note']}"
     cells = [text(row).ljust(width) if i < _NAMES else text(row).rjust(width) for i, (_, width, text) in enumerate(_COLUMNS)]
-    note = f"  INVALID: {row['note']}" if row["status"] == "invalid" else f"  {row['note']}" if row["note"] else ""
+    note = "" if row["status"] == "measured" else f"  {row['status'].upper()}: {row['note']}"
     return " ".join(cells) + note
