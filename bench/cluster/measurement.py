@@ -1,0 +1,89 @@
+"""What is asked of a system, and what one run of it gives."""
+import dataclasses
+import functools
+import os
+import pathlib
+import statistics
+
+from . import bound
+
+# Above this share of all cores the processor, which is not slowed down, decides with the links.
+CPU_SHARE_MAX = 0.80
+# What the harness, interrupts and an idle machine's daemons may use beside the workers; they use 2 % or so. Above this the row
+# measured something else as well.
+ELSEWHERE_SHARE_MAX = 0.08
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """One cell of the matrix, but for the system."""
+    model: dict
+    model_path: pathlib.Path
+    batch: int
+    samples_per_second: float
+    nodes: int
+    equivalent: int  # bits per second that the shaped links stand in for
+    dilation: float
+    iterations: int
+    warm_up: int
+    congestion_control: str
+    idle_wait_seconds: float  # how long each run may wait for the machine to be idle
+
+    @property
+    def line(self):
+        """Bits per second of the shaped links."""
+        return round(self.equivalent / self.dilation)
+
+    @functools.cached_property
+    def bounds(self):
+        return bound.bounds(self.model, self.samples_per_second, self.batch, self.nodes, self.equivalent)
+
+    @property
+    def patience_seconds(self):
+        """How long a run may take before it counts as hanging: some times what it takes without any overlap."""
+        serial = self.bounds.dense_serial * self.dilation
+        return 120 + 4 * serial * (self.warm_up + self.iterations)
+
+
+@dataclasses.dataclass
+class Run:
+    """One run of a system that ended well. Seconds are dilated."""
+    iteration_seconds: list
+    cpu_seconds: list  # per worker, user and system, during the measured iterations
+    window: object     # meter.Window of the measured iterations
+    wire_bytes_in_all: list  # per host, the whole run with its start and end, to check a system's own count against
+    dropped_packets: int
+    details: dict = dataclasses.field(default_factory=dict)
+
+    def row(self, task):
+        """The figures of this run, ready for JSON."""
+        bounds = task.bounds
+        median = statistics.median(self.iteration_seconds)
+        wire_bytes = sum(self.window.received)
+        elsewhere = self.window.cpu_share - sum(self.cpu_seconds) / self.window.seconds / os.cpu_count()
+        status, note = "measured", ""
+        if elsewhere > ELSEWHERE_SHARE_MAX:
+            status, note = "disturbed", f"something else used {elsewhere:.0%} of the CPU"
+        elif self.window.cpu_share > CPU_SHARE_MAX:
+            status, note = "invalid", f"the CPU was busy for more than {CPU_SHARE_MAX:.0%}"
+        return {
+            "status": status,
+            "note": note,
+            "iteration_seconds": self.iteration_seconds,
+            "median_seconds": median,
+            "least_seconds": min(self.iteration_seconds),
+            "most_seconds": max(self.iteration_seconds),
+            "bound_share": bounds.best * task.dilation / median,
+            "dense_barrier_share": bounds.dense_barrier * task.dilation / median,
+            "speed_up": task.nodes * bounds.one_node * task.dilation / median,
+            "link_use": max(self.window.received) * 8 / self.window.seconds / task.line,
+            "wire_bytes_per_iteration": wire_bytes / self.window.seconds * statistics.mean(self.iteration_seconds),
+            "wire_bytes_in_all": self.wire_bytes_in_all,
+            "cpu_seconds_per_gb": sum(self.cpu_seconds) / (wire_bytes / 1e9) if wire_bytes else None,
+            "cpu_seconds": self.cpu_seconds,
+            "cpu_share": self.window.cpu_share,
+            "cpu_share_elsewhere": elsewhere,
+            "cpu_share_peak": self.window.cpu_share_peak,
+            "dropped_packets": self.dropped_packets,
+            **self.details,
+        }

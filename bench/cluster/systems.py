@@ -1,0 +1,32 @@
+"""The systems that can be measured, by the names the command line uses."""
+import importlib.util
+
+from . import ddp, poseidon
+from .processes import Failed
+
+
+def check_names(names):
+    """Raises ValueError for a name that is no system, before anything long has begun."""
+    for name in names:
+        if name.split(":")[0] == "poseidon":
+            poseidon.Variant.parse(name)
+        elif name not in ("ddp", "horovod"):
+            raise ValueError(f"'{name}' is no system; there are poseidon[:SCHEME][:SCHEDULE], ddp and horovod")
+
+
+def measure(name, task, program, scratch):
+    """The row of one system: its figures, or a status that says why there are none."""
+    try:
+        if name == "ddp":
+            return ddp.measure(task, scratch)
+        if name == "horovod":
+            return _horovod()
+        return poseidon.measure(task, poseidon.Variant.parse(name), program, scratch)
+    except Failed as failure:
+        return {"status": "failed", "note": str(failure)}
+
+
+def _horovod():
+    if importlib.util.find_spec("horovod") is None:
+        return {"status": "not installed", "note": "this Python has no package horovod"}
+    return {"status": "not measured", "note": "horovod is installed, but this harness has no worker for it"}
