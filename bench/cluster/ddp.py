@@ -29,14 +29,15 @@ def available_bytes():
         return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
 
 
-def measure(task, scratch):
-    """A row for the table."""
+def measure(task, scratch, earlier):
+    """A row for the table. `earlier` is a disturbed row of the same task or None: what is good in it is not measured again."""
+    known = {row["bucket_mb"]: row for row in (earlier or {}).get("attempts", []) if row["status"] != "disturbed"}
     needed, available = memory_bytes(task.model, task.nodes), available_bytes()
     if needed > available:
         return {"status": "does not fit", "note": f"needs {needed / 1e9:.1f} GB of memory, {available / 1e9:.1f} are free"}
     attempts = []
     for bucket in BUCKETS_MB:
-        row = _run(task, bucket, scratch).row(task)
+        row = known.get(bucket) or _run(task, bucket, scratch).row(task)
         print(f"    buckets of {bucket} MB: {row['median_seconds']:.3f} s, CPU {row['cpu_share']:.0%} {row['note']}", flush=True)
         attempts.append(row)
     best = min(attempts, key=lambda row: (row["status"] != "measured", row["median_seconds"]))

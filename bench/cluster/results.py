@@ -15,6 +15,11 @@ _KEY = ("model", "nodes", "system", "equivalent", "dilation", "batch", "samples_
         "congestion_control")
 
 
+def is_done(row):
+    """Whether a row that was found needs not be measured again."""
+    return row is not None and row["status"] in _DONE
+
+
 class Results:
     """A JSON file {environment, rows}, written after every row."""
 
@@ -25,8 +30,8 @@ class Results:
             self.rows = json.loads(path.read_text())["rows"]
 
     def find(self, key):
-        """The row that needs not be measured again, or None."""
-        return next((row for row in self.rows if row["status"] in _DONE and _key_of(row) == _key_of(key)), None)
+        """The row of `key`, whatever became of it, or None."""
+        return next((row for row in self.rows if _key_of(row) == _key_of(key)), None)
 
     def put(self, row):
         self.rows = [other for other in self.rows if _key_of(other) != _key_of(row)] + [row]

@@ -116,10 +116,10 @@ def measure_all(options):
         for system in options.systems:
             key = results.key(task, system)
             row = None if options.again else kept.find(key)
-            if row is None:
+            if not results.is_done(row):
                 print(f"  {system} ...", flush=True)
                 with netns.scratch_folder() as scratch:
-                    found = systems.measure(system, task, options.poseidon, scratch)
+                    found = systems.measure(system, task, options.poseidon, scratch, row)
                 row = {**key, **reference, **found, "environment": results.environment(options.poseidon)}
                 kept.put(row)
             shown.append(row)

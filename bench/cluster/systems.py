@@ -14,11 +14,11 @@ def check_names(names):
             raise ValueError(f"'{name}' is no system; there are poseidon[:SCHEME][:SCHEDULE], ddp and horovod")
 
 
-def measure(name, task, program, scratch):
-    """The row of one system: its figures, or a status that says why there are none."""
+def measure(name, task, program, scratch, earlier):
+    """The row of one system: its figures, or a status that says why there are none. `earlier` is its disturbed row, or None."""
     try:
         if name == "ddp":
-            return ddp.measure(task, scratch)
+            return ddp.measure(task, scratch, earlier)
         if name == "horovod":
             return _horovod()
         return poseidon.measure(task, poseidon.Variant.parse(name), program, scratch)
