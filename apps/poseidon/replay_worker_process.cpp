@@ -76,7 +76,7 @@ Status replay_all(const ReplayOptions& options, const replay::Workload& workload
                     {"stopped", stopped},
                     {"bytes_sent", traffic.bytes_sent - before.bytes_sent},
                     {"bytes_received", traffic.bytes_received - before.bytes_received},
-                    {"staging_bytes_max", traffic.staging_bytes_max}}
+                    {"staging_bytes_max", traffic.engine.staging_bytes_max}}
                    .dump());
   return cluster.leave();
 }

@@ -236,12 +236,12 @@ void TrainWorker::tell_end(const cluster::Worker::Traffic& before, Clock::time_p
                  .layers = {},
                  .bytes_sent = after.bytes_sent - before.bytes_sent,
                  .bytes_received = after.bytes_received - before.bytes_received,
-                 .staging_bytes_max = after.staging_bytes_max};
+                 .staging_bytes_max = after.engine.staging_bytes_max};
   for (const LayerSpec& layer : aten::model_of(solver_->net().parameters()).layers) {
     LayerTraffic traffic{layer.name, 0, 0};
     for (const TensorId t : layer.tensors) {
-      traffic.bytes_sent += after.tensors[index(t)].sent - before.tensors[index(t)].sent;
-      traffic.bytes_received += after.tensors[index(t)].received - before.tensors[index(t)].received;
+      traffic.bytes_sent += after.engine.tensors[index(t)].sent - before.engine.tensors[index(t)].sent;
+      traffic.bytes_received += after.engine.tensors[index(t)].received - before.engine.tensors[index(t)].received;
     }
     note.layers.push_back(std::move(traffic));
   }

@@ -10,6 +10,7 @@
 #include "base/file.h"
 #include "base/text.h"
 #include "runtime/real/address.h"
+#include "session/engine_session.h"
 
 namespace poseidon::cluster {
 namespace {
@@ -86,7 +87,7 @@ Worker::~Worker() {
     // a product that is still being made reads and writes the session's memory, and nothing asks for another one from here on.
     membership_.reset();
     compute_.reset();
-    session_.reset();
+    engine_.reset();
     transport_.reset();
   });
   lane_.reset();
@@ -123,7 +124,7 @@ Status Worker::open() {
             .on_start =
                 [this] {
                   if (index(options_.job.rank) == 0 && !options_.values.empty()) {
-                    session_->broadcast(options_.values, [this] {
+                    engine_->broadcast(options_.values, [this] {
                       const std::lock_guard lock(mutex_);
                       values_in_ = true;
                       changed_.notify_all();
@@ -151,28 +152,34 @@ Status Worker::open() {
   return {};
 }
 
-void Worker::on_plan(const OpenEpoch& epoch, const UsePlan& use) {
+Result<std::unique_ptr<session::Engine>> Worker::make_engine(const OpenEpoch& epoch, const UsePlan& use) {
   Result<plan::Plan> plan = plan::parse_plan(use.plan, options_.model, options_.job.workers);
-  if (!plan) return membership_->fail(plan.error());
-  session::EngineOptions engine{.self = options_.job.rank,
-                                .members = {},
-                                .model = options_.model,
-                                .plan = std::move(*plan),
-                                .window_bytes = use.window_bytes,
-                                .priorities = options_.priorities,
-                                .size_only = false,
-                                .events = options_.events};
-  for (const MemberInfo& info : epoch.members) engine.members.push_back(info.member);
-  peers_ = engine.members;
+  if (!plan) return plan.error();
+  session::EngineOptions options{.self = options_.job.rank,
+                                 .members = {},
+                                 .model = options_.model,
+                                 .plan = std::move(*plan),
+                                 .window_bytes = use.window_bytes,
+                                 .priorities = options_.priorities,
+                                 .size_only = false,
+                                 .events = options_.events};
+  for (const MemberInfo& info : epoch.members) options.members.push_back(info.member);
   Result<std::unique_ptr<session::EngineSession>> session =
-      session::EngineSession::create(*lane_, *transport_, *compute_, std::move(engine));
-  if (!session) return membership_->fail(session.error());
-  session_ = std::move(*session);
+      session::EngineSession::create(*lane_, *transport_, *compute_, std::move(options));
+  if (!session) return session.error();
+  return std::unique_ptr<session::Engine>(std::move(*session));
+}
+
+void Worker::on_plan(const OpenEpoch& epoch, const UsePlan& use) {
+  for (const MemberInfo& info : epoch.members) peers_.push_back(info.member);
+  Result<std::unique_ptr<session::Engine>> engine = make_engine(epoch, use);
+  if (!engine) return membership_->fail(engine.error());
+  engine_ = std::move(*engine);
   if (options_.values.empty()) {
     const std::lock_guard lock(mutex_);
     values_in_ = true;
   } else if (index(options_.job.rank) != 0) {
-    session_->broadcast(options_.values, [this] {
+    engine_->broadcast(options_.values, [this] {
       const std::lock_guard lock(mutex_);
       values_in_ = true;
       changed_.notify_all();
@@ -187,7 +194,7 @@ void Worker::end(const Error& why) {
     if (!error_) error_ = why;
   }
   changed_.notify_all();
-  if (session_) session_->fail(why);
+  if (engine_) engine_->fail(why);
 }
 
 template <typename Condition>
@@ -245,9 +252,8 @@ std::optional<Error> Worker::error() const {
 Worker::Traffic Worker::traffic() {
   Traffic traffic;
   lane_->run([&] {
-    if (!session_) return;
-    traffic.tensors = session_->scheduler().tensor_bytes();
-    traffic.staging_bytes_max = session_->staging_bytes_max();
+    if (!engine_) return;
+    traffic.engine = engine_->use();
     for (const Member peer : peers_) {
       const runtime::LinkBytes bytes = transport_->link_bytes(peer);
       traffic.bytes_sent += bytes.sent;

@@ -16,7 +16,7 @@
 #include "cluster/membership.h"
 #include "runtime/real/lane.h"
 #include "runtime/real/tcp_transport.h"
-#include "session/engine_session.h"
+#include "session/engine.h"
 
 namespace poseidon::cluster {
 
@@ -49,10 +49,10 @@ class Worker {
   // Closes the links. Without leave() before, the others take it for a death.
   ~Worker();
 
-  Session& session() { return *session_; }
+  Session& session() { return *engine_; }
   runtime::Runtime& lane() { return *lane_; }
   // The plan in force.
-  const plan::Plan& plan() const { return session_->options().plan; }
+  const plan::Plan& plan() const { return engine_->plan(); }
 
   // Waits while an agreement to stop is being settled. False: all stop before this iteration, or the job is over (see error()).
   bool begin(Iteration iteration);
@@ -68,12 +68,11 @@ class Worker {
   // What has ended the job, if anything has.
   std::optional<Error> error() const;
 
-  // Payload of each tensor, and bytes with framing over all links, so far. Waits for the lane.
+  // What the engine has moved, and bytes with framing over all links, so far. Waits for the lane.
   struct Traffic {
-    std::vector<session::TensorBytes> tensors;
+    session::EngineUse engine;
     std::uint64_t bytes_sent = 0;
     std::uint64_t bytes_received = 0;
-    std::size_t staging_bytes_max = 0;  // memory for contributions that waited to be summed, at most
   };
   Traffic traffic();
 
@@ -81,6 +80,7 @@ class Worker {
   explicit Worker(WorkerOptions options);
   Status open();
   void on_plan(const OpenEpoch& epoch, const UsePlan& use);
+  Result<std::unique_ptr<session::Engine>> make_engine(const OpenEpoch& epoch, const UsePlan& use);
   void end(const Error& why);
   // Waits until the condition, which others change under mutex_, holds or the job is over.
   template <typename Condition>
@@ -91,7 +91,7 @@ class Worker {
   std::unique_ptr<runtime::real::TcpTransport> transport_;  // these four: used and destroyed on the lane
   std::unique_ptr<runtime::Compute> compute_;
   std::unique_ptr<Membership> membership_;
-  std::unique_ptr<session::EngineSession> session_;
+  std::unique_ptr<session::Engine> engine_;
   std::vector<Member> peers_;
 
   mutable std::mutex mutex_;

@@ -113,7 +113,7 @@ std::string Cluster::plan() const { return plan::to_json(door_->worker().plan())
 Traffic Cluster::traffic() {
   const cluster::Worker::Traffic moved = door_->worker().traffic();
   Traffic traffic{.tensors = {}, .bytes_sent = moved.bytes_sent, .bytes_received = moved.bytes_received};
-  for (const auto& tensor : moved.tensors) traffic.tensors.push_back({tensor.sent, tensor.received});
+  for (const auto& tensor : moved.engine.tensors) traffic.tensors.push_back({tensor.sent, tensor.received});
   return traffic;
 }
 

@@ -18,6 +18,7 @@
 #include "runtime/runtime.h"
 #include "runtime/transport.h"
 #include "session/dense_syncer.h"
+#include "session/engine.h"
 #include "session/send_scheduler.h"
 #include "store/bsp_store.h"
 
@@ -38,7 +39,7 @@ struct EngineOptions {
   runtime::Duration wait_max = std::chrono::minutes(30);
 };
 
-class EngineSession : public Session {
+class EngineSession : public Engine {
  public:
   // kInvalid when the model cannot be synchronised (a layer that offers factors of two types), naming the layer. References
   // outlive the session.
@@ -54,16 +55,13 @@ class EngineSession : public Session {
   void submit_absent(TensorId tensor, Iteration iteration, TensorView destination, SyncedFn on_synced) override;
   Result<std::shared_ptr<std::byte>> allocate(std::size_t bytes, Device device) override;
 
-  // Copies rank 0's values into everybody else's, tensor by tensor; `done` runs once all have come (at rank 0: have left).
-  // Views are borrowed until then, one for each tensor of the model. Call it on every member, before the first submit.
-  void broadcast(std::vector<TensorView> values, std::function<void()> done);
-
-  // The job is over: every wait, and every later submit, ends with this error.
-  void fail(const Error& error);
+  const plan::Plan& plan() const override { return options_.plan; }
+  void broadcast(std::vector<TensorView> values, std::function<void()> done) override;
+  void fail(const Error& error) override;
+  std::vector<std::string> overdue(runtime::Duration age, std::size_t count) const override;
+  EngineUse use() const override { return {scheduler_.tensor_bytes(), store_.staging_bytes_max()}; }
   // Also fails what waits, when a wait exceeds its limit. Runs by itself every second; public for tests.
   void watch();
-  // Whom waits of more than `age` are for.
-  std::vector<std::string> overdue(runtime::Duration age, std::size_t count) const;
 
   SendScheduler& scheduler() { return scheduler_; }
   const EngineOptions& options() const { return options_; }

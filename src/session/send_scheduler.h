@@ -23,6 +23,7 @@
 #include "runtime/outbox.h"
 #include "runtime/runtime.h"
 #include "runtime/transport.h"
+#include "session/engine.h"
 #include "session/peer_order.h"
 
 namespace poseidon::session {
@@ -43,12 +44,6 @@ struct SendSchedulerOptions {
   std::size_t window_bytes = 1 << 20;
   std::size_t tensors = 0;                      // how many to count for
   base::EventListener* events = nullptr;        // may be null
-};
-
-// Payload bytes of one tensor's messages, since the start.
-struct TensorBytes {
-  std::uint64_t sent = 0;
-  std::uint64_t received = 0;
 };
 
 class SendScheduler : public runtime::Outbox {
