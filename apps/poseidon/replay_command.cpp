@@ -109,6 +109,14 @@ class ReplayLauncher {
                       {"iteration_seconds", seconds},
                       {"speedup", options_.workers * alone_seconds_ / median},
                       {"fraction_of_bound", prospect_.bound_seconds / median}};
+    // By the system's monotonic clock, for those who watch the machine meanwhile.
+    const auto begins = [&](int iteration, auto least_or_most) {
+      std::vector<double> at;
+      for (const auto& [rank, note] : notes_) at.push_back(note.at("begins").at(static_cast<std::size_t>(iteration)));
+      return *least_or_most(at.begin(), at.end());
+    };
+    j["measured_begin"] = begins(options_.warm_up, [](auto first, auto last) { return std::min_element(first, last); });
+    j["measured_end"] = begins(options_.all_iterations() - 1, [](auto first, auto last) { return std::max_element(first, last); });
     double waited = 0;
     for (const auto& [rank, note] : notes_) waited += note.at("waited_seconds").get<double>() / static_cast<double>(notes_.size());
     j["waited_seconds"] = waited;

@@ -1,17 +1,27 @@
 """What is asked of a system, and what one run of it gives."""
 import dataclasses
 import functools
+import math
 import os
 import pathlib
 import statistics
 
-from . import bound
+from . import bound, models
 
 # Above this share of all cores the processor, which is not slowed down, decides with the links.
 CPU_SHARE_MAX = 0.80
 # What the harness, interrupts and an idle machine's daemons may use beside the workers; they use 2 % or so. Above this the row
 # measured something else as well.
 ELSEWHERE_SHARE_MAX = 0.08
+
+
+# For the choice of a dilation. A GB through a shaper costs some 1.3 CPU seconds at both ends with interrupts, and some more in what
+# sends and sums it; a dense all-reduce, which moves the most, shall not need more than this share of the cores for it.
+_CPU_SECONDS_PER_GB = 1.6
+_CPU_SHARE_AIM = 0.5
+# What two cores carry for a while, over all hosts: where a model computes for most of its iteration the mean says too little.
+_BITS_PER_SECOND_MAX = 16e9
+_DILATIONS = (1, 2, 4, 5, 8, 10, 12.5, 16, 20, 25, 40, 50, 100)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,6 +53,15 @@ class Task:
         """How long a run may take before it counts as hanging: some times what it takes without any overlap."""
         serial = self.bounds.dense_serial * self.dilation
         return 120 + 4 * serial * (self.warm_up + self.iterations)
+
+
+def dilated(task):
+    """The task with the least dilation that the processor can carry, since what is not dilated weighs less the larger it is."""
+    numbers = sum(models.parameter_counts(task.model))
+    gigabytes = 2 * (task.nodes - 1) * 4 * numbers / 1e9  # that all hosts together receive
+    needed = max(gigabytes * _CPU_SECONDS_PER_GB / (os.cpu_count() * _CPU_SHARE_AIM * task.bounds.dense_barrier),
+                 task.equivalent * task.nodes / _BITS_PER_SECOND_MAX)
+    return dataclasses.replace(task, dilation=next((d for d in _DILATIONS if d >= needed), math.ceil(needed)))
 
 
 @dataclasses.dataclass

@@ -2,6 +2,7 @@
 """Measures data-parallel training systems on hosts with shaped links, all on this machine. docs/benchmarks.md says how to read it.
 
     bench/cluster/run.py --models vgg19,alexnet --nodes 4,8 --systems poseidon,poseidon:wfbp,ddp --out bench/results/x.json
+    bench/cluster/run.py --matrix --out bench/results/matrix.json      every row that docs/performance.md wants: some hours
     bench/cluster/run.py --check      makes two hosts and sees whether their links carry what they should
     bench/cluster/run.py --clean      takes away what killed runs have left
 
@@ -18,7 +19,7 @@ import sys
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "bench"))
 
-from cluster import check, measurement, models, netns, plot, processes, results, systems, table, units  # noqa: E402
+from cluster import check, matrix, measurement, models, netns, plot, processes, results, systems, table, units  # noqa: E402
 
 _SKIPPED = 77  # the exit code by which ctest and automake know a skipped test
 _ITERATIONS_LEAST, _WARM_UP_LEAST = 7, 2
@@ -30,12 +31,13 @@ def words(text):
 
 def parse():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--matrix", action="store_true", help="the rows of bench/cluster/matrix.py instead of --models and --systems")
     parser.add_argument("--models", type=words, default=[], help="descriptions in the models folder, with commas")
     parser.add_argument("--nodes", type=lambda text: [int(word) for word in words(text)], default=[4])
     parser.add_argument("--systems", type=words, default=["poseidon", "ddp"])
     parser.add_argument("--equivalent", type=units.parse_rate, default=units.parse_rate("10Gbit"), metavar="RATE",
                         help="rate of the links that the shaped ones stand in for (default 10Gbit)")
-    parser.add_argument("--dilation", type=float, help="default: so many times that the line has 4 Gbit/s divided by the nodes")
+    parser.add_argument("--dilation", type=float, help="default: what the processor needs to carry a dense all-reduce of the model")
     parser.add_argument("--batch", type=int, help="samples per node and iteration instead of the published batch")
     parser.add_argument("--rate", type=float, help="samples per second of one node instead of the published rate")
     parser.add_argument("--iterations", type=int, default=_ITERATIONS_LEAST)
@@ -51,8 +53,10 @@ def parse():
     parser.add_argument("--check", action="store_true")
     parser.add_argument("--clean", action="store_true")
     options = parser.parse_args()
-    if not (options.check or options.clean or options.models):
-        parser.error("say --models, --check or --clean")
+    if not (options.check or options.clean or options.models or options.matrix):
+        parser.error("say --matrix, --models, --check or --clean")
+    if options.matrix and options.models:
+        parser.error("--matrix has its own models")
     try:
         systems.check_names(options.systems)
     except ValueError as error:
@@ -88,19 +92,23 @@ def clean():
         print("nothing is left over")
 
 
-def tasks(options):
-    for model in options.models:
-        published = models.PUBLISHED.get(model)
-        for nodes in options.nodes:
-            # Two cores carry about 4 Gbit/s of shaped traffic over all nodes together: 4 x 1 Gbit/s, 8 x 500 Mbit/s.
-            dilation = options.dilation or max(1.0, options.equivalent * nodes / 4e9)
-            yield measurement.Task(model=models.load(options.models_folder, model),
-                                   model_path=(options.models_folder / f"{model}.json").resolve(),
-                                   batch=options.batch or published.batch,
-                                   samples_per_second=options.rate or published.samples_per_second, nodes=nodes,
-                                   equivalent=options.equivalent, dilation=dilation, iterations=options.iterations,
-                                   warm_up=options.warm_up, congestion_control=options.congestion_control,
-                                   idle_wait_seconds=options.wait_for_idle)
+def rows_of(options):
+    """(task, systems) of all rows that are asked for."""
+    if options.matrix:
+        wanted = matrix.ROWS
+    else:
+        wanted = [matrix.Row(model, nodes, options.equivalent, tuple(options.systems), options.batch, options.rate)
+                  for model in options.models for nodes in options.nodes]
+    for row in wanted:
+        published = models.PUBLISHED.get(row.model)
+        task = measurement.Task(model=models.load(options.models_folder, row.model),
+                                model_path=(options.models_folder / f"{row.model}.json").resolve(),
+                                batch=row.batch or published.batch,
+                                samples_per_second=row.samples_per_second or published.samples_per_second, nodes=row.nodes,
+                                equivalent=row.equivalent, dilation=options.dilation or 1.0, iterations=options.iterations,
+                                warm_up=options.warm_up, congestion_control=options.congestion_control,
+                                idle_wait_seconds=options.wait_for_idle)
+        yield (task if options.dilation else measurement.dilated(task)), row.systems
 
 
 def measure_all(options):
@@ -108,12 +116,12 @@ def measure_all(options):
     shown = []
     if options.iterations < _ITERATIONS_LEAST or options.warm_up < _WARM_UP_LEAST:
         print(f"for trying out only: a row needs {_ITERATIONS_LEAST} iterations after {_WARM_UP_LEAST} of warm-up")
-    for task in tasks(options):
+    for task, names in rows_of(options):
         reference = results.reference(task)
         print(f"{task.model['name']}, {task.nodes} nodes: {units.format_rate(task.equivalent)} as {reference['line']} with "
               f"dilation {task.dilation:g}; one node {reference['one_node_seconds']:.3f} s, "
               f"bound {reference['bound_seconds']:.3f} s", flush=True)
-        for system in options.systems:
+        for system in names:
             key = results.key(task, system)
             row = None if options.again else kept.find(key)
             if not results.is_done(row):
