@@ -96,7 +96,9 @@ class POSEIDON_API Cluster {
   Cluster(const Cluster&) = delete;
   Cluster& operator=(const Cluster&) = delete;
 
+  // 0 to workers() - 1.
   int rank() const;
+  // How many train together.
   int workers() const;
 
   // The engine's door for gradients. Beyond what session.h says: a submission that cannot be (no such tensor, memory of the wrong

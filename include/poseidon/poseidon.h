@@ -149,6 +149,7 @@ POSEIDON_API void poseidon_close(poseidon_cluster* cluster);
 
 /* -1 for null. */
 POSEIDON_API int32_t poseidon_rank(const poseidon_cluster* cluster);
+/* How many workers there are; -1 for null. */
 POSEIDON_API int32_t poseidon_workers(const poseidon_cluster* cluster);
 /* The scheme of a layer under the plan in force: POSEIDON_PS means poseidon_submit for each of its tensors, any other
  * poseidon_submit_factors. With one worker all layers are POSEIDON_PS. */
@@ -195,6 +196,8 @@ typedef struct poseidon_gradient {
   uint32_t samples; /* that this worker's gradient is made of */
   uint32_t reserved;
 } poseidon_gradient;
+/* Hands in this worker's gradient of a tensor that travels densely, and returns at once. `on_synced` is called when the sum has taken
+ * its place; null where poseidon_wait is used instead. */
 POSEIDON_API int poseidon_submit(poseidon_cluster* cluster, uint32_t tensor, uint64_t iteration, const poseidon_gradient* gradient,
                                  poseidon_synced_fn on_synced, void* user);
 /* This worker has no gradient of the tensor in this iteration; the others' sum, if any, arrives in `destination`. */
@@ -216,6 +219,8 @@ typedef struct poseidon_factors {
   void (*released)(void* user);
   void* released_user;
 } poseidon_factors;
+/* The same for a layer that travels as factors: not of scheme POSEIDON_PS. Named by its layer here, by its weight in
+ * poseidon_wait. */
 POSEIDON_API int poseidon_submit_factors(poseidon_cluster* cluster, uint32_t layer, uint64_t iteration, const poseidon_factors* factors,
                                          poseidon_synced_fn on_synced, void* user);
 
@@ -226,6 +231,7 @@ POSEIDON_API int poseidon_wait(poseidon_cluster* cluster, uint32_t tensor, posei
 
 /* Memory that the engine can move without copying, aligned to 64 bytes; freed by poseidon_free, or with the cluster. */
 POSEIDON_API int poseidon_allocate(poseidon_cluster* cluster, size_t bytes, void** memory);
+/* Gives back what poseidon_allocate gave; null is ignored. */
 POSEIDON_API int poseidon_free(poseidon_cluster* cluster, void* memory);
 
 /* ---- Small things ---- */
@@ -247,6 +253,7 @@ typedef struct poseidon_traffic {
   uint64_t bytes_sent;
   uint64_t bytes_received;
 } poseidon_traffic;
+/* Waits for the lane. */
 POSEIDON_API int poseidon_get_traffic(poseidon_cluster* cluster, poseidon_traffic* traffic);
 /* Payload of one tensor; the factors of a layer count for its weight. */
 POSEIDON_API int poseidon_get_tensor_traffic(poseidon_cluster* cluster, uint32_t tensor, poseidon_traffic* traffic);

@@ -59,15 +59,18 @@ class Session {
  public:
   virtual ~Session() = default;
 
+  // This worker's, from 0 to workers() - 1.
   virtual Rank rank() const = 0;
+  // P: how many train together in this epoch.
   virtual int workers() const = 0;
   // The scheme that the plan in force gives a layer. Anything but kPs: call submit_factors, never submit, for its tensors.
   virtual Scheme scheme(LayerId layer) const = 0;
 
-  // These three may be called from any thread and return at once. Each tensor (or factor layer) takes one submission per
-  // iteration, in order of iterations, and the next only after the callback of the last. Callbacks run on the engine's
-  // lane, exactly once, also after an error: they must be quick and must not wait.
+  // Hands over a dense gradient. This and the next two may be called from any thread and return at once. Each tensor (or factor
+  // layer) takes one submission per iteration, in order of iterations, and the next only after the callback of the last.
+  // Callbacks run on the engine's lane, exactly once, also after an error: they must be quick and must not wait.
   virtual void submit(TensorId tensor, Iteration iteration, const DenseGradient& gradient, SyncedFn on_synced) = 0;
+  // The layer's own tensors, weight and bias, come back together in one callback.
   virtual void submit_factors(LayerId layer, Iteration iteration, const FactorGradient& gradient, SyncedFn on_synced) = 0;
   // This worker has no gradient of the tensor in this iteration. The others' sum, if any, arrives in `destination`.
   virtual void submit_absent(TensorId tensor, Iteration iteration, TensorView destination, SyncedFn on_synced) = 0;
