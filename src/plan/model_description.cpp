@@ -15,6 +15,7 @@ constexpr std::size_t kLayersMax = 1'000'000;
 constexpr std::size_t kParametersMax = 64;
 constexpr std::size_t kExtentsMax = 8;
 constexpr double kElementsMax = 1e12;
+constexpr double kRowsMax = 1e9;
 
 Error invalid(const std::string& layer, const std::string& why) {
   return Error{ErrorCode::kInvalid, layer.empty() ? base::concat("no model description: ", why)
@@ -68,6 +69,7 @@ Result<DescribedLayer> layer_of(const json& entry) {
   if (!layer.has_factors) return layer;
   Result<double> rows = count(entry, layer.name, "rows_per_sample");
   if (!rows) return rows.error();
+  if (*rows > kRowsMax) return invalid(layer.name, base::concat("\"rows_per_sample\" is ", *rows));
   layer.rows_per_sample = static_cast<std::int64_t>(std::max(1.0, *rows));
   const bool is_matrix = !layer.parameters.empty() && layer.parameters[0].size() == 2;
   if (!is_matrix || layer.parameters.size() > 2 ||

@@ -84,6 +84,7 @@ INSTANTIATE_TEST_SUITE_P(
                       Mistake{"\"forward_flops_per_sample\": 400,", "", "lacks a number \"forward_flops_per_sample\""},
                       Mistake{"[[10, 20], [10]]", "[[10, 20, 1], [10]]", "\"fc\": a layer with \"fc\" has the parameters"},
                       Mistake{"[[10, 20], [10]]", "[[10, 20], [11]]", "\"fc\": a layer with \"fc\" has the parameters"},
+                      Mistake{"\"rows_per_sample\": 3", "\"rows_per_sample\": 4e12", "\"fc\": \"rows_per_sample\" is 4e+12"},
                       Mistake{"}]}", "", "no model description"}));
 
 }  // namespace
