@@ -62,9 +62,10 @@ def parse():
     except ValueError as error:
         parser.error(str(error))
     for model in options.models:
-        if not (options.models_folder / f"{model}.json").is_file():
-            parser.error(f"there is no {options.models_folder / model}.json; --models-folder says where descriptions are")
-        if model not in models.PUBLISHED and not (options.batch and options.rate):
+        path = models.path_of(options.models_folder, model)
+        if not path.is_file():
+            parser.error(f"there is no {path}; --models-folder says where descriptions are")
+        if models.rate_of(model) is None and not (options.batch and options.rate):
             parser.error(f"no published rate of {model} is known: give --batch and --rate")
     if min(options.nodes) < 2 or max(options.nodes) > netns.NODES_MAX:
         parser.error(f"--nodes takes 2 to {netns.NODES_MAX}")
@@ -100,10 +101,9 @@ def rows_of(options):
         wanted = [matrix.Row(model, nodes, options.equivalent, tuple(options.systems), options.batch, options.rate)
                   for model in options.models for nodes in options.nodes]
     for row in wanted:
-        published = models.PUBLISHED.get(row.model)
-        task = measurement.Task(model=models.load(options.models_folder, row.model),
-                                model_path=(options.models_folder / f"{row.model}.json").resolve(),
-                                batch=row.batch or published.batch,
+        published = models.rate_of(row.model)
+        path = models.path_of(options.models_folder, row.model)
+        task = measurement.Task(model=models.load(path), model_path=path, batch=row.batch or published.batch,
                                 samples_per_second=row.samples_per_second or published.samples_per_second, nodes=row.nodes,
                                 equivalent=row.equivalent, dilation=options.dilation or 1.0, iterations=options.iterations,
                                 warm_up=options.warm_up, congestion_control=options.congestion_control,
