@@ -40,6 +40,14 @@ void sum_now(const SumJob& job) {
   sum_kernels_here().back().of(job.dtype)({job.addends, job.elements, job.out, job.copy});
 }
 
+void narrow_now(const std::byte* float32, std::size_t elements, DType to, std::byte* out) {
+  sum_kernels_here().back().narrow_to(to)(float32, elements, out);
+}
+
+void widen_now(const std::byte* narrow, std::size_t elements, DType from, std::byte* float32) {
+  sum_kernels_here().back().widen_from(from)(narrow, elements, float32);
+}
+
 void copy_product(const ProductJob& job) {
   const std::size_t width = bytes_of(job.dtype);
   if (job.copy != nullptr) {

@@ -33,6 +33,11 @@ void sum_plain(const SumArrays& arrays) {
   }
 }
 
+template <typename From, typename To>
+void convert_plain(const std::byte* from, std::size_t elements, std::byte* to) {
+  for (std::size_t i = 0; i < elements; ++i) store<To>(load<From>(from, i), to, i);
+}
+
 }  // namespace
 
 SumKernel SumKernels::of(DType dtype) const {
@@ -50,10 +55,21 @@ SumKernel SumKernels::of(DType dtype) const {
   return nullptr;
 }
 
+ConvertKernel SumKernels::narrow_to(DType dtype) const {
+  POSEIDON_CHECK(bytes_of(dtype) == 2, to_string(dtype), " is not narrow");
+  return dtype == DType::kBFloat16 ? to_bfloat16 : to_float16;
+}
+
+ConvertKernel SumKernels::widen_from(DType dtype) const {
+  POSEIDON_CHECK(bytes_of(dtype) == 2, to_string(dtype), " is not narrow");
+  return dtype == DType::kBFloat16 ? from_bfloat16 : from_float16;
+}
+
 std::span<const SumKernels> sum_kernels_here() {
   static const std::vector<SumKernels> all = [] {
     std::vector<SumKernels> list = {
-        {"plain", sum_plain<Float32>, sum_plain<Float64>, sum_plain<BFloat16>, sum_plain<Float16>}};
+        {"plain", sum_plain<Float32>, sum_plain<Float64>, sum_plain<BFloat16>, sum_plain<Float16>, convert_plain<Float32, BFloat16>,
+         convert_plain<Float32, Float16>, convert_plain<BFloat16, Float32>, convert_plain<Float16, Float32>}};
     const std::span<const SumKernels> special = special_sum_kernels_here();
     list.insert(list.end(), special.begin(), special.end());
     return list;
