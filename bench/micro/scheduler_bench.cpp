@@ -29,7 +29,7 @@ void send_all(benchmark::State& state, std::size_t bytes) {
                            .on_sent = nullptr});
       }
     }
-    lane.run();
+    lane.run_to_end();
     ++iteration;
   }
   state.SetItemsProcessed(lane.frames());

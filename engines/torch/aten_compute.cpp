@@ -5,10 +5,6 @@
 #include <ATen/ops/mm.h>
 #include <ATen/ops/sum.h>
 #include <c10/core/InferenceMode.h>
-#include <pthread.h>
-
-#include <exception>
-#include <optional>
 
 #include "engines/torch/tensor_view.h"
 
@@ -20,7 +16,7 @@ at::Tensor matrix(const std::byte* data, std::size_t rows, std::size_t cols, DTy
                        at::TensorOptions().dtype(scalar_type_of(dtype)));
 }
 
-void multiply(const runtime::ProductJob& job) {
+Status multiply(const runtime::ProductJob& job) {
   const c10::InferenceMode no_graph;
   // Types of 16 bits become float32 first, and the result is rounded once: libraries differ in how they add such products.
   const bool is_narrow = bytes_of(job.dtype) == 2;
@@ -47,54 +43,13 @@ void multiply(const runtime::ProductJob& job) {
     }
   }
   runtime::copy_product(job);
+  return {};
 }
 
 }  // namespace
 
-AtenCompute::AtenCompute(runtime::Runtime& lane, int threads) : lane_(lane), thread_([this, threads] { run(threads); }) {
-  ::pthread_setname_np(thread_.native_handle(), "psd product");
-}
-
-AtenCompute::~AtenCompute() {
-  {
-    const std::lock_guard lock(mutex_);
-    stop_ = true;
-  }
-  changed_.notify_all();
-  thread_.join();
-}
-
-void AtenCompute::sum(runtime::SumJob job, runtime::ComputeDoneFn done) {
-  runtime::sum_now(job);
-  done(std::nullopt);
-}
-
-void AtenCompute::product(runtime::ProductJob job, runtime::ComputeDoneFn done) {
-  {
-    const std::lock_guard lock(mutex_);
-    jobs_.emplace_back(job, std::move(done));
-  }
-  changed_.notify_one();
-}
-
-void AtenCompute::run(int threads) {
-  at::set_num_threads(threads);  // holds for the calling thread
-  std::unique_lock lock(mutex_);
-  while (true) {
-    changed_.wait(lock, [this] { return stop_ || !jobs_.empty(); });
-    if (stop_) return;
-    const auto [job, done] = std::move(jobs_.front());
-    jobs_.pop_front();
-    lock.unlock();
-    std::optional<Error> error;
-    try {
-      multiply(job);
-    } catch (const std::exception& e) {
-      error = Error{ErrorCode::kSystem, std::string("a product of sufficient factors failed: ") + e.what()};
-    }
-    lane_.post([done = std::move(done), error] { done(error); });
-    lock.lock();
-  }
-}
+AtenCompute::AtenCompute(runtime::Runtime& lane, int threads)
+    : ProductThread(lane, {.multiply = multiply,
+                           .prepare = [threads] { at::set_num_threads(threads); }}) {}  // holds for the calling thread
 
 }  // namespace poseidon::aten

@@ -4,7 +4,7 @@
 
 #include "launch/local_job.h"
 #include "library/model_checks.h"
-#include "library/product_thread.h"
+#include "library/program_compute.h"
 
 namespace poseidon::library {
 
@@ -29,7 +29,7 @@ Result<std::unique_ptr<Door>> Door::join(JobOptions options) {
                              .model = std::move(options.model),
                              .values = std::move(options.values),
                              .make_compute = [product = std::move(options.product)](runtime::Runtime& lane) {
-                               return std::make_unique<ProductThread>(lane, product);
+                               return std::make_unique<ProgramCompute>(lane, product);
                              }});
   if (!worker) return failed(worker.error());
   door->worker_ = std::move(*worker);

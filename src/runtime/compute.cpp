@@ -1,85 +1,36 @@
 #include "runtime/compute.h"
 
 #include <algorithm>
-#include <cstdint>
 #include <cstring>
 #include <vector>
 
-#include "base/check.h"
-#include "base/half.h"
+#include "runtime/element_types.h"
 #include "runtime/sum_kernels.h"
 
 namespace poseidon::runtime {
 namespace {
 
-// How a type is kept in memory, and in which type its products are added.
-template <typename T>
-struct Number {
-  using Stored = T;
-  using Added = T;
-  static T load(T value) { return value; }
-  static T store(T value) { return value; }
-};
-
-struct BFloat16 {
-  using Stored = std::uint16_t;
-  using Added = float;
-  static float load(std::uint16_t bits) { return base::from_bfloat16(bits); }
-  static std::uint16_t store(float value) { return base::to_bfloat16(value); }
-};
-
-struct Float16 {
-  using Stored = std::uint16_t;
-  using Added = float;
-  static float load(std::uint16_t bits) { return base::from_float16(bits); }
-  static std::uint16_t store(float value) { return base::to_float16(value); }
-};
-
-template <typename Type>
+template <typename Number>
 void product_as(const ProductJob& job) {
-  using Stored = typename Type::Stored;
-  using Added = typename Type::Added;
-  const Stored* const u = reinterpret_cast<const Stored*>(job.u);
-  const Stored* const v = reinterpret_cast<const Stored*>(job.v);
-  Stored* const out = reinterpret_cast<Stored*>(job.out);
+  using Added = typename Number::Added;
   std::vector<Added> row(job.n);
   for (std::size_t i = 0; i < job.m; ++i) {
     std::fill(row.begin(), row.end(), Added{0});
     for (std::size_t k = 0; k < job.rows; ++k) {
-      const Added factor = Type::load(u[k * job.m + i]);
-      for (std::size_t j = 0; j < job.n; ++j) row[j] += factor * Type::load(v[k * job.n + j]);
+      const Added factor = load<Number>(job.u, k * job.m + i);
+      for (std::size_t j = 0; j < job.n; ++j) row[j] += factor * load<Number>(job.v, k * job.n + j);
     }
-    std::transform(row.begin(), row.end(), out + i * job.out_stride, Type::store);
+    for (std::size_t j = 0; j < job.n; ++j) store<Number>(row[j], job.out, i * job.out_stride + j);
   }
 }
 
-template <typename Type>
+template <typename Number>
 void sum_columns_as(const ProductJob& job) {
-  using Stored = typename Type::Stored;
-  using Added = typename Type::Added;
-  const Stored* const u = reinterpret_cast<const Stored*>(job.u);
-  Stored* const bias = reinterpret_cast<Stored*>(job.bias);
   for (std::size_t i = job.bias_begin; i < job.bias_end; ++i) {
-    Added sum{0};
-    for (std::size_t k = 0; k < job.rows; ++k) sum += Type::load(u[k * job.m + i]);
-    bias[i - job.bias_begin] = Type::store(sum);
+    typename Number::Added sum{0};
+    for (std::size_t k = 0; k < job.rows; ++k) sum += load<Number>(job.u, k * job.m + i);
+    store<Number>(sum, job.bias, i - job.bias_begin);
   }
-}
-
-// Calls `of_type` with the job's element type as its template argument.
-template <typename OfType>
-void with_type(DType type, OfType of_type) {
-  switch (type) {
-    case DType::kFloat32:
-      return of_type.template operator()<Number<float>>();
-    case DType::kFloat64:
-      return of_type.template operator()<Number<double>>();
-    case DType::kBFloat16:
-      return of_type.template operator()<BFloat16>();
-    case DType::kFloat16:
-      return of_type.template operator()<Float16>();
-  }
-  POSEIDON_CHECK(false, "a product of type ", static_cast<int>(type));
 }
 
 }  // namespace
@@ -87,6 +38,14 @@ void with_type(DType type, OfType of_type) {
 void sum_now(const SumJob& job) {
   if (job.out == nullptr || job.elements == 0) return;
   sum_kernels_here().back().of(job.dtype)({job.addends, job.elements, job.out, job.copy});
+}
+
+void narrow_now(const std::byte* float32, std::size_t elements, DType to, std::byte* out) {
+  sum_kernels_here().back().narrow_to(to)(float32, elements, out);
+}
+
+void widen_now(const std::byte* narrow, std::size_t elements, DType from, std::byte* float32) {
+  sum_kernels_here().back().widen_from(from)(narrow, elements, float32);
 }
 
 void copy_product(const ProductJob& job) {
@@ -103,12 +62,12 @@ void copy_product(const ProductJob& job) {
 
 void sum_columns_now(const ProductJob& job) {
   if (job.bias == nullptr) return;
-  with_type(job.dtype, [&]<typename Type> { sum_columns_as<Type>(job); });
+  with_type(job.dtype, [&]<typename Number> { sum_columns_as<Number>(job); });
 }
 
 void product_now(const ProductJob& job) {
   if (job.out == nullptr) return;
-  with_type(job.dtype, [&]<typename Type> { product_as<Type>(job); });
+  with_type(job.dtype, [&]<typename Number> { product_as<Number>(job); });
   sum_columns_now(job);
   copy_product(job);
 }

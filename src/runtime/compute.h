@@ -64,6 +64,9 @@ class Compute {
 void sum_now(const SumJob& job);
 void sum_columns_now(const ProductJob& job);
 void copy_product(const ProductJob& job);
+// float32 to a type of 16 bits, `to`, and back (runtime/sum_kernels.h): vectorised, on the calling thread.
+void narrow_now(const std::byte* float32, std::size_t elements, DType to, std::byte* out);
+void widen_now(const std::byte* narrow, std::size_t elements, DType from, std::byte* float32);
 // The product in plain loops: right, slow. For tests and for callers without a framework.
 void product_now(const ProductJob& job);
 

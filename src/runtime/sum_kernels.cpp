@@ -1,60 +1,13 @@
 #include "runtime/sum_kernels.h"
 
 #include <algorithm>
-#include <bit>
-#include <cstring>
 #include <vector>
 
 #include "base/check.h"
-#include "base/half.h"
+#include "runtime/element_types.h"
 
 namespace poseidon::runtime {
 namespace {
-
-// How one type of number is kept in memory, and in which it is added.
-struct Float32 {
-  using Stored = std::uint32_t;
-  using Added = float;
-  static float load(std::uint32_t bits) { return std::bit_cast<float>(bits); }
-  static std::uint32_t store(float value) { return value != value ? base::kFloat32NaN : std::bit_cast<std::uint32_t>(value); }
-};
-
-struct Float64 {
-  using Stored = std::uint64_t;
-  using Added = double;
-  static double load(std::uint64_t bits) { return std::bit_cast<double>(bits); }
-  static std::uint64_t store(double value) { return value != value ? base::kFloat64NaN : std::bit_cast<std::uint64_t>(value); }
-};
-
-struct BFloat16 {
-  using Stored = std::uint16_t;
-  using Added = float;
-  static float load(std::uint16_t bits) { return base::from_bfloat16(bits); }
-  static std::uint16_t store(float value) { return base::to_bfloat16(value); }
-};
-
-struct Float16 {
-  using Stored = std::uint16_t;
-  using Added = float;
-  static float load(std::uint16_t bits) { return base::from_float16(bits); }
-  static std::uint16_t store(float value) { return base::to_float16(value); }
-};
-
-// Memory without alignment is read and written by memcpy, which becomes a load or a store.
-template <typename Number>
-typename Number::Added load(const std::byte* at) {
-  typename Number::Stored bits;
-  std::memcpy(&bits, at, sizeof(bits));
-  return Number::load(bits);
-}
-
-template <typename Number>
-void store(const typename Number::Added* sum, std::size_t count, std::byte* to) {
-  for (std::size_t i = 0; i < count; ++i) {
-    const typename Number::Stored bits = Number::store(sum[i]);
-    std::memcpy(to + i * sizeof(bits), &bits, sizeof(bits));
-  }
-}
 
 // Sums in blocks that stay in the first-level cache, so each addend is read once and the result written once, whatever the
 // number of addends. The inner loops are plain, for the compiler to vectorise as it can.
@@ -67,14 +20,22 @@ void sum_plain(const SumArrays& arrays) {
     const std::size_t count = std::min(kBlock, arrays.elements - begin);
     const std::size_t offset = begin * kWidth;
     const std::byte* const first = arrays.addends[0] + offset;
-    for (std::size_t i = 0; i < count; ++i) sum[i] = load<Number>(first + i * kWidth);
+    for (std::size_t i = 0; i < count; ++i) sum[i] = load<Number>(first, i);
     for (std::size_t k = 1; k < arrays.addends.size(); ++k) {
       const std::byte* const addend = arrays.addends[k] + offset;
-      for (std::size_t i = 0; i < count; ++i) sum[i] += load<Number>(addend + i * kWidth);
+      for (std::size_t i = 0; i < count; ++i) sum[i] += load<Number>(addend, i);
     }
-    store<Number>(sum, count, arrays.out + offset);
-    if (arrays.copy != nullptr) store<Number>(sum, count, arrays.copy + offset);
+    std::byte* const out = arrays.out + offset;
+    for (std::size_t i = 0; i < count; ++i) store<Number>(sum[i], out, i);
+    if (arrays.copy == nullptr) continue;
+    std::byte* const copy = arrays.copy + offset;
+    for (std::size_t i = 0; i < count; ++i) store<Number>(sum[i], copy, i);
   }
+}
+
+template <typename From, typename To>
+void convert_plain(const std::byte* from, std::size_t elements, std::byte* to) {
+  for (std::size_t i = 0; i < elements; ++i) store<To>(load<From>(from, i), to, i);
 }
 
 }  // namespace
@@ -94,10 +55,21 @@ SumKernel SumKernels::of(DType dtype) const {
   return nullptr;
 }
 
+ConvertKernel SumKernels::narrow_to(DType dtype) const {
+  POSEIDON_CHECK(bytes_of(dtype) == 2, to_string(dtype), " is not narrow");
+  return dtype == DType::kBFloat16 ? to_bfloat16 : to_float16;
+}
+
+ConvertKernel SumKernels::widen_from(DType dtype) const {
+  POSEIDON_CHECK(bytes_of(dtype) == 2, to_string(dtype), " is not narrow");
+  return dtype == DType::kBFloat16 ? from_bfloat16 : from_float16;
+}
+
 std::span<const SumKernels> sum_kernels_here() {
   static const std::vector<SumKernels> all = [] {
     std::vector<SumKernels> list = {
-        {"plain", sum_plain<Float32>, sum_plain<Float64>, sum_plain<BFloat16>, sum_plain<Float16>}};
+        {"plain", sum_plain<Float32>, sum_plain<Float64>, sum_plain<BFloat16>, sum_plain<Float16>, convert_plain<Float32, BFloat16>,
+         convert_plain<Float32, Float16>, convert_plain<BFloat16, Float32>, convert_plain<Float16, Float32>}};
     const std::span<const SumKernels> special = special_sum_kernels_here();
     list.insert(list.end(), special.begin(), special.end());
     return list;

@@ -1,4 +1,5 @@
-// The inner loops of a server's sums: k arrays of numbers added from left to right.
+// The inner loops over arrays of numbers: a server's sums, k arrays added from left to right; and float32 made narrow for the wire
+// and wide again.
 //
 // There is one set of loops for each kind of processor, chosen when the program runs, and all sets give the same bits: the order
 // of the additions is fixed, nothing is multiplied, so nothing can be fused, and every NaN in a result is the one quiet NaN of
@@ -25,14 +26,25 @@ struct SumArrays {
 };
 using SumKernel = void (*)(const SumArrays& arrays);
 
+// Writes as many numbers of another type: rounded to the nearest, a tie to the one with an even last bit; what is too large
+// becomes infinite, every NaN the one quiet NaN. Arrays need no alignment and do not overlap.
+using ConvertKernel = void (*)(const std::byte* from, std::size_t elements, std::byte* to);
+
 struct SumKernels {
   std::string_view name;  // "plain", "avx2"
   SumKernel float32;
   SumKernel float64;
   SumKernel bfloat16;
   SumKernel float16;
+  ConvertKernel to_bfloat16;  // from float32
+  ConvertKernel to_float16;
+  ConvertKernel from_bfloat16;  // to float32
+  ConvertKernel from_float16;
 
   SumKernel of(DType dtype) const;
+  // For a type of 16 bits.
+  ConvertKernel narrow_to(DType dtype) const;
+  ConvertKernel widen_from(DType dtype) const;
 };
 
 // What runs on this processor: the plain loops first, the best last.

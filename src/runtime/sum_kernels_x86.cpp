@@ -1,4 +1,4 @@
-// Sums for x86 processors with AVX2 and F16C, which nearly all have that were made since 2013.
+// Sums and conversions for x86 processors with AVX2 and F16C, which nearly all have that were made since 2013.
 //
 // The functions are compiled for these instructions one by one (POSEIDON_AVX2) rather than the whole file, since an inline
 // function of some header, compiled here for AVX2, might otherwise be the copy that the linker keeps for the whole program.
@@ -120,6 +120,24 @@ POSEIDON_AVX2 void sum_avx2(const SumArrays& arrays) {
   }
 }
 
+// Both types have a register of eight float32.
+template <typename From, typename To>
+POSEIDON_AVX2 void convert_avx2(const std::byte* from, std::size_t elements, std::byte* to) {
+  constexpr std::size_t kLanes = From::kLanes;
+  static_assert(kLanes == To::kLanes);
+  constexpr std::size_t kFrom = sizeof(typename From::Stored);
+  constexpr std::size_t kTo = sizeof(typename To::Stored);
+  std::size_t i = 0;
+  for (; i + kLanes <= elements; i += kLanes) To::store(to + i * kTo, Float32::one_nan(From::load(from + i * kFrom)));
+  if (i == elements) return;
+  // As in sum_avx2, the last ones go through memory as long as a register.
+  std::byte rest_from[kLanes * kFrom] = {};
+  std::byte rest_to[kLanes * kTo];
+  std::memcpy(rest_from, from + i * kFrom, (elements - i) * kFrom);
+  To::store(rest_to, Float32::one_nan(From::load(rest_from)));
+  std::memcpy(to + i * kTo, rest_to, (elements - i) * kTo);
+}
+
 bool has_avx2_and_f16c() {
   unsigned eax = 0;
   unsigned ebx = 0;
@@ -133,7 +151,8 @@ bool has_avx2_and_f16c() {
 
 std::span<const SumKernels> special_sum_kernels_here() {
   static constexpr SumKernels kAvx2[] = {
-      {"avx2", sum_avx2<Float32>, sum_avx2<Float64>, sum_avx2<BFloat16>, sum_avx2<Float16>}};
+      {"avx2", sum_avx2<Float32>, sum_avx2<Float64>, sum_avx2<BFloat16>, sum_avx2<Float16>, convert_avx2<Float32, BFloat16>,
+       convert_avx2<Float32, Float16>, convert_avx2<BFloat16, Float32>, convert_avx2<Float16, Float32>}};
   if (!has_avx2_and_f16c()) return {};
   return kAvx2;
 }

@@ -208,6 +208,79 @@ TEST_P(SumKernelsTest, OppositeInfinitiesMakeTheOneNaN) {
   EXPECT_EQ(a[7], 0x7FC00000u);
 }
 
+// What a float32 is rounded to is base/half.h's answer, which tests/base/half_test.cpp compares with an independent one.
+void expect_converted(const SumKernels& kernels, DType narrow, const Numbers& float32, std::size_t from_at, std::size_t to_at) {
+  Array from(DType::kFloat32, float32, from_at);
+  Array to(narrow, float32.size(), to_at);
+  kernels.narrow_to(narrow)(from.data(), float32.size(), to.data());
+  for (std::size_t i = 0; i < float32.size(); ++i) {
+    const float value = std::bit_cast<float>(static_cast<std::uint32_t>(float32[i]));
+    ASSERT_EQ(to[i], narrow == DType::kBFloat16 ? base::to_bfloat16(value) : base::to_float16(value))
+        << to_string(narrow) << " number " << i << " of " << float32.size() << ", " << std::hexfloat << value;
+  }
+  ASSERT_TRUE(from.margins_are_untouched() && to.margins_are_untouched());
+}
+
+TEST_P(SumKernelsTest, NarrowsToTheNearestWhateverTheLengthAndAlignment) {
+  for (const std::uint64_t seed : test::seeds(2'000)) {
+    SCOPED_TRACE(test::replay(seed));
+    std::mt19937_64 random(seed);
+    const DType narrow = random() % 2 == 0 ? DType::kBFloat16 : DType::kFloat16;
+    const bool any = random() % 2 == 0;
+    Numbers numbers(random() % 300);
+    for (std::uint64_t& number : numbers) number = random_number(DType::kFloat32, any, random);
+    expect_converted(GetParam(), narrow, numbers, random() % 64, random() % 64);
+    if (HasFatalFailure()) return;
+  }
+}
+
+// Around each number of 16 bits: itself, the tie above it, and what lies next to that tie on both sides.
+TEST_P(SumKernelsTest, NarrowsAllTiesAndTheirNeighbours) {
+  for (const DType narrow : {DType::kBFloat16, DType::kFloat16}) {
+    Numbers numbers;
+    for (std::uint32_t bits = 0; bits < 65'536; ++bits) {
+      const auto half = static_cast<std::uint16_t>(bits);
+      const std::uint32_t here =
+          std::bit_cast<std::uint32_t>(narrow == DType::kBFloat16 ? base::from_bfloat16(half) : base::from_float16(half));
+      const std::uint32_t tie = here + (narrow == DType::kBFloat16 ? 0x8000 : 0x1000);  // for normal numbers
+      for (const std::uint32_t number : {here, tie - 1, tie, tie + 1}) numbers.push_back(number);
+    }
+    expect_converted(GetParam(), narrow, numbers, 0, 0);
+  }
+}
+
+TEST_P(SumKernelsTest, WidensAll65536NumbersWhateverTheAlignment) {
+  for (const DType narrow : {DType::kBFloat16, DType::kFloat16}) {
+    Numbers all(65'536);
+    for (std::size_t i = 0; i < all.size(); ++i) all[i] = i;
+    for (const std::size_t at : {0, 2, 7}) {
+      Array from(narrow, all, at);
+      Array to(DType::kFloat32, all.size(), 3 * at);
+      GetParam().widen_from(narrow)(from.data(), all.size(), to.data());
+      for (std::size_t i = 0; i < all.size(); ++i) {
+        const auto half = static_cast<std::uint16_t>(i);
+        const float value = narrow == DType::kBFloat16 ? base::from_bfloat16(half) : base::from_float16(half);
+        ASSERT_EQ(to[i], std::isnan(value) ? base::kFloat32NaN : std::bit_cast<std::uint32_t>(value)) << to_string(narrow) << " " << i;
+      }
+      ASSERT_TRUE(to.margins_are_untouched());
+    }
+  }
+}
+
+TEST_P(SumKernelsTest, WhatIsTooLargeForTheWireBecomesInfinite) {
+  const auto narrowed = [](DType narrow, float value) {
+    Array from(DType::kFloat32, Numbers(11, std::bit_cast<std::uint32_t>(value)), 0);
+    Array to(narrow, 11, 0);
+    GetParam().narrow_to(narrow)(from.data(), 11, to.data());
+    return to[10];
+  };
+  EXPECT_EQ(narrowed(DType::kFloat16, 65'519.0f), 0x7BFFu) << "65504, the largest";
+  EXPECT_EQ(narrowed(DType::kFloat16, 65'520.0f), 0x7C00u);
+  EXPECT_EQ(narrowed(DType::kFloat16, -1e30f), 0xFC00u);
+  EXPECT_EQ(narrowed(DType::kBFloat16, 1e30f), base::to_bfloat16(1e30f)) << "its range is that of float32";
+  EXPECT_EQ(narrowed(DType::kBFloat16, std::numeric_limits<float>::max()), 0x7F80u);
+}
+
 INSTANTIATE_TEST_SUITE_P(Every, SumKernelsTest, ::testing::ValuesIn(sum_kernels_here().begin(), sum_kernels_here().end()),
                          [](const auto& set) { return std::string(set.param.name); });
 

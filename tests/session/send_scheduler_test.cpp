@@ -2,13 +2,13 @@
 
 #include <gtest/gtest.h>
 
-#include <deque>
 #include <map>
 #include <memory>
 #include <random>
 #include <utility>
 #include <vector>
 
+#include "support/hand_lane.h"
 #include "support/seeds.h"
 
 namespace poseidon::session {
@@ -20,36 +20,12 @@ using wire::FrameType;
 using wire::kPieceBytes;
 using wire::PartHeader;
 
-// A runtime whose tasks run when the test says, and a transport that keeps every frame and takes no time.
-class Bench : public runtime::Runtime, public runtime::Transport {
+// Keeps every frame.
+class Bench : public test::HandLane {
  public:
-  runtime::Time now() const override { return {}; }
-  void post(runtime::Task task) override { tasks.push_back(std::move(task)); }
-  runtime::TimerId after(runtime::Duration, runtime::Task) override { return {}; }
-  void cancel(runtime::TimerId) override {}
-  Member self() const override { return Member{0}; }
-  void set_listener(runtime::PeerListener) override {}
-  void connect(Member, const std::vector<runtime::Endpoint>&, runtime::Duration) override {}
-  void disconnect(Member) override {}
-  void set_epoch(Epoch) override {}
   void send(runtime::Destination to, Frame frame, runtime::SentFn on_sent) override {
     sent.emplace_back(to.peer, std::move(frame));
     if (on_sent) on_sent();
-  }
-  runtime::SinkId expect(Member, const runtime::Tag&, runtime::Sink) override { return {}; }
-  void revoke(runtime::SinkId) override {}
-  void set_acceptor(FrameType, runtime::AcceptFn) override {}
-  void set_body_handler(FrameType, runtime::BodyFn) override {}
-  void set_receipt_handler(runtime::ReceiptFn handle) override { receipt = std::move(handle); }
-  runtime::Region register_memory(const runtime::Region& region) override { return region; }
-  runtime::LinkBytes link_bytes(Member) const override { return {}; }
-
-  void run() {
-    while (!tasks.empty()) {
-      const runtime::Task task = std::move(tasks.front());
-      tasks.pop_front();
-      task();
-    }
   }
   // The peer reports that it has received so much.
   void credit(Member from, std::uint32_t bytes) {
@@ -68,9 +44,7 @@ class Bench : public runtime::Runtime, public runtime::Transport {
     return list;
   }
 
-  std::deque<runtime::Task> tasks;
   std::vector<std::pair<Member, Frame>> sent;
-  runtime::ReceiptFn receipt;
 };
 
 struct SchedulerTest : ::testing::Test {

@@ -1,0 +1,18 @@
+// What workers of the test jobs do. A scenario returns what went wrong; nothing where all was well.
+#pragma once
+
+#include "worker_fixture.h"
+
+namespace capi_test {
+
+Wrong sums();
+Wrong factors(bool own);
+Wrong slow_factors();
+Wrong mistakes();
+Wrong factor_mistakes();
+Wrong gathering();
+Wrong giving_up();
+Wrong closing_in_a_product();
+Wrong refused_in_a_worker();
+
+}  // namespace capi_test
