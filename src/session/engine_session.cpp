@@ -62,6 +62,7 @@ Result<std::unique_ptr<EngineSession>> EngineSession::create(runtime::Runtime& r
 EngineSession::EngineSession(runtime::Runtime& runtime, runtime::Transport& transport, runtime::Compute& compute,
                              EngineOptions options)
     : runtime_(runtime), transport_(transport), options_(std::move(options)), layer_of_(layers_of(options_.model, options_.priorities)),
+      chunks_(plan::partition(options_.model, options_.plan)),
       scheduler_(runtime, transport,
                  {.window_bytes = options_.window_bytes, .tensors = options_.model.tensors.size(), .events = options_.events}),
       store_(runtime, compute, scheduler_,
@@ -69,8 +70,12 @@ EngineSession::EngineSession(runtime::Runtime& runtime, runtime::Transport& tran
               .members = options_.members,
               .model = &options_.model,
               .layer_of = layer_of_,
-              .chunks = plan::partition(options_.model, options_.plan),
-              .size_only = options_.size_only}) {
+              .chunks = chunks_,
+              .size_only = options_.size_only,
+              .staging_bytes_max = options_.staging_bytes_max,
+              // A member hears of a closing before it gets credit for what arrives after it, so what it had in flight is all.
+              .crossing_bytes_max = (options_.members.size() - 1) * SendScheduler::peer_bytes_in_flight_max(options_.window_bytes),
+              .tell = [this](const wire::GateNews& news) { tell(news); }}) {
   add_syncers(compute);
   install_acceptors();
   schedule_watch();
@@ -83,7 +88,6 @@ EngineSession::~EngineSession() {
 
 void EngineSession::add_syncers(runtime::Compute& compute) {
   const Model& model = options_.model;
-  const std::vector<std::vector<plan::Chunk>> chunks = plan::partition(model, options_.plan);
   dense_.resize(model.tensors.size());
   factors_.resize(model.layers.size());
   factors_of_weight_.resize(model.tensors.size(), nullptr);
@@ -96,7 +100,7 @@ void EngineSession::add_syncers(runtime::Compute& compute) {
         const TensorSpec& spec = model.tensors[index(tensor)];
         dense_[index(tensor)] = std::make_unique<DenseSyncer>(
             runtime_, transport_, scheduler_, store_,
-            DenseSyncerOptions{options_.self, options_.members, tensor, spec.name, place, spec.bytes(), chunks[index(tensor)]});
+            DenseSyncerOptions{options_.self, options_.members, tensor, spec.name, place, spec.bytes(), chunks_[index(tensor)]});
       }
       continue;
     }
@@ -136,6 +140,39 @@ void EngineSession::install_acceptors() {
     }
     return factors_of_weight_[index(part.tensor)]->accept_factor(from, part);
   });
+  transport_.set_body_handler(FrameType::kGate, [this, alive = alive_](Member from, const wire::FrameHeader&, std::vector<std::byte> body) {
+    if (*alive) hear(from, body);
+  });
+}
+
+void EngineSession::tell(const wire::GateNews& news) {
+  // Not by way of the scheduler: it is little, it is urgent, and the scheduler counts what gets credit back.
+  const auto body = std::make_shared<std::vector<std::byte>>(wire::encode_gate(news));
+  for (std::size_t rank = 0; rank < options_.members.size(); ++rank) {
+    if (rank == static_cast<std::size_t>(index(options_.self))) continue;
+    runtime::Frame frame;
+    frame.parts.push_back({.type = FrameType::kGate, .bytes = static_cast<std::uint32_t>(body->size())});
+    frame.payload.push_back({Region{body->data(), body->size(), {}, 0}, 0, body->size()});
+    transport_.send({options_.members[rank], runtime::Lane{0}}, std::move(frame), [body] {});
+  }
+}
+
+void EngineSession::hear(Member from, std::span<const std::byte> body) {
+  const auto rank = std::find(options_.members.begin(), options_.members.end(), from) - options_.members.begin();
+  const Result<wire::GateNews> news = wire::decode_gate(body);
+  if (!news) return fail(Error{news.error().code, base::concat("member ", index(from), ": ", news.error().message)});
+  for (const wire::ChunkName& name : news->admitted) {
+    const bool is_chunk = index(name.tensor) < chunks_.size() &&
+                          std::any_of(chunks_[index(name.tensor)].begin(), chunks_[index(name.tensor)].end(), [&](const plan::Chunk& chunk) {
+                            return chunk.begin == name.offset && index(chunk.server) == rank;
+                          });
+    if (!is_chunk) {
+      return fail(Error{ErrorCode::kCorruptFrame,
+                        base::concat("member ", index(from), " asks for the chunk at ", name.offset, " of tensor ",
+                                     index(name.tensor), ", which the plan does not give it")});
+    }
+  }
+  scheduler_.hear(from, *news);
 }
 
 Scheme EngineSession::scheme(LayerId layer) const {
@@ -267,6 +304,15 @@ std::vector<std::string> EngineSession::overdue(runtime::Duration age, std::size
   const auto add = [&](const std::optional<std::string>& sentence) {
     if (sentence && sentences.size() < count) sentences.push_back(*sentence);
   };
+  for (const KeptBack& kept : scheduler_.kept_back()) {
+    const runtime::Duration waited = runtime_.now() - kept.since;
+    if (waited < age) continue;
+    const auto rank = std::find(options_.members.begin(), options_.members.end(), kept.server) - options_.members.begin();
+    add(base::concat("rank ", index(options_.self), " keeps ", kept.pushes, kept.pushes == 1 ? " push (" : " pushes (",
+                     base::readable_bytes(static_cast<double>(kept.bytes)), ") back, because the server shard of rank ", rank,
+                     " is above its cap for staging and asks for other chunks first, since ",
+                     base::readable_seconds(std::chrono::duration<double>(waited).count())));
+  }
   for (const auto& exchange : factors_) {
     if (exchange) add(exchange->overdue(age));
   }

@@ -30,6 +30,7 @@ struct EngineOptions {
   Model model;
   plan::Plan plan;                        // for this model and as many workers
   std::size_t window_bytes = 1 << 20;     // see SendSchedulerOptions
+  std::size_t staging_bytes_max = store::kStagingBytesMax;  // cap of this member's server shard, see store/gate.h
   bool priorities = true;                 // false: what is ready first leaves first, whatever its layer
   bool size_only = false;                 // views have no memory: virtual time with models larger than memory
   base::EventListener* events = nullptr;  // may be null; outlives the session
@@ -71,6 +72,9 @@ class EngineSession : public Engine {
   EngineSession(runtime::Runtime& runtime, runtime::Transport& transport, runtime::Compute& compute, EngineOptions options);
   void add_syncers(runtime::Compute& compute);
   void install_acceptors();
+  // Says to all others what this member's shard takes, and hears it of theirs.
+  void tell(const wire::GateNews& news);
+  void hear(Member from, std::span<const std::byte> body);
   void schedule_watch();
   // Runs on the lane, unless the session is gone by then.
   void on_lane(runtime::Task task);
@@ -82,6 +86,7 @@ class EngineSession : public Engine {
   runtime::Transport& transport_;
   EngineOptions options_;
   std::vector<std::uint32_t> layer_of_;  // by tensor
+  std::vector<std::vector<plan::Chunk>> chunks_;                  // by tensor
   SendScheduler scheduler_;
   store::BspStore store_;
   std::vector<std::unique_ptr<DenseSyncer>> dense_;               // by tensor; null for tensors of factor layers

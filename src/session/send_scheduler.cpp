@@ -50,10 +50,75 @@ void SendScheduler::enqueue(SendRequest request) {
   auto job = std::make_shared<Job>(Job{std::move(request), 0, 0, 0});
   job->bytes = job->request.source.bytes();
   job->pieces_left = std::max<std::size_t>(1, (job->bytes + kPieceBytes - 1) / kPieceBytes);
-  to.jobs.push_back({urgency, next_sequence_++, std::move(job)});
-  std::push_heap(to.jobs.begin(), to.jobs.end(), Later());
+  Queued entry{urgency, next_sequence_++, std::move(job)};
+  if (to.gated && to.gated->gate.is_closed()) {
+    const std::optional<wire::ChunkName> name = gated_name(*entry.job);
+    if (name && !to.gated->gate.admits(*name)) return keep_back(*to.gated, std::move(entry));
+  }
+  queue(to, std::move(entry));
   settle(to);
   schedule_pump();
+}
+
+void SendScheduler::queue(Peer& peer, Queued entry) {
+  peer.jobs.push_back(std::move(entry));
+  std::push_heap(peer.jobs.begin(), peer.jobs.end(), Later());
+}
+
+std::optional<wire::ChunkName> SendScheduler::gated_name(const Job& job) {
+  const PartHeader& part = job.request.part;
+  if (part.type != wire::FrameType::kPush || job.bytes == 0) return std::nullopt;
+  return wire::ChunkName{part.tensor, job.request.begin, part.iteration};
+}
+
+void SendScheduler::keep_back(Gated& gated, Queued entry) {
+  if (gated.kept_back.empty()) gated.since = runtime_.now();
+  const wire::ChunkName name = *gated_name(*entry.job);
+  gated.kept_back.emplace(name, std::move(entry));
+}
+
+void SendScheduler::keep_back_what_waits(Peer& peer) {
+  const auto waits = [&](const Queued& entry) {
+    const std::optional<wire::ChunkName> name = gated_name(*entry.job);
+    return name && !peer.gated->gate.admits(*name);
+  };
+  const auto kept = std::partition(peer.jobs.begin(), peer.jobs.end(), [&](const Queued& entry) { return !waits(entry); });
+  for (auto entry = kept; entry != peer.jobs.end(); ++entry) keep_back(*peer.gated, std::move(*entry));
+  peer.jobs.erase(kept, peer.jobs.end());
+  std::make_heap(peer.jobs.begin(), peer.jobs.end(), Later());
+}
+
+void SendScheduler::hear(Member server, const wire::GateNews& news) {
+  Peer& to = peer(server);
+  if (!to.gated) to.gated = std::make_unique<Gated>();
+  Gated& gated = *to.gated;
+  const bool is_new = news.closing > gated.gate.closing();
+  if (!gated.gate.hear(news)) return;
+  // What goes back takes its old place: the heap looks at urgency and sequence, and both are as they were.
+  if (news.open) {
+    for (auto& [name, entry] : gated.kept_back) queue(to, std::move(entry));
+    gated.kept_back.clear();
+  }
+  for (const wire::ChunkName& name : news.admitted) {
+    const auto [first, last] = gated.kept_back.equal_range(name);
+    for (auto entry = first; entry != last; ++entry) queue(to, std::move(entry->second));
+    gated.kept_back.erase(first, last);
+  }
+  if (is_new && !news.open) keep_back_what_waits(to);
+  settle(to);
+  schedule_pump();
+}
+
+std::vector<KeptBack> SendScheduler::kept_back() const {
+  std::vector<KeptBack> list;
+  for (const auto& [member, peer] : peers_) {
+    if (!peer.gated || peer.gated->kept_back.empty()) continue;
+    KeptBack kept{member, peer.gated->kept_back.size(), 0, peer.gated->since};
+    for (const auto& [name, entry] : peer.gated->kept_back) kept.bytes += entry.job->bytes - entry.job->done;
+    list.push_back(kept);
+  }
+  std::sort(list.begin(), list.end(), [](const KeptBack& a, const KeptBack& b) { return a.server < b.server; });
+  return list;
 }
 
 void SendScheduler::forget(Member member) {
@@ -63,14 +128,17 @@ void SendScheduler::forget(Member member) {
   in_flight_ -= gone.in_flight;
   // Dropped only when nothing points to the peer any more: a job's `hold` may run code of its owner's.
   const std::vector<Queued> dropped = std::exchange(gone.jobs, {});
+  const std::unique_ptr<Gated> dropped_too = std::move(gone.gated);
   settle(gone);
   peers_.erase(found);
   schedule_pump();
 }
 
 bool SendScheduler::idle() const {
-  return std::all_of(peers_.begin(), peers_.end(),
-                     [](const auto& entry) { return entry.second.jobs.empty() && entry.second.frames_unsent == 0; });
+  return std::all_of(peers_.begin(), peers_.end(), [](const auto& entry) {
+    const Peer& peer = entry.second;
+    return peer.jobs.empty() && peer.frames_unsent == 0 && (!peer.gated || peer.gated->kept_back.empty());
+  });
 }
 
 void SendScheduler::on_receipt(Member from, std::span<const PartHeader> parts, std::uint32_t credit) {
@@ -104,6 +172,8 @@ std::size_t SendScheduler::next_piece_bytes(const Job& job) { return std::min(kP
 
 std::size_t SendScheduler::own_room(const Peer& peer) { return kPeerWindowBytes - std::min(kPeerWindowBytes, peer.in_flight); }
 std::size_t SendScheduler::shared_room() const { return window_bytes_ - std::min(window_bytes_, in_flight_); }
+
+std::size_t SendScheduler::peer_bytes_in_flight_max(std::size_t window_bytes) { return std::max(window_bytes, kPeerWindowBytes); }
 
 SendScheduler::Order* SendScheduler::order_of(Standing standing) {
   switch (standing) {

@@ -10,10 +10,14 @@
 // still have two pieces, so that one which has stopped reading does not hold up the others. Credit comes back on receipt, not
 // on use, so no credit waits for another member's progress.
 //
+// A server whose staging memory is short takes pushes of certain chunks only (store/gate.h). The others wait aside, out of the
+// order, until it asks for them or opens its gate; nothing else ever waits for a gate.
+//
 // Small parts for one peer share a frame. The cost of a frame grows with the logarithm of the number of peers. Lane only.
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <memory>
 #include <optional>
 #include <unordered_map>
@@ -24,6 +28,7 @@
 #include "runtime/runtime.h"
 #include "runtime/transport.h"
 #include "session/engine.h"
+#include "session/peer_gate.h"
 #include "session/peer_order.h"
 
 namespace poseidon::session {
@@ -46,6 +51,14 @@ struct SendSchedulerOptions {
   base::EventListener* events = nullptr;        // may be null
 };
 
+// Pushes that a server keeps waiting.
+struct KeptBack {
+  Member server{0};
+  std::size_t pushes = 0;
+  std::size_t bytes = 0;
+  runtime::Time since{};  // without a pause
+};
+
 class SendScheduler : public runtime::Outbox {
  public:
   // Takes the transport's receipts. Both outlive the scheduler.
@@ -54,13 +67,19 @@ class SendScheduler : public runtime::Outbox {
 
   void enqueue(runtime::SendRequest request) override;
   void set_window(std::size_t bytes) { window_bytes_ = bytes; }
+  // The most that one peer may have unreported.
+  static std::size_t peer_bytes_in_flight_max(std::size_t window_bytes);
+  // What a server says of its gate.
+  void hear(Member server, const wire::GateNews& news);
+  // By server, in the order of their numbers.
+  std::vector<KeptBack> kept_back() const;
   // Drops what waits for a member that is gone.
   void forget(Member peer);
 
   const std::vector<TensorBytes>& tensor_bytes() const { return tensor_bytes_; }
   std::size_t bytes_in_flight() const { return in_flight_; }
   std::size_t bytes_in_flight_max() const { return in_flight_max_; }
-  // Nothing queued and nothing handed to the transport that has not left.
+  // Nothing queued or kept back, and nothing handed to the transport that has not left.
   bool idle() const;
 
  private:
@@ -82,6 +101,12 @@ class SendScheduler : public runtime::Outbox {
       return a.urgency != b.urgency ? b.urgency < a.urgency : b.sequence < a.sequence;
     }
   };
+  // A server that has ever closed its gate.
+  struct Gated {
+    PeerGate gate;
+    std::multimap<wire::ChunkName, Queued> kept_back;  // in no order of sending: they go back to it when they may leave
+    runtime::Time since{};                             // when the first of these came aside
+  };
   // Where a peer that has something to get stands, by what allows its next piece.
   enum class Standing : std::uint8_t {
     kIdle,     // nothing is queued
@@ -92,6 +117,7 @@ class SendScheduler : public runtime::Outbox {
   struct Peer {
     Member member{0};
     std::vector<Queued> jobs;         // a heap
+    std::unique_ptr<Gated> gated;     // null where no gate was ever closed
     std::size_t in_flight = 0;        // payload bytes without credit yet
     std::size_t frames_unsent = 0;    // handed to the transport, borrowed memory not free yet
     std::uint32_t credit_owed = 0;    // payload bytes received, not yet reported
@@ -110,6 +136,12 @@ class SendScheduler : public runtime::Outbox {
   // How many bytes may go to the peer now: `own_room` for its own sake, `shared_room` to anybody.
   static std::size_t own_room(const Peer& peer);
   std::size_t shared_room() const;
+  // Of a push with a payload, which a gate may keep back.
+  static std::optional<wire::ChunkName> gated_name(const Job& job);
+  static void queue(Peer& peer, Queued entry);
+  void keep_back(Gated& gated, Queued entry);
+  // After a gate has closed: what it does not admit leaves the queue.
+  void keep_back_what_waits(Peer& peer);
   // Puts the peer where it belongs, after its queue or its bytes in flight have changed.
   void settle(Peer& peer);
   Order* order_of(Standing standing);

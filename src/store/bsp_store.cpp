@@ -10,8 +10,32 @@ namespace poseidon::store {
 using runtime::Sink;
 using wire::PartHeader;
 
+namespace {
+
+// What the member owns, in the order of the forward pass: by layers, whether they count as priorities or not.
+std::vector<GateChunk> gate_chunks(const BspStoreOptions& options) {
+  std::vector<GateChunk> list;
+  for (std::size_t l = 0; l < options.model->layers.size(); ++l) {
+    for (const TensorId tensor : options.model->layers[l].tensors) {
+      for (const plan::Chunk& range : options.chunks[index(tensor)]) {
+        if (range.server != options.self) continue;
+        list.push_back({tensor, range.begin, range.end - range.begin, static_cast<std::uint32_t>(l)});
+      }
+    }
+  }
+  return list;
+}
+
+}  // namespace
+
 BspStore::BspStore(runtime::Runtime& runtime, runtime::Compute& compute, runtime::Outbox& outbox, BspStoreOptions options)
-    : runtime_(runtime), compute_(compute), outbox_(outbox), options_(std::move(options)), owned_(options_.chunks.size()) {
+    : runtime_(runtime), compute_(compute), outbox_(outbox), options_(std::move(options)),
+      staging_({.bytes_max = options_.staging_bytes_max}),
+      gate_({.staging_bytes_max = options_.staging_bytes_max,
+             .crossing_bytes_max = options_.crossing_bytes_max,
+             .others = options_.members.size() - 1},
+            gate_chunks(options_), [this](const wire::GateNews& news) { tell(news); }),
+      owned_(options_.chunks.size()) {
   for (std::size_t t = 0; t < options_.chunks.size(); ++t) {
     for (const plan::Chunk& range : options_.chunks[t]) {
       if (range.server != options_.self) continue;
@@ -20,6 +44,9 @@ BspStore::BspStore(runtime::Runtime& runtime, runtime::Compute& compute, runtime
       chunk->range = range;
       owned_[t].push_back(std::move(chunk));
     }
+  }
+  for (std::size_t place = 0; place < gate_.chunks(); ++place) {
+    find(gate_.chunk(place).tensor, gate_.chunk(place).offset)->place = place;
   }
 }
 
@@ -52,12 +79,15 @@ BspStore::Slot* BspStore::slot(OwnedChunk& chunk, Iteration iteration) {
   if (slot.iteration == iteration) return slot.finished ? nullptr : &slot;
   if (slot.iteration && !slot.finished) return nullptr;
   if (slot.iteration && *slot.iteration > iteration) return nullptr;
+  const Slot& other = chunk.slots[(iteration + 1) % 2];
+  if (other.iteration && !other.finished) return nullptr;
   const std::size_t workers = options_.members.size();
   slot.iteration = iteration;
   slot.finished = false;
   slot.opened = runtime_.now();
   slot.pieces_left = pieces_of(chunk);
   slot.local.reset();
+  gate_.opened(chunk.place, iteration);
   slot.pieces.resize(slot.pieces_left);
   for (Piece& piece : slot.pieces) {
     piece.staged.assign(workers, nullptr);
@@ -110,6 +140,7 @@ Result<Sink> BspStore::accept_push(Member from, const PartHeader& part) {
       return corrupt("it came twice");
     }
     return Sink{part.offset, part.offset, {}, [this, chunk, open, rank = *rank](Member, const PartHeader&) {
+                  gate_.absent(chunk->place);
                   for (std::size_t piece = 0; piece < open->pieces.size(); ++piece) {
                     arrive(*chunk, *open, piece, rank, nullptr, false, 0);
                   }
@@ -123,6 +154,7 @@ Result<Sink> BspStore::accept_push(Member from, const PartHeader& part) {
   if (state.arrived[*rank] || state.staged[*rank] != nullptr) return corrupt("it came twice");
   std::byte* const staged = options_.size_only ? nullptr : staging_.acquire(part.bytes);
   state.staged[*rank] = staged;
+  gate_.staged(chunk->place, part.bytes);
   return Sink{part.offset, part.offset + part.bytes, runtime::Layout::contiguous({staged, part.bytes, {}, 0}, 0, part.bytes),
               [this, chunk, open, piece, rank = *rank, staged](Member, const PartHeader& arrived) {
                 arrive(*chunk, *open, piece, rank, staged, true, arrived.samples);
@@ -172,10 +204,13 @@ void BspStore::on_summed(OwnedChunk& chunk, Slot& slot, std::size_t piece, std::
   Piece& state = slot.pieces[piece];
   const std::size_t begin = piece_begin(chunk, piece);
   const std::size_t end = piece_end(chunk, piece);
-  for (std::byte*& staged : state.staged) {
-    if (staged != nullptr) staging_.release(std::exchange(staged, nullptr));
+  std::size_t staged_bytes = 0;
+  for (std::size_t rank = 0; rank < state.staged.size(); ++rank) {
+    if (state.present[rank] && rank != static_cast<std::size_t>(index(options_.self))) staged_bytes += end - begin;
+    if (state.staged[rank] != nullptr) staging_.release(std::exchange(state.staged[rank], nullptr));
   }
   slot.finished = --slot.pieces_left == 0;
+  gate_.summed(chunk.place, staged_bytes, slot.finished);
   PartHeader part;
   part.type = wire::FrameType::kSum;
   part.tensor = chunk.tensor;
@@ -211,21 +246,55 @@ void BspStore::send_sum(const OwnedChunk& chunk, const Slot& slot, PartHeader pa
   }
 }
 
+void BspStore::tell(const wire::GateNews& news) {
+  if (news.open) {
+    gate_closed_.reset();
+  } else if (!gate_closed_) {
+    gate_closed_ = runtime_.now();
+  }
+  if (options_.tell) options_.tell(news);
+}
+
+std::vector<std::string> BspStore::missing(const Slot& slot) const {
+  std::vector<std::string> ranks;
+  for (std::size_t rank = 0; rank < options_.members.size(); ++rank) {
+    const bool lacks = std::any_of(slot.pieces.begin(), slot.pieces.end(), [&](const Piece& p) { return !p.arrived[rank]; });
+    if (lacks) ranks.push_back(base::concat("rank ", rank));
+  }
+  return ranks;
+}
+
+std::optional<std::string> BspStore::overdue_at_the_gate(runtime::Duration age) const {
+  if (!gate_closed_ || runtime_.now() - *gate_closed_ < age) return std::nullopt;
+  const std::size_t lowest = gate_.lowest_unfinished();
+  const TensorId tensor = gate_.chunk(lowest).tensor;
+  std::string ranks = "all ranks";
+  for (const auto& chunk : owned_[index(tensor)]) {
+    for (const Slot& slot : chunk->slots) {
+      if (chunk->place != lowest || !slot.iteration || slot.finished) continue;
+      ranks = base::join_words(missing(slot));
+    }
+  }
+  return base::concat("the server shard of rank ", index(options_.self), " has staged ",
+                      base::readable_bytes(static_cast<double>(gate_.bytes_staged())), ", near its cap of ",
+                      base::readable_bytes(static_cast<double>(options_.staging_bytes_max)),
+                      ", and keeps pushes waiting; first of all it needs ", options_.model->tensors[index(tensor)].name,
+                      " of iteration ", gate_.iteration_of(lowest), " from ", ranks, ", since ",
+                      base::readable_seconds(std::chrono::duration<double>(runtime_.now() - *gate_closed_).count()));
+}
+
 std::vector<std::string> BspStore::overdue(runtime::Duration age, std::size_t count) const {
   std::vector<std::string> sentences;
   const runtime::Time now = runtime_.now();
+  if (const auto sentence = overdue_at_the_gate(age); sentence && count > 0) sentences.push_back(*sentence);
   for (const auto& chunks : owned_) {
     for (const auto& chunk : chunks) {
       for (const Slot& slot : chunk->slots) {
         if (!slot.iteration || slot.finished || now - slot.opened < age || sentences.size() >= count) continue;
-        std::vector<std::string> missing;
-        for (std::size_t rank = 0; rank < options_.members.size(); ++rank) {
-          const bool lacks = std::any_of(slot.pieces.begin(), slot.pieces.end(), [&](const Piece& p) { return !p.arrived[rank]; });
-          if (lacks) missing.push_back(base::concat("rank ", rank));
-        }
-        if (missing.empty()) continue;
+        const std::vector<std::string> ranks = missing(slot);
+        if (ranks.empty()) continue;
         sentences.push_back(base::concat("the server shard of rank ", index(options_.self), " waits for ",
-                                         base::join_words(missing), " to push ",
+                                         base::join_words(ranks), " to push ",
                                          options_.model->tensors[index(chunk->tensor)].name, " of iteration ", *slot.iteration,
                                          " since ", base::readable_seconds(std::chrono::duration<double>(now - slot.opened).count())));
       }

@@ -8,6 +8,9 @@
 // Two slots for each chunk are enough: nobody pushes iteration i+1 of a tensor before it has the sum of iteration i, so by
 // the time anyone pushes i+2 all sums of i have been received.
 //
+// Staging memory has a cap: near it the store asks for some chunks only (store/gate.h). Factor exchanges (factor/) are no part of
+// that: their two sets of buffers for each peer have a size that is known before.
+//
 // Lane only. Knows nothing of optimisers: the engine's servers sum, and every worker steps.
 #pragma once
 
@@ -24,6 +27,7 @@
 #include "runtime/compute.h"
 #include "runtime/outbox.h"
 #include "runtime/runtime.h"
+#include "store/gate.h"
 #include "store/staging.h"
 
 namespace poseidon::store {
@@ -35,6 +39,9 @@ struct BspStoreOptions {
   std::vector<std::uint32_t> layer_of;           // by tensor: its place in the forward pass
   std::vector<std::vector<plan::Chunk>> chunks;  // by tensor
   bool size_only = false;                        // no contents are kept or summed; all views must be size-only
+  std::size_t staging_bytes_max = kStagingBytesMax;
+  std::size_t crossing_bytes_max = 0;            // see GateOptions
+  Gate::TellFn tell;                             // what all other members must hear of the gate; empty: nobody
 };
 
 // A piece of a tensor's sum is in the local gradient: bytes [begin, end). With no contributors the memory is untouched.
@@ -67,6 +74,7 @@ class BspStore {
 
   // Whom unfinished sums older than `age` wait for: one sentence a tensor, at most `count`.
   std::vector<std::string> overdue(runtime::Duration age, std::size_t count) const;
+  // The most that was staged.
   std::size_t staging_bytes_max() const { return staging_.bytes_in_use_max(); }
 
  private:
@@ -89,6 +97,7 @@ class BspStore {
   struct OwnedChunk {
     TensorId tensor{0};
     plan::Chunk range;
+    std::size_t place = 0;  // among the chunks of the gate
     Slot slots[2];
   };
 
@@ -96,7 +105,7 @@ class BspStore {
   std::size_t piece_begin(const OwnedChunk& chunk, std::size_t piece) const;
   std::size_t piece_end(const OwnedChunk& chunk, std::size_t piece) const;
   OwnedChunk* find(TensorId tensor, std::uint64_t offset);
-  // The slot for the iteration, opened where it is new; null when both slots hold others that are unfinished.
+  // The slot for the iteration, opened where it is new; null when its turn is over, or an older one's is not.
   Slot* slot(OwnedChunk& chunk, Iteration iteration);
   std::optional<std::size_t> rank_of(Member member) const;
   void arrive(OwnedChunk& chunk, Slot& slot, std::size_t piece, std::size_t rank, std::byte* staged, bool present,
@@ -104,12 +113,19 @@ class BspStore {
   void sum(OwnedChunk& chunk, Slot& slot, std::size_t piece);
   void on_summed(OwnedChunk& chunk, Slot& slot, std::size_t piece, std::uint32_t contributors);
   void send_sum(const OwnedChunk& chunk, const Slot& slot, wire::PartHeader part, std::size_t begin, std::size_t end);
+  void tell(const wire::GateNews& news);
+  // The ranks whose contributions have not all come.
+  std::vector<std::string> missing(const Slot& slot) const;
+  // Whom the lowest unfinished chunk waits for, while the gate is closed.
+  std::optional<std::string> overdue_at_the_gate(runtime::Duration age) const;
 
   runtime::Runtime& runtime_;
   runtime::Compute& compute_;
   runtime::Outbox& outbox_;
   BspStoreOptions options_;
   StagingPool staging_;
+  Gate gate_;
+  std::optional<runtime::Time> gate_closed_;  // since when; nothing while it is open
   std::vector<std::vector<std::unique_ptr<OwnedChunk>>> owned_;  // by tensor; in order of bytes
   // A sum may be finished after this is gone; it looks here first.
   std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);

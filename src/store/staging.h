@@ -17,8 +17,8 @@ namespace poseidon::store {
 
 struct StagingPoolOptions {
   std::size_t block_bytes_max = wire::kPieceBytes;  // contributions come in pieces
-  // How much may be staged. The pool never refuses a block, since what is under way must land somewhere: who grants leave to
-  // send asks has_room(). Beyond this many bytes blocks that come back are not kept.
+  // Beyond this many bytes blocks that come back are not kept. The pool never refuses a block, since what is under way must land
+  // somewhere: what may get under way is the gate's affair (store/gate.h).
   std::size_t bytes_max = SIZE_MAX;
 };
 
@@ -34,8 +34,6 @@ class StagingPool {
   std::byte* acquire(std::size_t bytes);
   void release(std::byte* block);
 
-  // Whether so many bytes more stay within bytes_max.
-  bool has_room(std::size_t bytes) const { return in_use_ <= options_.bytes_max && bytes <= options_.bytes_max - in_use_; }
   std::size_t bytes_in_use() const { return in_use_; }
   std::size_t bytes_in_use_max() const { return in_use_max_; }
   // Kept for the next use.

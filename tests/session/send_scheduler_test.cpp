@@ -2,9 +2,13 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <deque>
 #include <map>
 #include <memory>
+#include <optional>
 #include <random>
+#include <set>
 #include <utility>
 #include <vector>
 
@@ -53,6 +57,7 @@ struct SchedulerTest : ::testing::Test {
     PartHeader part;
     part.type = send_class == SendClass::kSum ? FrameType::kSum : FrameType::kPush;
     part.tensor = TensorId{tensor};
+    part.iteration = iteration;
     return {.to = to, .priority = {iteration, layer, send_class}, .part = part, .begin = 0,
             .source = runtime::Layout::contiguous({memory.data(), memory.size(), {}, 0}, 0, bytes), .hold = nullptr, .on_sent = nullptr};
   }
@@ -192,14 +197,132 @@ TEST_F(SchedulerTest, MoreCreditThanWasSentChangesNothing) {
   EXPECT_EQ(scheduler->bytes_in_flight(), 0u);
 }
 
+wire::GateNews closed(std::uint64_t closing, std::vector<std::uint32_t> tensors, Iteration iteration = 0) {
+  wire::GateNews news{.closing = closing, .open = false, .admitted = {}};
+  for (const std::uint32_t tensor : tensors) news.admitted.push_back({TensorId{tensor}, 0, iteration});
+  return news;
+}
+
+wire::GateNews opened(std::uint64_t closing) { return {.closing = closing, .open = true, .admitted = {}}; }
+
+using Tensors = std::vector<std::uint32_t>;
+
+TEST_F(SchedulerTest, AClosedGateKeepsPushesBackAndNothingElse) {
+  start(std::size_t{1} << 30);
+  scheduler->hear(kA, closed(1, {3}));
+  scheduler->enqueue(request(kA, 1, 2 * kPieceBytes, 1));
+  scheduler->enqueue(request(kA, 2, kPieceBytes, 2));
+  scheduler->enqueue(request(kA, 3, kPieceBytes, 3));
+  scheduler->enqueue(request(kA, 4, 0, 4));
+  scheduler->enqueue(request(kA, 5, kPieceBytes, 5, SendClass::kSum));
+  scheduler->enqueue(request(kB, 6, kPieceBytes, 6));
+  bench.run();
+  EXPECT_EQ(bench.tensors(), (Tensors{3, 4, 5, 6})) << "what was asked for, what has no payload, a sum, and another server's";
+  ASSERT_EQ(scheduler->kept_back().size(), 1u);
+  EXPECT_EQ(scheduler->kept_back()[0].server, kA);
+  EXPECT_EQ(scheduler->kept_back()[0].pushes, 2u);
+  EXPECT_EQ(scheduler->kept_back()[0].bytes, 3 * kPieceBytes);
+  EXPECT_FALSE(scheduler->idle());
+  scheduler->hear(kA, closed(1, {2}));
+  bench.run();
+  EXPECT_EQ(bench.tensors(), (Tensors{2}));
+  scheduler->hear(kA, opened(1));
+  bench.run();
+  EXPECT_EQ(bench.tensors(), (Tensors{1, 1}));
+  EXPECT_TRUE(scheduler->kept_back().empty());
+  EXPECT_TRUE(scheduler->idle());
+}
+
+TEST_F(SchedulerTest, WhatWasKeptBackTakesItsOldPlace) {
+  start(1);
+  for (const std::uint32_t tensor : {9u, 8u, 1u, 2u, 3u, 4u}) scheduler->enqueue(request(kA, tensor, kPieceBytes, tensor > 7 ? 0 : 5));
+  bench.run();
+  EXPECT_EQ(bench.tensors(), (Tensors{9, 8})) << "two pieces are allowed";
+  scheduler->hear(kA, closed(1, {}));
+  scheduler->enqueue(request(kA, 5, kPieceBytes, 5));
+  scheduler->enqueue(request(kA, 6, kPieceBytes, 4));
+  bench.run();
+  bench.credit(kA, 2 * kPieceBytes);
+  EXPECT_TRUE(bench.tensors().empty());
+  scheduler->hear(kA, opened(1));
+  bench.run();
+  Tensors order = bench.tensors();
+  for (int i = 0; i < 4; ++i) {
+    bench.credit(kA, kPieceBytes);
+    for (const std::uint32_t tensor : bench.tensors()) order.push_back(tensor);
+  }
+  EXPECT_EQ(order, (Tensors{6, 1, 2, 3, 4, 5}));
+}
+
+TEST_F(SchedulerTest, AGateThatClosesStopsAMessageBetweenItsPieces) {
+  start(1);
+  scheduler->enqueue(request(kA, 1, 4 * kPieceBytes, 1));
+  bench.run();
+  EXPECT_EQ(bench.tensors(), (Tensors{1, 1}));
+  scheduler->hear(kA, closed(1, {}));
+  bench.credit(kA, 2 * kPieceBytes);
+  EXPECT_TRUE(bench.tensors().empty());
+  EXPECT_EQ(scheduler->kept_back()[0].bytes, 2 * kPieceBytes);
+  scheduler->hear(kA, closed(1, {1}));
+  bench.run();
+  EXPECT_EQ(bench.tensors(), (Tensors{1, 1}));
+}
+
+TEST_F(SchedulerTest, AChunkIsAdmittedForOneIterationAndOneClosing) {
+  start(std::size_t{1} << 30);
+  scheduler->hear(kA, closed(1, {1, 2}, 7));
+  scheduler->enqueue(request(kA, 1, kPieceBytes, 1, SendClass::kPush, 8));
+  bench.run();
+  EXPECT_TRUE(bench.tensors().empty());
+  scheduler->hear(kA, closed(2, {1}, 8));
+  bench.run();
+  EXPECT_EQ(bench.tensors(), (Tensors{1}));
+  scheduler->enqueue(request(kA, 2, kPieceBytes, 1, SendClass::kPush, 7));
+  bench.run();
+  EXPECT_TRUE(bench.tensors().empty()) << "that was another closing";
+}
+
+TEST_F(SchedulerTest, NewsOfAGateMeanTheSameInAnyOrder) {
+  start(std::size_t{1} << 30);
+  // The end of a closing overtakes its beginning.
+  scheduler->hear(kA, opened(1));
+  scheduler->hear(kA, closed(1, {}));
+  scheduler->enqueue(request(kA, 1, kPieceBytes, 1));
+  bench.run();
+  EXPECT_EQ(bench.tensors(), (Tensors{1}));
+  // A later admission overtakes the first, and the end of the closing before comes last.
+  scheduler->hear(kA, closed(3, {2}));
+  scheduler->hear(kA, closed(3, {3}));
+  scheduler->hear(kA, closed(2, {4}));
+  scheduler->hear(kA, opened(2));
+  for (const std::uint32_t tensor : {2u, 3u, 4u}) scheduler->enqueue(request(kA, tensor, kPieceBytes, tensor));
+  bench.run();
+  EXPECT_EQ(bench.tensors(), (Tensors{2, 3}));
+}
+
+TEST_F(SchedulerTest, ForgettingAPeerForgetsItsGate) {
+  start(std::size_t{1} << 30);
+  scheduler->hear(kA, closed(5, {}));
+  scheduler->enqueue(request(kA, 1, kPieceBytes, 1));
+  scheduler->forget(kA);
+  bench.run();
+  EXPECT_TRUE(scheduler->idle());
+  EXPECT_TRUE(bench.tensors().empty());
+  EXPECT_TRUE(scheduler->kept_back().empty());
+}
+
 // The rule of send_scheduler.h by a look at all peers for every frame: small, slow, and another way than the scheduler's.
 class SlowScheduler {
  public:
   explicit SlowScheduler(std::size_t window) : window_(window) {}
   void enqueue(const runtime::SendRequest& request) {
     peers_[request.to].queue.emplace(std::pair{request.priority, sequence_++},
-                                     Message{index(request.part.tensor), request.source.bytes()});
+                                     Message{index(request.part.tensor), request.source.bytes(), request.part.iteration,
+                                             request.part.type == FrameType::kPush && request.source.bytes() > 0});
   }
+  // Tensors with their iterations; nothing: the gate is open.
+  using Admitted = std::optional<std::set<std::pair<std::uint32_t, Iteration>>>;
+  Admitted& gate(Member member) { return peers_[member].admitted; }
   void credit(Member from, std::size_t bytes) {
     peers_[from].in_flight -= bytes;
     in_flight_ -= bytes;
@@ -225,13 +348,13 @@ class SlowScheduler {
       std::size_t total = 0;
       Sent frame{best->first, {}};
       do {
-        const auto first = peer.queue.begin();
+        const auto first = SlowScheduler::first(peer);
         const std::size_t bytes = std::min(kPieceBytes, first->second.bytes_left);
         frame.parts.emplace_back(first->second.tensor, bytes);
         total += bytes;
         first->second.bytes_left -= bytes;
         if (first->second.bytes_left == 0) peer.queue.erase(first);
-      } while (frame.parts.front().second <= 16 * 1024 && !peer.queue.empty() && next(peer) <= 16 * 1024 &&
+      } while (frame.parts.front().second <= 16 * 1024 && first(peer) != peer.queue.end() && next(peer) <= 16 * 1024 &&
                total + next(peer) <= room && frame.parts.size() < wire::kPartsMax);
       peer.in_flight += total;
       in_flight_ += total;
@@ -244,25 +367,36 @@ class SlowScheduler {
   struct Message {
     std::uint32_t tensor;
     std::size_t bytes_left;
+    Iteration iteration;
+    bool may_be_kept_back;
   };
+  using Queue = std::map<std::pair<runtime::Priority, std::uint64_t>, Message>;
   struct Peer {
-    std::map<std::pair<runtime::Priority, std::uint64_t>, Message> queue;
+    Queue queue;
+    Admitted admitted;
     std::size_t in_flight = 0;
     std::uint64_t served = 0;
   };
   using Peers = std::map<Member, Peer>;
 
-  static std::size_t next(const Peer& peer) { return std::min(kPieceBytes, peer.queue.begin()->second.bytes_left); }
+  // The most urgent message that is not kept back.
+  static Queue::iterator first(Peer& peer) {
+    return std::find_if(peer.queue.begin(), peer.queue.end(), [&](const auto& entry) {
+      const Message& message = entry.second;
+      return !peer.admitted || !message.may_be_kept_back || peer.admitted->contains({message.tensor, message.iteration});
+    });
+  }
+  static std::size_t next(Peer& peer) { return std::min(kPieceBytes, first(peer)->second.bytes_left); }
   std::size_t allowance(const Peer& peer) const {
     return std::max(2 * kPieceBytes - std::min(2 * kPieceBytes, peer.in_flight), window_ - std::min(window_, in_flight_));
   }
   Peers::iterator most_urgent() {
     auto best = peers_.end();
     for (auto at = peers_.begin(); at != peers_.end(); ++at) {
-      if (at->second.queue.empty() || next(at->second) > allowance(at->second)) continue;
+      if (first(at->second) == at->second.queue.end() || next(at->second) > allowance(at->second)) continue;
       if (best != peers_.end()) {
-        const runtime::Priority& a = at->second.queue.begin()->first.first;
-        const runtime::Priority& b = best->second.queue.begin()->first.first;
+        const runtime::Priority& a = first(at->second)->first.first;
+        const runtime::Priority& b = first(best->second)->first.first;
         if (a != b ? b < a : best->second.served <= at->second.served) continue;
       }
       best = at;
@@ -289,10 +423,12 @@ TEST_F(SchedulerTest, SendsWhatALookAtAllPeersForEveryFrameSends) {
     SlowScheduler model(window);
     const std::uint32_t peers = 1 + static_cast<std::uint32_t>(random() % 12);
     const auto any_peer = [&] { return Member{1 + static_cast<std::uint32_t>(random() % peers)}; };
+    std::uint64_t closing = 0;
+    std::map<Member, std::uint64_t> closing_of;
     for (int step = 0; step < 300; ++step) {
       for (std::uint64_t i = random() % 4; i > 0; --i) {
         const std::size_t sizes[] = {0, 100, 10'000, 16'384, 40'000, kPieceBytes, kPieceBytes + 5, 3 * kPieceBytes};
-        const auto send_class = static_cast<SendClass>(random() % 3);
+        const auto send_class = static_cast<SendClass>(random() % 4);
         const runtime::SendRequest made =
             request(any_peer(), static_cast<std::uint32_t>(random() % 20), sizes[random() % std::size(sizes)],
                     static_cast<std::uint32_t>(random() % 3), send_class, random() % 2);
@@ -303,6 +439,27 @@ TEST_F(SchedulerTest, SendsWhatALookAtAllPeersForEveryFrameSends) {
         const std::size_t bytes = random() % 2 == 0 ? model.in_flight(from) : 1 + random() % model.in_flight(from);
         model.credit(from, bytes);
         bench.receipt(from, {}, static_cast<std::uint32_t>(bytes));
+      }
+      if (random() % 5 == 0) {
+        const Member server = any_peer();
+        SlowScheduler::Admitted& admitted = model.gate(server);
+        if (admitted && random() % 3 == 0) {
+          admitted.reset();
+          scheduler->hear(server, opened(closing_of[server]));
+        } else {
+          if (!admitted || random() % 5 == 0) {
+            admitted.emplace();
+            closing_of[server] = ++closing;
+          }
+          wire::GateNews news = closed(closing_of[server], {});
+          for (std::uint64_t i = random() % 6; i > 0; --i) {
+            const auto tensor = static_cast<std::uint32_t>(random() % 20);
+            const Iteration iteration = (tensor + closing_of[server]) % 2;  // one for each chunk in each closing
+            admitted->insert({tensor, iteration});
+            news.admitted.push_back({TensorId{tensor}, 0, iteration});
+          }
+          scheduler->hear(server, news);
+        }
       }
       if (random() % 50 == 0) {
         const Member gone = any_peer();

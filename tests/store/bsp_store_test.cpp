@@ -123,6 +123,54 @@ TEST_F(BspStoreTest, RefusesWhatComesTwiceOrOutOfTurn) {
   EXPECT_EQ(refusal(Member{10}, piece(0, 65'536, 6)), "accepted");
 }
 
+// The same with a cap of one piece: closes at the first.
+struct SmallBspStoreTest : BspStoreTest {
+  SmallBspStoreTest() {
+    model.tensors.push_back({"first", {100}, DType::kFloat32});
+    model.layers = {{"l0", {TensorId{2}}, 0}, {"l1", {TensorId{0}, TensorId{1}}, 0}};
+    store = std::make_unique<BspStore>(
+        member, compute, post,
+        BspStoreOptions{.self = Rank{1},
+                        .members = {Member{10}, Member{11}, Member{12}},
+                        .model = &model,
+                        .layer_of = {0, 0, 0},
+                        .chunks = {{{0, 80'000, Rank{1}}}, {{0, 40, Rank{2}}}, {{0, 400, Rank{1}}}},
+                        .staging_bytes_max = 65'536,
+                        .tell = [this](const wire::GateNews& said) { news.push_back(said); }});
+  }
+  std::vector<wire::GateNews> news;
+};
+
+TEST_F(SmallBspStoreTest, AsksForTheFirstLayerWhenItsMemoryIsShortAndForAllAgainLater) {
+  push(Member{10}, 1, 3);
+  ASSERT_EQ(news.size(), 1u);
+  EXPECT_EQ(news[0], (wire::GateNews{.closing = 1, .open = false, .admitted = {{TensorId{2}, 0, 3}}}))
+      << "by the forward pass, though all priorities are equal";
+  push(Member{12}, 1, 3);
+  EXPECT_EQ(news.size(), 1u) << "what was under way is taken";
+  push_local(1, 3);
+  ASSERT_EQ(news.size(), 2u);
+  EXPECT_EQ(news[1], (wire::GateNews{.closing = 1, .open = true, .admitted = {}}));
+  EXPECT_EQ(gradient, std::vector<float>(20'000, 3.0f));
+}
+
+TEST_F(SmallBspStoreTest, SaysThatItKeepsPushesWaitingAndWhatItNeeds) {
+  push(Member{10}, 1, 3);
+  world.run_for(std::chrono::seconds(3));
+  ASSERT_EQ(store->overdue(std::chrono::seconds(2), 5).size(), 2u);
+  EXPECT_EQ(store->overdue(std::chrono::seconds(2), 5)[0],
+            "the server shard of rank 1 has staged 78.1 KiB, near its cap of 64.0 KiB, and keeps pushes waiting; first of all it "
+            "needs first of iteration 3 from all ranks, since 3.0 s");
+  PartHeader absent{.type = FrameType::kPush, .flags = wire::kAbsent, .tensor = TensorId{2}, .iteration = 3};
+  store->accept_push(Member{12}, absent)->on_part(Member{12}, absent);
+  EXPECT_THAT(store->overdue(std::chrono::seconds(2), 5)[0], HasSubstr("first of iteration 3 from rank 0 and rank 1, since"));
+}
+
+TEST_F(BspStoreTest, RefusesTheNextIterationBeforeTheSumOfThisOne) {
+  push(Member{10}, 1, 4);
+  EXPECT_THAT(refusal(Member{10}, piece(0, 65'536, 5)), HasSubstr("its turn is over, or has not come"));
+}
+
 TEST_F(BspStoreTest, NamesWhomItWaitsFor) {
   push(Member{10}, 1, 7);
   world.run_for(std::chrono::seconds(3));

@@ -44,21 +44,6 @@ TEST(StagingPool, CountsTheBytesInUseAndTheMostThereWere) {
   EXPECT_EQ(pool.bytes_in_use_max(), kPiece + 100);
 }
 
-TEST(StagingPool, SaysWhetherThereIsRoom) {
-  StagingPool pool({.bytes_max = 2 * kPiece});
-  std::byte* const a = pool.acquire(kPiece);
-  EXPECT_TRUE(pool.has_room(kPiece));
-  EXPECT_FALSE(pool.has_room(kPiece + 1));
-  pool.acquire(kPiece);
-  EXPECT_TRUE(pool.has_room(0));
-  EXPECT_FALSE(pool.has_room(1));
-  pool.acquire(10);
-  EXPECT_FALSE(pool.has_room(0)) << "more than the cap is in use, which it does not refuse";
-  pool.release(a);
-  EXPECT_TRUE(pool.has_room(kPiece - 10));
-  EXPECT_TRUE(StagingPool().has_room(SIZE_MAX)) << "without a cap";
-}
-
 TEST(StagingPool, KeepsNoSparesBeyondTheCap) {
   StagingPool pool({.bytes_max = 2 * kPiece});
   std::vector<std::byte*> blocks;

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <memory>
+#include <numeric>
 #include <utility>
 
 #include "base/philox.h"
@@ -72,17 +73,39 @@ std::vector<TensorView> views_of(std::vector<std::vector<float>>& values) {
 ScriptedWorker::ScriptedWorker(const TrainingScript& script, std::size_t rank, runtime::Runtime& runtime, Session& session,
                                std::vector<std::vector<float>>& values, std::uint64_t time_seed)
     : script_(script), rank_(rank), runtime_(runtime), session_(session), values_(values), random_(time_seed),
-      ready_(values.size(), true) {
+      ready_(values.size(), true), go_on_(values.size()) {
   for (const std::vector<float>& value : values) gradients_.emplace_back(value.size());
 }
 
 void ScriptedWorker::start(std::function<void(std::optional<Error>)> on_end) {
   on_end_ = std::move(on_end);
-  forward(0);
+  if (script_.order != SubmitOrder::kFree) return forward(0);
+  for (std::size_t layer = 0; layer < script_.model.layers.size(); ++layer) {
+    std::vector<std::optional<TensorId>> parts = {std::nullopt};
+    if (!is_factored(script_, layer)) {
+      parts.assign(script_.model.layers[layer].tensors.begin(), script_.model.layers[layer].tensors.end());
+    }
+    alone_ += parts.size();
+    for (const std::optional<TensorId> one : parts) go_alone(layer, one, 0);
+  }
+}
+
+void ScriptedWorker::go_alone(std::size_t layer, std::optional<TensorId> one, Iteration iteration) {
+  if (iteration == static_cast<Iteration>(script_.iterations)) {
+    if (--alone_ == 0) std::exchange(on_end_, nullptr)(std::nullopt);
+    return;
+  }
+  runtime_.after(compute_time(), [this, layer, one, iteration] {
+    go_on_[index(one.value_or(script_.model.layers[layer].tensors[0]))] = [this, layer, one, iteration] {
+      go_alone(layer, one, iteration + 1);
+    };
+    submit(layer, iteration, one);
+  });
 }
 
 runtime::Duration ScriptedWorker::compute_time() {
-  return runtime::Duration(1 + static_cast<std::int64_t>(random_() % static_cast<std::uint64_t>(script_.layer_time_max.count())));
+  const auto time = 1 + static_cast<std::int64_t>(random_() % static_cast<std::uint64_t>(script_.layer_time_max.count()));
+  return runtime::Duration(script_.slow_rank == rank_ ? 20 * time : time);
 }
 
 bool ScriptedWorker::layer_ready(std::size_t layer) const {
@@ -96,6 +119,9 @@ void ScriptedWorker::forward(std::size_t layer) {
     if (iteration_ == static_cast<Iteration>(script_.iterations)) {
       return std::exchange(on_end_, nullptr)(std::nullopt);
     }
+    order_.resize(script_.model.layers.size());
+    std::iota(order_.begin(), order_.end(), std::size_t{0});
+    if (script_.order == SubmitOrder::kShuffled) std::shuffle(order_.begin(), order_.end(), random_);
     return backward(script_.model.layers.size());
   }
   if (!layer_ready(layer)) {
@@ -111,38 +137,39 @@ void ScriptedWorker::backward(std::size_t layers_left) {
     ++iteration_;
     return forward(0);
   }
-  runtime_.after(compute_time(), [this, layer = layers_left - 1] {
-    submit(layer);
-    backward(layer);
+  runtime_.after(compute_time(), [this, left = layers_left - 1] {
+    submit(order_[left], iteration_);
+    backward(left);
   });
 }
 
-void ScriptedWorker::submit(std::size_t layer) {
+void ScriptedWorker::submit(std::size_t layer, Iteration iteration, std::optional<TensorId> one) {
   const LayerSpec& spec = script_.model.layers[layer];
-  if (is_factored(script_, layer)) return submit_factors(layer);
+  if (is_factored(script_, layer)) return submit_factors(layer, iteration);
   for (const TensorId tensor : spec.tensors) {
+    if (one && tensor != *one) continue;
     const std::size_t t = index(tensor);
     ready_[t] = false;
     const auto on_synced = [this, t](const Synced& synced) { update({t}, synced); };
-    if (is_absent(script_, t, rank_, iteration_)) {
-      session_.submit_absent(tensor, iteration_, view(gradients_[t]), on_synced);
+    if (is_absent(script_, t, rank_, iteration)) {
+      session_.submit_absent(tensor, iteration, view(gradients_[t]), on_synced);
       continue;
     }
-    const std::vector<float> drawn = draws(script_.problem, kGradient + t, rank_, iteration_, values_[t].size());
+    const std::vector<float> drawn = draws(script_.problem, kGradient + t, rank_, iteration, values_[t].size());
     for (std::size_t i = 0; i < drawn.size(); ++i) gradients_[t][i] = drawn[i] + 0.1f * values_[t][i];
-    session_.submit(tensor, iteration_, {.gradient = view(gradients_[t]), .ready = {}, .samples = 3}, on_synced);
+    session_.submit(tensor, iteration, {.gradient = view(gradients_[t]), .ready = {}, .samples = 3}, on_synced);
   }
 }
 
-void ScriptedWorker::submit_factors(std::size_t layer) {
+void ScriptedWorker::submit_factors(std::size_t layer, Iteration iteration) {
   const LayerSpec& spec = script_.model.layers[layer];
   const std::size_t w = index(spec.tensors[0]);
   const std::size_t m = static_cast<std::size_t>(script_.model.tensors[w].shape[0]);
   const std::size_t n = static_cast<std::size_t>(script_.model.tensors[w].shape[1]);
-  const std::size_t k = batch_of(script_, layer, rank_, iteration_);
+  const std::size_t k = batch_of(script_, layer, rank_, iteration);
   auto factors = std::make_shared<std::pair<std::vector<float>, std::vector<float>>>();
-  factors->first = draws(script_.problem, kOutputs + w, rank_, iteration_, k * m);
-  factors->second = draws(script_.problem, kInputs + w, rank_, iteration_, k * n);
+  factors->first = draws(script_.problem, kOutputs + w, rank_, iteration, k * m);
+  factors->second = draws(script_.problem, kInputs + w, rank_, iteration, k * n);
   for (std::size_t i = 0; i < k * m; ++i) factors->first[i] += 0.01f * values_[w][i % (m * n)];
   FactorGradient gradient{.outputs = view(factors->first),
                           .inputs = view(factors->second),
@@ -165,7 +192,7 @@ void ScriptedWorker::submit_factors(std::size_t layer) {
     std::fill(factors->first.begin(), factors->first.end(), 1e30f);
     std::fill(factors->second.begin(), factors->second.end(), 1e30f);
   });
-  session_.submit_factors(LayerId{static_cast<std::uint32_t>(layer)}, iteration_, gradient,
+  session_.submit_factors(LayerId{static_cast<std::uint32_t>(layer)}, iteration, gradient,
                            [this, tensors](const Synced& synced) { update(tensors, synced); });
 }
 
@@ -179,6 +206,7 @@ void ScriptedWorker::update(const std::vector<std::size_t>& tensors, const Synce
     }
     ready_[t] = true;
   }
+  if (const auto go_on = std::exchange(go_on_[tensors[0]], nullptr)) return go_on();
   if (waiting_for_ && layer_ready(*waiting_for_)) forward(*waiting_for_);
 }
 

@@ -17,6 +17,13 @@
 
 namespace poseidon::test {
 
+// In which order a worker hands in its gradients.
+enum class SubmitOrder {
+  kBackward,  // the last layer first, as a backward pass does
+  kShuffled,  // in an order of its own, another one each iteration
+  kFree,      // each tensor by itself: the next iteration's follows when the sum is in, whatever becomes of the other tensors
+};
+
 struct TrainingScript {
   Model model;
   plan::Plan plan;
@@ -24,6 +31,8 @@ struct TrainingScript {
   std::uint64_t problem = 1;           // which gradients
   double absent_probability = 0;       // that a worker has no gradient of a dense layer's tensor
   double short_batch_probability = 0;  // that a worker has fewer rows of factors than announced
+  SubmitOrder order = SubmitOrder::kBackward;
+  std::optional<std::size_t> slow_rank;  // takes 20 times as long as the others
   // Time that one layer's forward or backward takes at most; each draw differs.
   runtime::Duration layer_time_max = std::chrono::microseconds(200);
 };
@@ -47,8 +56,11 @@ class ScriptedWorker {
   bool layer_ready(std::size_t layer) const;
   void forward(std::size_t layer);
   void backward(std::size_t layers_left);
-  void submit(std::size_t layer);
-  void submit_factors(std::size_t layer);
+  // Hands in all tensors of the layer, or only `one` of a dense layer's.
+  void submit(std::size_t layer, Iteration iteration, std::optional<TensorId> one = {});
+  void submit_factors(std::size_t layer, Iteration iteration);
+  // SubmitOrder::kFree: a layer of factors, or one tensor of another, goes through all iterations.
+  void go_alone(std::size_t layer, std::optional<TensorId> one, Iteration iteration);
   void update(const std::vector<std::size_t>& tensors, const Synced& synced);
 
   const TrainingScript& script_;
@@ -61,6 +73,9 @@ class ScriptedWorker {
   std::vector<bool> ready_;
   std::optional<std::size_t> waiting_for_;
   Iteration iteration_ = 0;
+  std::vector<std::size_t> order_;                   // of this iteration's layers, from its back
+  std::vector<std::function<void()>> go_on_;         // SubmitOrder::kFree: by tensor, what follows its sum
+  std::size_t alone_ = 0;                            // SubmitOrder::kFree: how many have not ended
   std::function<void(std::optional<Error>)> on_end_;
 };
 

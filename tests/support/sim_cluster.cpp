@@ -16,7 +16,9 @@ struct Crew {
                                                 .members = members,
                                                 .model = job.script.model,
                                                 .plan = job.script.plan,
-                                                .window_bytes = job.window_bytes})
+                                                .window_bytes = job.window_bytes,
+                                                .staging_bytes_max = job.staging_bytes_max,
+                                                .priorities = job.priorities})
                     .value()),
         worker(job.script, rank, member, *session, values, job.world.seed * 1000003 + rank) {}
 
@@ -80,6 +82,7 @@ SimResult run(const SimJob& job) {
     result.parameters.push_back(crew[rank]->values);
     result.tensor_bytes.push_back(scheduler.tensor_bytes());
     result.in_flight_max = std::max(result.in_flight_max, scheduler.bytes_in_flight_max());
+    result.staging_max.push_back(crew[rank]->session->staging_bytes_max());
     std::uint64_t sent = 0;
     for (const Member peer : members) sent += world.at(members[rank]).link_bytes(peer).sent;
     result.link_bytes_sent.push_back(sent);

@@ -15,6 +15,8 @@ struct SimJob {
   TrainingScript script;
   runtime::sim::SimOptions world;
   std::size_t window_bytes = 256 * 1024;
+  std::size_t staging_bytes_max = store::kStagingBytesMax;
+  bool priorities = true;
 };
 
 // What a job that ran to its end leaves.
@@ -24,6 +26,7 @@ struct SimResult {
   std::vector<std::vector<session::TensorBytes>> tensor_bytes;  // by rank, by tensor
   std::vector<std::uint64_t> link_bytes_sent;                   // by rank, with framing
   std::size_t in_flight_max = 0;
+  std::vector<std::size_t> staging_max;                         // by rank
   std::uint64_t event_digest = 0;
   runtime::Time time{};
   std::string trouble;  // of the first member that had any

@@ -33,7 +33,7 @@ FrameHeader some_header() {
 TEST(FrameHeader, IsLaidOutAsDocumented) {
   const unsigned char expected[60] = {
       0x50, 0x53, 0x44, 0x4E,                          // "PSDN"
-      1,                                               // version
+      2,                                               // version
       33,                                              // type: sum
       0, 0,                                            // flags
       0x88, 0x77, 0x66, 0x55, 0x44, 0x33, 0x22, 0x11,  // job
@@ -99,6 +99,10 @@ TEST(FrameHeader, WithAWellFormedLieIsRefused) {
   header.part.type = FrameType::kCredit;
   expect_refused(header, "at most 0");
   header = some_header();
+  header.part.type = FrameType::kGate;
+  header.part.bytes = kGateBytesMax + 1;
+  expect_refused(header, "at most 65536");
+  header.part.bytes = 4096;
   header.part.type = FrameType::kFused;
   header.part.contributors = kPartsMax + 1;
   expect_refused(header, "257 parts");
@@ -138,7 +142,7 @@ TEST(FusedFrame, WhosePartsDoNotFillItIsRefused) {
 }
 
 TEST(FusedFrame, WithinAFusedFrameIsRefused) {
-  for (const FrameType type : {FrameType::kFused, FrameType::kControl, FrameType::kHello, FrameType::kCredit}) {
+  for (const FrameType type : {FrameType::kFused, FrameType::kControl, FrameType::kHello, FrameType::kCredit, FrameType::kGate}) {
     std::vector<PartHeader> parts = some_parts();
     parts[1] = {.type = type};
     EXPECT_THAT(decode_parts(fused(parts), encode_parts(parts)).error().message, HasSubstr("holds a part of type"));
