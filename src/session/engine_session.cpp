@@ -47,6 +47,10 @@ Status check_model(const Model& model) {
   return {};
 }
 
+std::vector<Member> workers_of(const EngineOptions& options) {
+  return {options.members.begin(), options.members.begin() + options.plan.workers};
+}
+
 }  // namespace
 
 Result<std::unique_ptr<EngineSession>> EngineSession::create(runtime::Runtime& runtime, runtime::Transport& transport,
@@ -54,8 +58,8 @@ Result<std::unique_ptr<EngineSession>> EngineSession::create(runtime::Runtime& r
   if (const Status status = check_model(options.model); !status) return status.error();
   POSEIDON_CHECK(options.plan.layers.size() == options.model.layers.size(), "a plan of ", options.plan.layers.size(),
                  " layers for a model of ", options.model.layers.size());
-  POSEIDON_CHECK(options.plan.workers == static_cast<int>(options.members.size()), "a plan for ", options.plan.workers,
-                 " workers, there are ", options.members.size());
+  POSEIDON_CHECK(options.plan.nodes() == static_cast<int>(options.members.size()), "a plan for ", options.plan.nodes(),
+                 " nodes, there are ", options.members.size());
   return std::unique_ptr<EngineSession>(new EngineSession(runtime, transport, compute, std::move(options)));
 }
 
@@ -66,12 +70,12 @@ EngineSession::EngineSession(runtime::Runtime& runtime, runtime::Transport& tran
                  {.window_bytes = options_.window_bytes, .tensors = options_.model.tensors.size(), .events = options_.events}),
       store_(runtime, compute, scheduler_,
              {.self = options_.self,
-              .members = options_.members,
+              .members = workers_of(options_),
               .model = &options_.model,
               .layer_of = layer_of_,
               .chunks = plan::partition(options_.model, options_.plan),
               .size_only = options_.size_only}) {
-  add_syncers(compute);
+  if (is_worker()) add_syncers(compute);
   install_acceptors();
   schedule_watch();
 }
@@ -83,6 +87,7 @@ EngineSession::~EngineSession() {
 
 void EngineSession::add_syncers(runtime::Compute& compute) {
   const Model& model = options_.model;
+  const std::vector<Member> workers_only = workers_of(options_);
   const std::vector<std::vector<plan::Chunk>> chunks = plan::partition(model, options_.plan);
   dense_.resize(model.tensors.size());
   factors_.resize(model.layers.size());
@@ -96,7 +101,7 @@ void EngineSession::add_syncers(runtime::Compute& compute) {
         const TensorSpec& spec = model.tensors[index(tensor)];
         dense_[index(tensor)] = std::make_unique<DenseSyncer>(
             runtime_, transport_, scheduler_, store_,
-            DenseSyncerOptions{options_.self, options_.members, tensor, spec.name, place, spec.bytes(), chunks[index(tensor)]});
+            DenseSyncerOptions{options_.self, workers(), options_.members, tensor, spec.name, place, spec.bytes(), chunks[index(tensor)]});
       }
       continue;
     }
@@ -107,7 +112,7 @@ void EngineSession::add_syncers(runtime::Compute& compute) {
         runtime_, compute, scheduler_, transport_,
         factor::FactorExchangeOptions{
             .self = options_.self,
-            .members = options_.members,
+            .members = workers_only,
             .name = layer.name,
             .layer = place,
             .weight = layer.tensors[0],
@@ -234,7 +239,7 @@ void EngineSession::broadcast(std::vector<TensorView> values, std::function<void
                          }});
       continue;
     }
-    for (std::size_t rank = 1; rank < options_.members.size(); ++rank) {
+    for (std::size_t rank = 1; rank < static_cast<std::size_t>(workers()); ++rank) {
       ++*left;
       PartHeader part;
       part.type = FrameType::kValue;

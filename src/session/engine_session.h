@@ -1,5 +1,5 @@
 // The engine's Session on one lane: the send scheduler, this member's server shard, and a syncer for each tensor or factor
-// layer, wired together as the plan says.
+// layer, wired together as the plan says. A dedicated server's has the shard alone: there, nothing is submitted.
 //
 // submit*() and allocate() may be called from any thread; everything else on the lane.
 #pragma once
@@ -24,10 +24,10 @@
 namespace poseidon::session {
 
 struct EngineOptions {
-  Rank self{0};
-  std::vector<Member> members;            // by rank; links to all of them are up
+  Rank self{0};                           // a node: from plan.workers on a dedicated server
+  std::vector<Member> members;            // by node: the workers, then the dedicated servers; links to all of them are up
   Model model;
-  plan::Plan plan;                        // for this model and as many workers
+  plan::Plan plan;                        // for this model and as many nodes
   std::size_t window_bytes = 1 << 20;     // see SendSchedulerOptions
   bool priorities = true;                 // false: what is ready first leaves first, whatever its layer
   bool size_only = false;                 // views have no memory: virtual time with models larger than memory
@@ -47,7 +47,7 @@ class EngineSession : public Session {
   ~EngineSession() override;
 
   Rank rank() const override { return options_.self; }
-  int workers() const override { return static_cast<int>(options_.members.size()); }
+  int workers() const override { return options_.plan.workers; }
   Scheme scheme(LayerId layer) const override;
   void submit(TensorId tensor, Iteration iteration, const DenseGradient& gradient, SyncedFn on_synced) override;
   void submit_factors(LayerId layer, Iteration iteration, const FactorGradient& gradient, SyncedFn on_synced) override;
@@ -55,7 +55,7 @@ class EngineSession : public Session {
   Result<std::shared_ptr<std::byte>> allocate(std::size_t bytes, Device device) override;
 
   // Copies rank 0's values into everybody else's, tensor by tensor; `done` runs once all have come (at rank 0: have left).
-  // Views are borrowed until then, one for each tensor of the model. Call it on every member, before the first submit.
+  // Views are borrowed until then, one for each tensor of the model. Call it on every worker, before the first submit.
   void broadcast(std::vector<TensorView> values, std::function<void()> done);
 
   // The job is over: every wait, and every later submit, ends with this error.
@@ -71,6 +71,7 @@ class EngineSession : public Session {
 
  private:
   EngineSession(runtime::Runtime& runtime, runtime::Transport& transport, runtime::Compute& compute, EngineOptions options);
+  bool is_worker() const { return index(options_.self) < workers(); }
   void add_syncers(runtime::Compute& compute);
   void install_acceptors();
   void schedule_watch();
