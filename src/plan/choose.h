@@ -33,9 +33,9 @@ struct LayerChoice {
 
 // kInvalid when a layer that the request names does not exist (with near matches) or cannot take the scheme asked for.
 // `alike`: all workers compute the same bits from the same factors. Where they do not, sfb is not offered, since every worker
-// multiplies for itself there and the replicas would drift apart.
+// multiplies for itself there and the replicas would drift apart. `serving`: as in predict().
 Result<std::vector<LayerChoice>> choose(const Model& model, int workers, const SchemeRequest& request, const Speeds& speeds,
-                                        bool alike = true);
+                                        bool alike = true, const ServerShares* serving = nullptr);
 
 Plan plan_of(const std::vector<LayerChoice>& choices, int workers);
 
