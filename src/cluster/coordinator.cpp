@@ -206,7 +206,7 @@ std::optional<plan::ServerShares> Coordinator::who_serves() const {
   // Between members of one host is its memory, and no link: what was measured there tells who was busy just then.
   if (!options_.link_bytes_per_second && !on_one_host && speeds_.size() == static_cast<std::size_t>(nodes())) {
     // Each member was measured sending to the next one, so a slow link shows at its own member and at the one before: the better
-    // of what a member sent and what was sent to it tells whose it is.
+    // of what a member sent and what was sent to it tells whose it is. (A member between two slow ones counts as slow.)
     std::vector<double> rates;
     double before = speeds_.rbegin()->second.link_bytes_per_second;
     for (const auto& [rank, own] : speeds_) {
