@@ -4,6 +4,7 @@
 #include <poll.h>
 #include <signal.h>
 #include <sys/eventfd.h>
+#include <sys/resource.h>
 #include <sys/signalfd.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -263,8 +264,11 @@ class LocalJob {
     for (std::size_t number = 0; number < nodes_.size(); ++number) {
       Node& node = nodes_[number];
       int status = 0;
-      if (node.exit || ::waitpid(node.process.pid(), &status, WNOHANG) != node.process.pid()) continue;
+      rusage usage{};
+      if (node.exit || ::wait4(node.process.pid(), &status, WNOHANG, &usage) != node.process.pid()) continue;
       node.exit = ChildProcess::exit_of(status);
+      const auto seconds = [](const timeval& t) { return static_cast<double>(t.tv_sec) + 1e-6 * static_cast<double>(t.tv_usec); };
+      node.exit->cpu_seconds = seconds(usage.ru_utime) + seconds(usage.ru_stime);
       on_exit(static_cast<int>(number), node);
     }
   }
