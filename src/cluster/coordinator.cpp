@@ -1,6 +1,7 @@
 #include "cluster/coordinator.h"
 
 #include <algorithm>
+#include <functional>
 
 #include "base/log.h"
 #include "base/text.h"
@@ -47,7 +48,7 @@ Coordinator::~Coordinator() {
 
 std::string Coordinator::describe(Rank rank) const {
   const auto found = joined_.find(rank);
-  return found == joined_.end() ? base::concat("rank ", index(rank)) : found->second.self.text();
+  return found == joined_.end() ? plan::node_name(rank, options_.workers) : found->second.self.text();
 }
 
 void Coordinator::enter(Phase phase) {
@@ -59,11 +60,17 @@ void Coordinator::enter(Phase phase) {
 
 bool Coordinator::everybody(Rank rank) {
   answered_.insert(rank);
-  return answered_.size() == static_cast<std::size_t>(options_.workers);
+  return answered_.size() == static_cast<std::size_t>(nodes());
 }
 
 void Coordinator::send_to_all(const Message& message) {
   for (const auto& [rank, join] : joined_) send(transport_, member_of(rank), message);
+}
+
+void Coordinator::send_to_workers(const Message& message) {
+  for (const auto& [rank, join] : joined_) {
+    if (is_worker(rank)) send(transport_, member_of(rank), message);
+  }
 }
 
 void Coordinator::on_message(Member from, const Message& message) {
@@ -101,6 +108,8 @@ void Coordinator::on_message(Member from, const Message& message) {
     if (listener_.on_start) listener_.on_start();
     return;
   }
+  // Dedicated servers have nothing more to say.
+  if (!is_worker(rank)) return base::log::debug(base::concat(describe(rank), " sent a message out of turn, or a worker's"));
   if (const auto* note = std::get_if<Note>(&message)) {
     if (listener_.on_note) listener_.on_note(rank, note->body);
     return;
@@ -119,11 +128,18 @@ void Coordinator::on_join(Member from, const Join& join) {
   if (phase_ != Phase::kJoining || joined_.contains(rank) || join.self.rank != rank) {
     return send(transport_, from, Abort{ErrorCode::kRefused, base::concat("rank ", index(rank), " cannot join: the job has begun")});
   }
-  const Status same = joined_.empty() ? Status() : compare(join, joined_.begin()->second);
+  const auto server = is_worker(rank) ? std::nullopt : std::optional(static_cast<std::uint32_t>(index(rank) - options_.workers));
+  if (join.self.server != server) {
+    const std::string why = base::concat(join.self.text(), " cannot join as ", plan::node_name(rank, options_.workers), ": this job has ",
+                                         options_.workers, " workers and ", options_.servers, " dedicated servers");
+    return send(transport_, from, Abort{ErrorCode::kRefused, why});
+  }
+  const bool is_first = joined_.empty() || !is_worker(joined_.begin()->first);
+  const Status same = server || is_first ? Status() : compare(join, joined_.begin()->second);
   // Also one that differs is among those who hear why the job is over, and at once.
   joined_[rank] = join;
   if (!same) return abort(same.error());
-  if (joined_.size() == static_cast<std::size_t>(options_.workers)) open_epoch();
+  if (joined_.size() == static_cast<std::size_t>(nodes())) open_epoch();
 }
 
 Status Coordinator::compare(const Join& join, const Join& first) const {
@@ -174,42 +190,92 @@ plan::Speeds Coordinator::slowest() const {
     }
     speeds.link_bytes_per_second = std::min(speeds.link_bytes_per_second, own.link_bytes_per_second);
     speeds.latency_seconds = std::max(speeds.latency_seconds, own.latency_seconds);
-    speeds.flops_per_second = std::min(speeds.flops_per_second, own.flops_per_second);
+    // Products are made by workers.
+    if (is_worker(rank)) speeds.flops_per_second = std::min(speeds.flops_per_second, own.flops_per_second);
     speeds.sum_bytes_per_second = std::min(speeds.sum_bytes_per_second, own.sum_bytes_per_second);
   }
   if (options_.link_bytes_per_second) speeds.link_bytes_per_second = *options_.link_bytes_per_second;
   return speeds;
 }
 
+std::optional<plan::ServerShares> Coordinator::who_serves() const {
+  plan::LinkRates links{std::vector<double>(static_cast<std::size_t>(options_.workers), slowest().link_bytes_per_second),
+                        std::vector<double>(static_cast<std::size_t>(options_.servers), slowest().link_bytes_per_second)};
+  const bool on_one_host = std::all_of(joined_.begin(), joined_.end(), [&](const auto& entry) {
+    return entry.second.self.host == joined_.begin()->second.self.host;
+  });
+  // Between members of one host is its memory, and no link: what was measured there tells who was busy just then.
+  if (!options_.link_bytes_per_second && !on_one_host && speeds_.size() == static_cast<std::size_t>(nodes())) {
+    // Each member was measured sending to the next one, so a slow link shows at its own member and at the one before: the better
+    // of what a member sent and what was sent to it tells whose it is. (A member between two slow ones counts as slow.)
+    std::vector<double> rates;
+    double before = speeds_.rbegin()->second.link_bytes_per_second;
+    for (const auto& [rank, own] : speeds_) {
+      rates.push_back(std::max(own.link_bytes_per_second, before));
+      before = own.link_bytes_per_second;
+    }
+    rates = plan::steadied(rates);
+    links.workers.assign(rates.begin(), rates.begin() + options_.workers);
+    links.servers.assign(rates.begin() + options_.workers, rates.end());
+  }
+  const bool are_alike = std::adjacent_find(links.workers.begin(), links.workers.end(), std::not_equal_to<>()) == links.workers.end();
+  // What one of two workers owns does not change what their links carry.
+  if (options_.servers == 0 && (are_alike || options_.workers <= 2)) return std::nullopt;
+  return plan::server_shares(links, options_.colocated);
+}
+
+Result<plan::Plan> Coordinator::given_plan(const Model& model, const std::optional<plan::ServerShares>& serving, bool alike) const {
+  const auto invalid = [this](const std::string& text) {
+    return Error{ErrorCode::kInvalid, base::concat(options_.plan_name, ": ", text)};
+  };
+  Result<plan::Plan> plan = plan::parse_plan(*options_.plan_json, model, options_.workers);
+  if (!plan) return invalid(plan.error().message);
+  const auto wrong = std::find_if(plan->layers.begin(), plan->layers.end(), [](const auto& l) { return l.scheme == Scheme::kSfb; });
+  if (!alike && wrong != plan->layers.end()) {
+    return invalid(base::concat("layer ", wrong->name, " cannot use sfb: the workers' processors or thread counts differ, so their ",
+                                "replicas would not stay equal"));
+  }
+  // A plan without shares is none for these servers, or none for any: who serves changes no bit.
+  if (plan->server_shares.empty() && options_.servers > 0) plan->server_shares = plan::parts_per_million(serving->of_node);
+  if (plan->nodes() != nodes()) {
+    return invalid(base::concat("it was made for ", plan->nodes() - options_.workers, " dedicated servers, this job has ",
+                                options_.servers));
+  }
+  return plan;
+}
+
 void Coordinator::make_plan() {
   const Model& model = joined_.begin()->second.model;
   const plan::Speeds speeds = slowest();
   const bool alike = std::all_of(joined_.begin(), joined_.end(), [&](const auto& entry) {
-    return entry.second.arithmetic == joined_.begin()->second.arithmetic;
+    return !is_worker(entry.first) || entry.second.arithmetic == joined_.begin()->second.arithmetic;
   });
+  const std::optional<plan::ServerShares> serving = who_serves();
   std::vector<plan::LayerChoice> choices;
   plan::Plan plan;
   if (options_.plan_json) {
-    Result<plan::Plan> given = plan::parse_plan(*options_.plan_json, model, options_.workers);
-    if (!given) return abort(Error{given.error().code, base::concat(options_.plan_name, ": ", given.error().message)});
+    Result<plan::Plan> given = given_plan(model, serving, alike);
+    if (!given) return abort(given.error());
     plan = std::move(*given);
-    const auto wrong = std::find_if(plan.layers.begin(), plan.layers.end(), [](const auto& l) { return l.scheme == Scheme::kSfb; });
-    if (!alike && wrong != plan.layers.end()) {
-      return abort(Error{ErrorCode::kInvalid,
-                         base::concat(options_.plan_name, ": layer ", wrong->name, " cannot use sfb: the workers' processors or thread ",
-                                      "counts differ, so their replicas would not stay equal")});
-    }
   } else {
-    Result<std::vector<plan::LayerChoice>> chosen = plan::choose(model, options_.workers, options_.schemes, speeds, alike);
+    Result<std::vector<plan::LayerChoice>> chosen =
+        plan::choose(model, options_.workers, options_.schemes, speeds, alike, serving ? &*serving : nullptr);
     if (!chosen) return abort(chosen.error());
     choices = std::move(*chosen);
     plan = plan::plan_of(choices, options_.workers);
+    if (serving) plan.server_shares = plan::parts_per_million(serving->of_node);
   }
   if (listener_.on_plan) listener_.on_plan(plan, choices, speeds, model);
   enter(Phase::kPlanning);
-  send_to_all(UsePlan{plan::to_json(plan), session::window_bytes_for({.link_bytes_per_second = speeds.link_bytes_per_second,
-                                                                        .latency_seconds = speeds.latency_seconds,
-                                                                        .dilation = options_.dilation})});
+  UsePlan use{plan::to_json(plan), session::window_bytes_for({.link_bytes_per_second = speeds.link_bytes_per_second,
+                                                              .latency_seconds = speeds.latency_seconds,
+                                                              .dilation = options_.dilation}),
+              std::nullopt};
+  send_to_workers(use);
+  use.model = model;
+  for (const auto& [rank, join] : joined_) {
+    if (!is_worker(rank)) send(transport_, member_of(rank), use);
+  }
 }
 
 void Coordinator::on_gather(Rank rank, const Gather& gather) {
@@ -219,7 +285,7 @@ void Coordinator::on_gather(Rank rank, const Gather& gather) {
   Gathered all{gather.number, {}};
   for (auto& [who, body] : parts) all.bodies.push_back(std::move(body));
   gatherings_.erase(gather.number);
-  send_to_all(all);
+  send_to_workers(all);
 }
 
 void Coordinator::request_stop() {
@@ -227,7 +293,7 @@ void Coordinator::request_stop() {
   stopping_ = true;
   // Before the start there is nothing that an orderly stop would keep, and whom all wait for may never come.
   if (phase_ != Phase::kRunning) return abort(Error{ErrorCode::kAborted, "interrupted before the training began"});
-  send_to_all(Pause{});
+  send_to_workers(Pause{});
 }
 
 // Every worker has promised to begin nothing beyond its limit, so nobody is further than the furthest limit, and all can still
@@ -236,12 +302,12 @@ void Coordinator::stop_when_all_paused() {
   if (!stopping_ || phase_ != Phase::kRunning) return;
   Iteration last = 0;
   for (const auto& [rank, join] : joined_) {
-    if (left_.contains(rank)) continue;
+    if (!is_worker(rank) || left_.contains(rank)) continue;
     const auto limit = limits_.find(rank);
     if (limit == limits_.end()) return;
     last = std::max(last, limit->second);
   }
-  send_to_all(StopAfter{last});
+  send_to_workers(StopAfter{last});
 }
 
 void Coordinator::on_leave(Rank rank) {
@@ -287,7 +353,7 @@ void Coordinator::tick() {
 
 std::vector<std::string> Coordinator::missing() const {
   std::vector<std::string> names;
-  for (int r = 0; r < options_.workers; ++r) {
+  for (int r = 0; r < nodes(); ++r) {
     const bool is_there = phase_ == Phase::kJoining ? joined_.contains(Rank{r}) : answered_.contains(Rank{r});
     if (!is_there) names.push_back(describe(Rank{r}));
   }
@@ -298,7 +364,7 @@ void Coordinator::check_deadline() {
   if (phase_ == Phase::kRunning) return;
   const runtime::Duration waited = runtime_.now() - phase_since_;
   const char* const what = phase_ == Phase::kJoining    ? "to join"
-                           : phase_ == Phase::kLinking  ? "to connect to the other workers"
+                           : phase_ == Phase::kLinking  ? "to connect to the other members"
                            : phase_ == Phase::kMeasuring ? "to measure its link"
                                                          : "to install the plan";
   const std::string text = base::concat("waiting for ", base::join_words(missing()), " ", what, " since ",

@@ -1,12 +1,13 @@
 // The one who opens a job's epoch, agrees on its plan, watches over its members and ends it.
 //
 // It lives in the launcher, or in rank 0 where there is none, and moves no gradients. The order of things:
-//   join      every worker connects, proves the secret and tells its parameters; they must be the same everywhere
-//   link      workers connect to each other
+//   join      every worker connects, proves the secret and tells its parameters; they must be the same everywhere. Dedicated
+//             servers join as well, and have none
+//   link      members connect to each other
 //   measure   links and arithmetic; a rate that the user has given takes the place of the measured one
-//   plan      one scheme for each layer, the same for all
+//   plan      one scheme for each layer, and who serves how much; the same for all. Servers are told the model with it
 //   start     when everybody has installed the plan
-//   leave     when everybody has done its work
+//   leave     when every worker has done its work
 // A member that dies, falls silent or fails ends the job for all, with one reason that names it.
 //
 // Lane only. Callbacks may not destroy the coordinator.
@@ -22,6 +23,7 @@
 #include "cluster/messages.h"
 #include "cluster/silence.h"
 #include "plan/choose.h"
+#include "plan/server_shares.h"
 #include "runtime/runtime.h"
 #include "runtime/transport.h"
 
@@ -29,6 +31,8 @@ namespace poseidon::cluster {
 
 struct CoordinatorOptions {
   int workers = 1;
+  int servers = 0;                                // dedicated ones: members workers, workers + 1, ...
+  bool colocated = true;                          // false: only the dedicated servers serve, of which there must be one
   plan::SchemeRequest schemes;
   std::optional<std::string> plan_json;           // repeats this plan instead of choosing
   std::string plan_name = "the given plan";       // where it comes from, for messages
@@ -52,7 +56,7 @@ struct CoordinatorListener {
       on_plan;
   std::function<void()> on_start;
   std::function<void(Rank from, const std::string& body)> on_note;
-  // Everybody has left in order.
+  // Every worker has left in order.
   std::function<void()> on_finish;
   // The job is over because of this. Called once; on_finish is not called then.
   std::function<void(const Error& why)> on_fail;
@@ -69,7 +73,7 @@ class Coordinator {
   // Everybody stops now, with this reason.
   void abort(const Error& why);
   bool over() const { return phase_ == Phase::kFinished || phase_ == Phase::kFailed; }
-  // Who was to join as that rank, as far as it is known.
+  // Who was to join as that rank, or as server number rank - workers, as far as it is known.
   std::string describe(Rank rank) const;
 
  private:
@@ -81,6 +85,10 @@ class Coordinator {
   void open_epoch();
   void make_plan();
   plan::Speeds slowest() const;
+  // Shares by the links' rates; nothing where all workers serve alike and nobody else does.
+  std::optional<plan::ServerShares> who_serves() const;
+  // The plan that was given, with shares where it lacks them.
+  Result<plan::Plan> given_plan(const Model& model, const std::optional<plan::ServerShares>& serving, bool alike) const;
   void on_gather(Rank rank, const Gather& gather);
   void stop_when_all_paused();
   void on_leave(Rank rank);
@@ -92,6 +100,9 @@ class Coordinator {
   void tick();
   void check_deadline();
   void send_to_all(const Message& message);
+  void send_to_workers(const Message& message);
+  int nodes() const { return options_.workers + options_.servers; }
+  bool is_worker(Rank rank) const { return index(rank) < options_.workers; }
   std::vector<std::string> missing() const;
 
   runtime::Runtime& runtime_;
@@ -101,11 +112,11 @@ class Coordinator {
   Phase phase_ = Phase::kJoining;
   runtime::Time phase_since_{};
   runtime::Duration next_explanation_{};
-  std::map<Rank, Join> joined_;
+  std::map<Rank, Join> joined_;         // workers before dedicated servers
   std::set<Rank> answered_;  // in this phase
   std::map<Rank, plan::Speeds> speeds_;
   std::map<std::uint64_t, std::map<Rank, std::string>> gatherings_;  // by number; those that are not complete
-  std::set<Rank> left_;
+  std::set<Rank> left_;                 // workers
   bool stopping_ = false;
   std::map<Rank, Iteration> limits_;  // beyond which a paused worker begins nothing
   std::optional<Error> failure_;

@@ -5,6 +5,7 @@
 #include "base/check.h"
 #include "base/log.h"
 #include "base/text.h"
+#include "plan/plan.h"
 
 namespace poseidon::cluster {
 
@@ -18,7 +19,7 @@ Membership::Membership(runtime::Runtime& runtime, runtime::Transport& transport,
                            .on_down = [this](Member peer, const Error& why) { on_down(peer, why); },
                            .on_alive = [this](Member peer) { silence_.heard(peer); }});
   transport_.set_body_handler(wire::FrameType::kControl, [this](Member from, const wire::FrameHeader&, std::vector<std::byte> body) {
-    if (from != kCoordinator) return;  // workers have nothing to order each other
+    if (!is_coordinator(from)) return;  // members have nothing to order each other
     const Result<Message> message = decode(body);
     if (!message) return end(message.error());
     on_message(*message);
@@ -44,7 +45,7 @@ void Membership::join() {
 }
 
 void Membership::on_up(Member peer) {
-  if (is_worker(peer)) {
+  if (!is_coordinator(peer)) {
     up_.insert(peer);
     return linked_if_all_up();
   }
@@ -56,7 +57,7 @@ void Membership::on_up(Member peer) {
 void Membership::on_down(Member peer, const Error& why) {
   silence_.forget(peer);
   if (failed_) return;
-  if (!is_worker(peer)) {
+  if (is_coordinator(peer)) {
     if (coordinator_up_) {
       return end(Error{ErrorCode::kPeerLost, base::concat("the launcher is gone: ", why.message)});
     }
@@ -64,10 +65,13 @@ void Membership::on_down(Member peer, const Error& why) {
   }
   up_.erase(peer);
   // Those who have left in order close their links; so do we, once all have.
-  if (left_) return;
-  tell(PeerLost{Rank{static_cast<std::int32_t>(index(peer))}, why.message});
-  runtime_.after(options_.verdict_max, [this, alive = alive_, peer, why] {
-    if (*alive) end(Error{ErrorCode::kPeerLost, base::concat("the link to rank ", index(peer), " broke: ", why.message)});
+  if (left_ || goodbye_) return;
+  const Rank rank{static_cast<std::int32_t>(index(peer))};
+  tell(PeerLost{rank, why.message});
+  runtime_.after(options_.verdict_max, [this, alive = alive_, rank, why] {
+    // A dedicated server never leaves: workers that have heard the goodbye close their links, and ours comes a moment later.
+    if (!*alive || goodbye_) return;
+    end(Error{ErrorCode::kPeerLost, base::concat("the link to ", plan::node_name(rank, options_.workers), " broke: ", why.message)});
   });
 }
 
@@ -94,12 +98,16 @@ void Membership::on_message(const Message& message) {
     paused_ = false;
     return settle_begin();
   }
-  if (std::get_if<Goodbye>(&message) != nullptr && listener_.on_goodbye) listener_.on_goodbye();
+  if (std::get_if<Goodbye>(&message) != nullptr) {
+    goodbye_ = true;
+    if (listener_.on_goodbye) listener_.on_goodbye();
+  }
 }
 
 void Membership::on_epoch(const OpenEpoch& epoch) {
-  if (epoch.members.size() != static_cast<std::size_t>(options_.workers)) {
-    return fail(Error{ErrorCode::kCorruptFrame, base::concat("an epoch of ", epoch.members.size(), " members, this job has ", options_.workers)});
+  if (epoch.members.size() != static_cast<std::size_t>(options_.workers + options_.servers)) {
+    return fail(Error{ErrorCode::kCorruptFrame, base::concat("an epoch of ", epoch.members.size(), " members, this job has ",
+                                                             options_.workers + options_.servers)});
   }
   epoch_ = epoch;
   transport_.set_epoch(epoch.epoch);

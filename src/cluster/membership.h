@@ -1,4 +1,5 @@
-// A worker's side of the job: join, link up, measure, install the plan, start, stop together, leave.
+// A member's side of the job, be it a worker or a dedicated server: join, link up, measure, install the plan, start; for workers
+// also stop together and leave.
 //
 // Lane only. Answers the coordinator; what the plan means for the engine is the listener's business.
 #pragma once
@@ -23,8 +24,9 @@ namespace poseidon::cluster {
 struct MembershipOptions {
   MemberInfo self;                                 // with the endpoints that this member listens on
   int workers = 1;
+  int servers = 0;                                 // dedicated ones
   std::vector<runtime::Endpoint> coordinator;
-  Model model;
+  Model model;                                     // a dedicated server has none: the plan brings it
   HeartbeatOptions heartbeat;
   runtime::Duration connect_max = std::chrono::seconds(30);
   // After the link to a peer broke: the coordinator says what becomes of the job, or else it is over.
@@ -38,7 +40,7 @@ struct MembershipListener {
   std::function<void()> on_start;
   // What all workers gave to the gathering, by rank.
   std::function<void(const std::vector<std::string>& bodies)> on_gathered;
-  // Everybody has left: the links may be closed.
+  // Every worker has left: the links may be closed.
   std::function<void()> on_goodbye;
   // The job is over because of this. Called at most once.
   std::function<void(const Error& why)> on_fail;
@@ -78,7 +80,7 @@ class Membership {
   void end(const Error& why);
   void tick();
   void tell(const Message& message) { send(transport_, runtime::kCoordinator, message); }
-  bool is_worker(Member peer) const { return peer != runtime::kCoordinator; }
+  static bool is_coordinator(Member peer) { return peer == runtime::kCoordinator; }
 
   runtime::Runtime& runtime_;
   runtime::Transport& transport_;
@@ -95,6 +97,7 @@ class Membership {
   bool told_linked_ = false;
   std::uint64_t gatherings_ = 0;
   bool left_ = false;
+  bool goodbye_ = false;
   bool failed_ = false;
 
   // The agreement to stop.

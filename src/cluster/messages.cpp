@@ -47,7 +47,9 @@ double positive(const json& object, const char* field) {
 json to_json(const MemberInfo& info) {
   json endpoints = json::array();
   for (const runtime::Endpoint& e : info.endpoints) endpoints.push_back({{"host", e.host}, {"port", e.port}});
-  return {{"member", index(info.member)}, {"rank", index(info.rank)}, {"host", info.host}, {"pid", info.pid}, {"endpoints", endpoints}};
+  json object = {{"member", index(info.member)}, {"rank", index(info.rank)}, {"host", info.host}, {"pid", info.pid}, {"endpoints", endpoints}};
+  if (info.server) object["server"] = *info.server;
+  return object;
 }
 
 MemberInfo member_from(const json& object) {
@@ -56,6 +58,7 @@ MemberInfo member_from(const json& object) {
   info.rank = Rank{static_cast<std::int32_t>(natural(object, "rank", kMembersMax))};
   info.host = object.at("host").get<std::string>();
   info.pid = static_cast<std::int64_t>(natural(object, "pid", INT64_MAX));
+  if (object.contains("server")) info.server = static_cast<std::uint32_t>(natural(object, "server", kMembersMax));
   for (const json& e : list(object, "endpoints", kEndpointsMax)) {
     info.endpoints.push_back({e.at("host").get<std::string>(), static_cast<std::uint16_t>(natural(e, "port", 65'535))});
   }
@@ -146,7 +149,11 @@ json body(const OpenEpoch& m) {
   return {{"kind", "open_epoch"}, {"epoch", index(m.epoch)}, {"members", members}};
 }
 json body(const Measure&) { return {{"kind", "measure"}}; }
-json body(const UsePlan& m) { return {{"kind", "use_plan"}, {"plan", m.plan}, {"window_bytes", m.window_bytes}}; }
+json body(const UsePlan& m) {
+  json object = {{"kind", "use_plan"}, {"plan", m.plan}, {"window_bytes", m.window_bytes}};
+  if (m.model) object["model"] = to_json(*m.model);
+  return object;
+}
 json body(const Start&) { return {{"kind", "start"}}; }
 json body(const Gathered& m) { return {{"kind", "gathered"}, {"number", m.number}, {"bodies", m.bodies}}; }
 json body(const Pause&) { return {{"kind", "pause"}}; }
@@ -179,7 +186,11 @@ Message message_from(const json& m) {
     return open;
   }
   if (kind == "measure") return Measure{};
-  if (kind == "use_plan") return UsePlan{m.at("plan").get<std::string>(), natural(m, "window_bytes", std::uint64_t{1} << 40)};
+  if (kind == "use_plan") {
+    UsePlan use{m.at("plan").get<std::string>(), natural(m, "window_bytes", std::uint64_t{1} << 40), std::nullopt};
+    if (m.contains("model")) use.model = model_from(m.at("model"));
+    return use;
+  }
   if (kind == "start") return Start{};
   if (kind == "gathered") {
     Gathered gathered{natural(m, "number", UINT64_MAX), {}};
@@ -195,7 +206,10 @@ Message message_from(const json& m) {
 
 }  // namespace
 
-std::string MemberInfo::text() const { return base::concat("rank ", index(rank), " (pid ", pid, " on ", host, ")"); }
+std::string MemberInfo::text() const {
+  const std::string name = server ? base::concat("server ", *server) : base::concat("rank ", index(rank));
+  return base::concat(name, " (pid ", pid, " on ", host, ")");
+}
 
 std::string encode(const Message& message) {
   // Texts may hold bytes that are no UTF-8 (file names): replaced, not refused.

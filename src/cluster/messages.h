@@ -5,6 +5,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -21,41 +22,43 @@ namespace poseidon::cluster {
 // Who a member is, for people and for those who want to connect.
 struct MemberInfo {
   Member member{0};
-  Rank rank{0};
+  Rank rank{0};               // its number among the nodes: the workers' ranks, then the dedicated servers
   std::string host;
   std::int64_t pid = 0;
   std::vector<runtime::Endpoint> endpoints;
-  // "rank 2 (pid 4711 on node-b)"
+  // A dedicated server's number, from 0; a worker has none.
+  std::optional<std::uint32_t> server;
+  // "rank 2 (pid 4711 on node-b)", "server 0 (pid 4712 on node-c)"
   std::string text() const;
 };
 
-// From a worker.
+// From a worker or a dedicated server. What only workers send says so.
 struct Join {
   MemberInfo self;
-  Model model;
+  Model model;             // a dedicated server has none yet
   std::string arithmetic;  // digest of a probe product: equal where the arithmetic is
 };
-struct Linked {};  // links to all other workers are up
+struct Linked {};  // links to all other members are up
 struct Speeds {
   plan::Speeds speeds;
 };
 struct Ready {};   // the plan is installed: data may come
-struct Note {      // for the application that runs the coordinator
+struct Note {      // from workers, for the application that runs the coordinator
   std::string body;
 };
-struct Gather {    // this worker's part of the gathering with that number
+struct Gather {    // from workers: this one's part of the gathering with that number
   std::uint64_t number = 0;
   std::string body;
 };
-struct Paused {    // answer to Pause: begins no iteration after this one until it is told how far all go
+struct Paused {    // from workers, answer to Pause: begins no iteration after this one until it is told how far all go
   Iteration limit = 0;
 };
-struct Leave {};   // has done all its work
+struct Leave {};   // from workers: has done all its work
 struct Failed {    // cannot go on
   ErrorCode code = ErrorCode::kSystem;
   std::string message;
 };
-struct PeerLost {  // the link to another worker broke
+struct PeerLost {  // the link to another member broke
   Rank peer{0};
   std::string why;
 };
@@ -63,23 +66,24 @@ struct PeerLost {  // the link to another worker broke
 // From the coordinator.
 struct OpenEpoch {
   Epoch epoch{0};
-  std::vector<MemberInfo> members;  // by rank
+  std::vector<MemberInfo> members;  // by rank, the dedicated servers after the workers
 };
 struct Measure {};
 struct UsePlan {
   std::string plan;               // plan::to_json
   std::uint64_t window_bytes = 0;
+  std::optional<Model> model;     // for dedicated servers, which are told what the workers train
 };
 struct Start {};
-struct Gathered {  // all workers' parts, by rank
+struct Gathered {  // to workers: the parts of all, by rank
   std::uint64_t number = 0;
   std::vector<std::string> bodies;
 };
-struct Pause {};
-struct StopAfter {  // the last iteration that anyone may run
+struct Pause {};    // to workers
+struct StopAfter {  // to workers: the last iteration that anyone may run
   Iteration iteration = 0;
 };
-struct Goodbye {};  // everybody has left
+struct Goodbye {};  // every worker has left
 struct Abort {
   ErrorCode code = ErrorCode::kAborted;
   std::string message;

@@ -1,75 +1,10 @@
 #include "cluster/worker.h"
 
-#include <unistd.h>
-
-#include <array>
-#include <charconv>
-#include <cstdlib>
-
-#include "base/check.h"
-#include "base/file.h"
 #include "base/text.h"
 #include "runtime/real/address.h"
 #include "session/engine_session.h"
 
 namespace poseidon::cluster {
-namespace {
-
-constexpr std::size_t kSecretBytesMin = 16;
-constexpr std::size_t kSecretBytesMax = 4096;
-
-Error broken_contract(const std::string& text) {
-  return Error{ErrorCode::kInvalid,
-               base::concat(text, " (a launcher must set POSEIDON_RANK, POSEIDON_WORLD_SIZE, POSEIDON_COORDINATOR=host:port and "
-                                  "POSEIDON_SECRET_FILE)")};
-}
-
-Result<int> integer(const char* name, int least, int most) {
-  const char* const text = std::getenv(name);
-  if (text == nullptr) return broken_contract(base::concat(name, " is not set"));
-  int value = 0;
-  const char* const end = text + std::string_view(text).size();
-  const auto [stop, failure] = std::from_chars(text, end, value);
-  if (failure != std::errc{} || stop != end || value < least || value > most) {
-    return broken_contract(base::concat(name, " is \"", text, "\", it must be from ", least, " to ", most));
-  }
-  return value;
-}
-
-std::string host_name() {
-  std::array<char, 256> name{};
-  return ::gethostname(name.data(), name.size() - 1) == 0 ? name.data() : "unknown host";
-}
-
-}  // namespace
-
-Result<std::optional<JobAddress>> job_from_environment() {
-  if (std::getenv("POSEIDON_RANK") == nullptr) return std::optional<JobAddress>();
-  JobAddress job;
-  Result<int> size = integer("POSEIDON_WORLD_SIZE", 1, 65'536);
-  if (!size) return size.error();
-  job.workers = *size;
-  Result<int> rank = integer("POSEIDON_RANK", 0, job.workers - 1);
-  if (!rank) return rank.error();
-  job.rank = Rank{*rank};
-  const char* const where = std::getenv("POSEIDON_COORDINATOR");
-  const std::string text = where == nullptr ? "" : where;
-  const std::size_t colon = text.rfind(':');
-  int port = 0;
-  if (colon != std::string::npos) std::from_chars(text.data() + colon + 1, text.data() + text.size(), port);
-  if (colon == std::string::npos || port < 1 || port > 65'535) {
-    return broken_contract(base::concat("POSEIDON_COORDINATOR is \"", text, "\", it must be host:port"));
-  }
-  job.coordinator = {text.substr(0, colon), static_cast<std::uint16_t>(port)};
-  const char* const file = std::getenv("POSEIDON_SECRET_FILE");
-  if (file == nullptr) return broken_contract("POSEIDON_SECRET_FILE is not set");
-  Result<std::string> secret = base::read_file(file, kSecretBytesMax);
-  if (!secret) return broken_contract(base::concat("the job's secret: ", secret.error().message));
-  if (secret->size() < kSecretBytesMin) return broken_contract(base::concat(file, " holds fewer than ", kSecretBytesMin, " bytes of secret"));
-  const std::byte* const bytes = reinterpret_cast<const std::byte*>(secret->data());
-  job.secret.assign(bytes, bytes + secret->size());
-  return std::optional<JobAddress>(std::move(job));
-}
 
 Worker::Worker(WorkerOptions options) : options_(std::move(options)) {}
 
@@ -94,28 +29,21 @@ Worker::~Worker() {
 }
 
 Status Worker::open() {
+  if (options_.job.is_server()) {
+    return Error{ErrorCode::kInvalid,
+                 "this process was started as a dedicated server (POSEIDON_ROLE=server): it must run `poseidon serve`"};
+  }
   lane_ = std::make_unique<runtime::real::RealLane>("poseidon lane 0");
-  const Member self{static_cast<std::uint32_t>(index(options_.job.rank))};
-  const int workers = options_.job.workers;
-  const Result<std::string> address = runtime::real::local_address_towards(options_.job.coordinator);
-  if (!address) return address.error();
-  Result<std::unique_ptr<runtime::real::TcpTransport>> transport = runtime::real::TcpTransport::open(
-      *lane_, {.key = wire::job_key(options_.job.secret),
-               .self = self,
-               .listen_host = *address,
-               .listen_port = 0,
-               .admits = [workers](Member peer) -> Status {
-                 if (index(peer) < static_cast<std::uint32_t>(workers)) return {};
-                 return Error{ErrorCode::kRefused, base::concat("the job has no member ", index(peer))};
-               }});
-  if (!transport) return transport.error();
-  transport_ = std::move(*transport);
+  Result<JobLink> link = open_job_link(*lane_, options_.job);
+  if (!link) return link.error();
+  transport_ = std::move(link->transport);
   compute_ = options_.make_compute(*lane_);
   lane_->run([&] {
     membership_ = std::make_unique<Membership>(
         *lane_, *transport_, *compute_,
-        MembershipOptions{.self = {self, options_.job.rank, host_name(), ::getpid(), {{*address, transport_->port()}}},
-                          .workers = workers,
+        MembershipOptions{.self = link->self,
+                          .workers = options_.job.workers,
+                          .servers = options_.job.servers,
                           .coordinator = {options_.job.coordinator},
                           .model = options_.model,
                           .heartbeat = options_.heartbeat},

@@ -13,23 +13,13 @@
 #include <vector>
 
 #include "base/event.h"
+#include "cluster/job_address.h"
 #include "cluster/membership.h"
 #include "runtime/real/lane.h"
 #include "runtime/real/tcp_transport.h"
 #include "session/engine.h"
 
 namespace poseidon::cluster {
-
-// How a worker finds its job: what launchers put into the environment.
-//   POSEIDON_RANK, POSEIDON_WORLD_SIZE, POSEIDON_COORDINATOR (host:port), POSEIDON_SECRET_FILE
-struct JobAddress {
-  Rank rank{0};
-  int workers = 1;
-  runtime::Endpoint coordinator;
-  std::vector<std::byte> secret;
-};
-// Nothing when POSEIDON_RANK is not set: no job. kInvalid, naming the variable, when the contract is broken.
-Result<std::optional<JobAddress>> job_from_environment();
 
 struct WorkerOptions {
   JobAddress job;

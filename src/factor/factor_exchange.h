@@ -33,7 +33,7 @@ namespace poseidon::factor {
 
 struct FactorExchangeOptions {
   Rank self{0};
-  std::vector<Member> members;  // by rank
+  std::vector<Member> members;  // the workers, by rank
   std::string name;             // of the layer
   std::uint32_t layer = 0;      // its place in the forward pass
   TensorId weight{0};

@@ -26,6 +26,7 @@ struct ChildOptions {
 struct Exit {
   int code = 0;    // valid where signal is 0
   int signal = 0;  // that killed it
+  double cpu_seconds = 0;  // user and system, all threads; filled in by who has collected it
   // "exit code 3", "signal 9 (Killed)"
   std::string text() const;
 };

@@ -4,6 +4,7 @@
 #include <poll.h>
 #include <signal.h>
 #include <sys/eventfd.h>
+#include <sys/resource.h>
 #include <sys/signalfd.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -18,6 +19,7 @@
 #include "base/file.h"
 #include "base/log.h"
 #include "base/text.h"
+#include "plan/plan.h"
 #include "runtime/real/lane.h"
 #include "runtime/real/tcp_transport.h"
 
@@ -29,11 +31,20 @@ using runtime::kCoordinator;
 
 constexpr std::size_t kSecretBytes = 32;
 constexpr std::size_t kErrorBytesMax = 64 * 1024;
+constexpr std::string_view kErrorSuffix = ".error";
 // For a user who has asked twice: workers that can hear that the job is over need no longer, and the others will not end.
 constexpr auto kHurriedFarewell = std::chrono::milliseconds(300);
 
-std::filesystem::path log_file(const std::filesystem::path& folder, int rank) { return folder / base::concat("worker-", rank, ".log"); }
-std::filesystem::path error_file(const std::filesystem::path& folder, int rank) { return folder / base::concat("worker-", rank, ".error"); }
+std::string worker_file(int rank, std::string_view suffix) { return base::concat("worker-", rank, suffix); }
+std::string server_file(int number, std::string_view suffix) { return base::concat("server-", number, suffix); }
+
+void leave_sentence(const std::string& file, const Error& error) {
+  const char* const folder = std::getenv("POSEIDON_RUN_FOLDER");
+  if (folder == nullptr) return;
+  const Status written =
+      base::write_file_atomically(std::filesystem::path(folder) / file, base::concat(to_string(error.code), "\n", error.message));
+  if (!written) base::log::warning(written.error().message);
+}
 
 // The job's secret in a file that only this user can read, gone with the job.
 class SecretFile {
@@ -115,31 +126,36 @@ class LocalJob {
       });
     });
     if (const Status status = open(secret); !status) return {status.error(), std::nullopt, {}};
-    if (const Status status = start_workers(secret_file->path()); !status) end(status.error());
+    if (const Status status = start_all(secret_file->path()); !status) end(status.error());
     watch();
     JobOutcome outcome;
     const std::lock_guard lock(mutex_);
     outcome.error = error_;
     outcome.interrupted = interrupted_;
-    for (const Worker& worker : workers_) outcome.exits.push_back(worker.exit.value_or(Exit{}));
+    for (const Node& node : nodes_) outcome.exits.push_back(node.exit.value_or(Exit{}));
     return outcome;
   }
 
  private:
-  struct Worker {
+  // A worker's or a dedicated server's process.
+  struct Node {
     ChildProcess process;
     std::optional<Exit> exit;
   };
+  bool is_worker(int node) const { return node < options_.workers; }
+  std::filesystem::path file(int node, std::string_view suffix) const {
+    return options_.run_folder / (is_worker(node) ? worker_file(node, suffix) : server_file(node - options_.workers, suffix));
+  }
 
   Status open(const std::vector<std::byte>& secret) {
-    const int workers = options_.workers;
+    const int nodes = options_.workers + options_.servers;
     Result<std::unique_ptr<runtime::real::TcpTransport>> transport = runtime::real::TcpTransport::open(
         *lane_, {.key = wire::job_key(secret),
                  .self = kCoordinator,
                  .listen_host = options_.host,
                  .listen_port = options_.port,
-                 .admits = [workers](Member peer) -> Status {
-                   if (index(peer) < static_cast<std::uint32_t>(workers)) return {};
+                 .admits = [nodes](Member peer) -> Status {
+                   if (index(peer) < static_cast<std::uint32_t>(nodes)) return {};
                    return Error{ErrorCode::kRefused, base::concat("the job has no member ", index(peer))};
                  }});
     if (!transport) return transport.error();
@@ -153,31 +169,35 @@ class LocalJob {
     return {};
   }
 
-  std::vector<std::string> command_of(int rank) const {
+  std::vector<std::string> command_of(int node) const {
     std::vector<std::string> command = options_.start;
     for (std::string& word : command) {
       constexpr std::string_view kRank = "{rank}";
-      if (const std::size_t at = word.find(kRank); at != std::string::npos) word.replace(at, kRank.size(), std::to_string(rank));
+      if (const std::size_t at = word.find(kRank); at != std::string::npos) word.replace(at, kRank.size(), std::to_string(node));
     }
-    command.insert(command.end(), options_.command.begin(), options_.command.end());
+    const std::vector<std::string>& own = is_worker(node) ? options_.command : options_.server_command;
+    command.insert(command.end(), own.begin(), own.end());
     return command;
   }
 
-  Status start_workers(const std::string& secret_path) {
-    for (int rank = 0; rank < options_.workers; ++rank) {
+  Status start_all(const std::string& secret_path) {
+    for (int node = 0; node < options_.workers + options_.servers; ++node) {
       std::error_code ignored;
-      std::filesystem::remove(error_file(options_.run_folder, rank), ignored);
-      ChildOptions child{command_of(rank), options_.environment, log_file(options_.run_folder, rank)};
-      child.environment["POSEIDON_RANK"] = std::to_string(rank);
-      child.environment["POSEIDON_LOCAL_RANK"] = std::to_string(rank);
+      std::filesystem::remove(file(node, kErrorSuffix), ignored);
+      ChildOptions child{command_of(node), options_.environment, file(node, ".log")};
+      const int number = is_worker(node) ? node : node - options_.workers;
+      child.environment["POSEIDON_ROLE"] = is_worker(node) ? "worker" : "server";
+      child.environment["POSEIDON_RANK"] = std::to_string(number);
+      child.environment["POSEIDON_LOCAL_RANK"] = std::to_string(number);
       child.environment["POSEIDON_WORLD_SIZE"] = std::to_string(options_.workers);
-      child.environment["POSEIDON_LOCAL_SIZE"] = std::to_string(options_.workers);
+      child.environment["POSEIDON_LOCAL_SIZE"] = std::to_string(is_worker(node) ? options_.workers : options_.servers);
+      child.environment["POSEIDON_SERVERS"] = std::to_string(options_.servers);
       child.environment["POSEIDON_COORDINATOR"] = base::concat(options_.host, ":", transport_->port());
       child.environment["POSEIDON_SECRET_FILE"] = secret_path;
       child.environment["POSEIDON_RUN_FOLDER"] = options_.run_folder.string();
       Result<ChildProcess> process = ChildProcess::start(child);
       if (!process) return process.error();
-      workers_.push_back({*process, std::nullopt});
+      nodes_.push_back({*process, std::nullopt});
     }
     return {};
   }
@@ -207,12 +227,12 @@ class LocalJob {
         if (signal != SIGCHLD) on_signal(signal);
       }
       reap();
-      const bool all_ended = std::all_of(workers_.begin(), workers_.end(), [](const Worker& w) { return w.exit.has_value(); });
+      const bool all_ended = std::all_of(nodes_.begin(), nodes_.end(), [](const Node& n) { return n.exit.has_value(); });
       if (all_ended && is_over()) return;
       if (is_over() && !kill_at_) kill_at_ = Clock::now() + farewell_;
       if (kill_at_ && Clock::now() >= *kill_at_) {
-        for (const Worker& worker : workers_) {
-          if (!worker.exit) worker.process.kill(SIGKILL);
+        for (const Node& node : nodes_) {
+          if (!node.exit) node.process.kill(SIGKILL);
         }
         kill_at_ = Clock::now() + farewell_;
       }
@@ -241,22 +261,25 @@ class LocalJob {
   }
 
   void reap() {
-    for (std::size_t rank = 0; rank < workers_.size(); ++rank) {
-      Worker& worker = workers_[rank];
+    for (std::size_t number = 0; number < nodes_.size(); ++number) {
+      Node& node = nodes_[number];
       int status = 0;
-      if (worker.exit || ::waitpid(worker.process.pid(), &status, WNOHANG) != worker.process.pid()) continue;
-      worker.exit = ChildProcess::exit_of(status);
-      on_exit(static_cast<int>(rank), worker);
+      rusage usage{};
+      if (node.exit || ::wait4(node.process.pid(), &status, WNOHANG, &usage) != node.process.pid()) continue;
+      node.exit = ChildProcess::exit_of(status);
+      const auto seconds = [](const timeval& t) { return static_cast<double>(t.tv_sec) + 1e-6 * static_cast<double>(t.tv_usec); };
+      node.exit->cpu_seconds = seconds(usage.ru_utime) + seconds(usage.ru_stime);
+      on_exit(static_cast<int>(number), node);
     }
   }
 
-  // A worker that ends while the job runs ends the job. What the worker itself has said about it is the best reason.
-  void on_exit(int rank, const Worker& worker) {
-    const std::filesystem::path said = error_file(options_.run_folder, rank);
+  // A process that ends while the job runs ends the job. What it has said about that itself is the best reason.
+  void on_exit(int number, const Node& node) {
+    const std::filesystem::path said = file(number, kErrorSuffix);
     const Result<std::string> sentence = base::read_file(said, kErrorBytesMax);
     Error why{ErrorCode::kPeerLost,
-              base::concat("rank ", rank, " (pid ", worker.process.pid(), ") ended with ", worker.exit->text(), " before the job was over; its log is ",
-                           log_file(options_.run_folder, rank).string())};
+              base::concat(plan::node_name(Rank{number}, options_.workers), " (pid ", node.process.pid(), ") ended with ", node.exit->text(),
+                           " before the job was over; its log is ", file(number, ".log").string())};
     if (sentence) {
       why = {ErrorCode::kInvalid, *sentence};
       if (const std::size_t colon = sentence->find('\n'); colon != std::string::npos) {
@@ -281,7 +304,7 @@ class LocalJob {
   std::unique_ptr<runtime::real::RealLane> lane_;
   std::unique_ptr<runtime::real::TcpTransport> transport_;    // lane only
   std::unique_ptr<cluster::Coordinator> coordinator_;         // lane only
-  std::vector<Worker> workers_;                               // main thread only
+  std::vector<Node> nodes_;                                   // by rank, then the servers; main thread only
   std::mutex mutex_;
   bool over_ = false;                                         // guarded by mutex_
   std::optional<Error> error_;                                // guarded by mutex_
@@ -296,11 +319,8 @@ JobOutcome run_local_job(const LocalJobOptions& options, cluster::CoordinatorLis
   return job.run(give_abort);
 }
 
-void report_error(int rank, const Error& error) {
-  const char* const folder = std::getenv("POSEIDON_RUN_FOLDER");
-  if (folder == nullptr) return;
-  const Status written = base::write_file_atomically(error_file(folder, rank), base::concat(to_string(error.code), "\n", error.message));
-  if (!written) base::log::warning(written.error().message);
-}
+void report_error(int rank, const Error& error) { leave_sentence(worker_file(rank, kErrorSuffix), error); }
+
+void report_server_error(int number, const Error& error) { leave_sentence(server_file(number, kErrorSuffix), error); }
 
 }  // namespace poseidon::launch

@@ -20,9 +20,11 @@ namespace poseidon::launch {
 
 struct LocalJobOptions {
   int workers = 1;
+  int servers = 0;  // dedicated ones
   std::vector<std::string> command;
-  // In front of the command, for workers that start elsewhere: {"ip", "netns", "exec", "host-{rank}"}, with {rank} replaced.
-  // It must become the worker (exec), since it is watched, and ended, as the worker.
+  std::vector<std::string> server_command;  // of a dedicated server
+  // In front of the command, for workers that start elsewhere: {"ip", "netns", "exec", "host-{rank}"}, with {rank} replaced, for a
+  // dedicated server by workers + its number. It must become the worker (exec), since it is watched, and ended, as the worker.
   std::vector<std::string> start;
   std::map<std::string, std::string> environment;
   std::filesystem::path run_folder;  // exists
@@ -36,7 +38,7 @@ struct LocalJobOptions {
 struct JobOutcome {
   std::optional<Error> error;       // nothing: all workers finished their work and ended with 0
   std::optional<int> interrupted;   // the signal that asked for the end
-  std::vector<Exit> exits;          // by rank
+  std::vector<Exit> exits;          // by rank, the dedicated servers' after the workers'
 };
 
 // Runs the job and returns when no process of it is left. The listener's callbacks come from the coordinator's lane; its
@@ -50,5 +52,7 @@ JobOutcome run_local_job(const LocalJobOptions& options, cluster::CoordinatorLis
 
 // In a worker: leaves the sentence for the launcher. Does nothing where there is no run folder.
 void report_error(int rank, const Error& error);
+// In a dedicated server, of that number: the same.
+void report_server_error(int number, const Error& error);
 
 }  // namespace poseidon::launch

@@ -16,6 +16,7 @@
 #include "plan/cost_model.h"
 #include "plan/model_description.h"
 #include "plan/plan.h"
+#include "plan/server_shares.h"
 
 namespace poseidon::plan {
 
@@ -32,23 +33,29 @@ double bound_within_backward(std::span<const LayerTimes> layers);
 double bound_without_overlap(std::span<const LayerTimes> layers);
 
 // What the link of one node carries for a layer, sent or received (they are equal), and what it reconstructs beyond what its
-// own backward pass holds.
+// own backward pass holds. Of a dense layer, what the busiest link carries, the dedicated servers' counted.
 struct SchemeCost {
   Scheme scheme = Scheme::kPs;
   Grid grid;
   double bytes = 0;
   double flops = 0;
 };
-SchemeCost dense_cost(std::uint64_t numbers, int workers);
+// Who serves dense layers, in the best shares for equal links (server_shares).
+struct Serving {
+  int servers = 0;         // dedicated ones
+  bool colocated = true;   // the workers serve as well
+};
+SchemeCost dense_cost(std::uint64_t numbers, int workers, const Serving& serving = {});
 // ps, sfb and, where the matrix can be cut into `workers` blocks, block; each of float32. Not adam: its owner's link carries
 // what block spreads over all.
-std::vector<SchemeCost> scheme_costs(const LayerSize& layer, int workers);
+std::vector<SchemeCost> scheme_costs(const LayerSize& layer, int workers, const Serving& serving = {});
 
 struct BoundQuestion {
   const ModelDescription* description = nullptr;
   std::int64_t batch = 1;
   double samples_per_second = 1;  // of one worker alone
   int workers = 1;
+  Serving serving;
   double link_bytes_per_second = 1.25e9;  // payload, each direction
   std::optional<Scheme> scheme;           // for all layers that can; nothing: the best for each
 };

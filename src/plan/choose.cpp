@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <iomanip>
+#include <numeric>
 #include <sstream>
 
 #include "base/text.h"
@@ -14,8 +15,8 @@ constexpr std::array<Scheme, 4> kSchemes = {Scheme::kPs, Scheme::kSfb, Scheme::k
 std::size_t at(Scheme scheme) { return static_cast<std::size_t>(scheme); }
 
 // A layer that can only travel densely: what ps costs for all its arrays together.
-Prediction predict_dense(std::uint64_t numbers, int workers, DType dtype, const Speeds& speeds) {
-  return predict(Scheme::kPs, {.rows = numbers, .cols = 1, .batch = 0, .bias = false}, workers, {}, dtype, speeds);
+Prediction predict_dense(std::uint64_t numbers, int workers, DType dtype, const Speeds& speeds, const ServerShares* serving) {
+  return predict(Scheme::kPs, {.rows = numbers, .cols = 1, .batch = 0, .bias = false}, workers, {}, dtype, speeds, serving);
 }
 
 Scheme fastest(const LayerChoice& choice) {
@@ -56,7 +57,7 @@ Result<SchemeRequest> parse_scheme_request(std::string_view text) {
 }
 
 Result<std::vector<LayerChoice>> choose(const Model& model, int workers, const SchemeRequest& request, const Speeds& speeds,
-                                        bool alike) {
+                                        bool alike, const ServerShares* serving) {
   for (const auto& [name, scheme] : request.by_layer) {
     const auto layer = std::find_if(model.layers.begin(), model.layers.end(), [&wanted = name](const LayerSpec& l) { return l.name == wanted; });
     if (layer == model.layers.end()) {
@@ -83,10 +84,10 @@ Result<std::vector<LayerChoice>> choose(const Model& model, int workers, const S
       grid = best_grid(static_cast<double>(choice.factors->rows), static_cast<double>(choice.factors->cols), workers);
       for (const Scheme scheme : kSchemes) {
         if ((scheme == Scheme::kBlock && grid.rows == 0) || (scheme == Scheme::kSfb && !alike)) continue;
-        choice.predictions[at(scheme)] = predict(scheme, *choice.factors, workers, grid, dtype, speeds);
+        choice.predictions[at(scheme)] = predict(scheme, *choice.factors, workers, grid, dtype, speeds, serving);
       }
     } else {
-      choice.predictions[at(Scheme::kPs)] = predict_dense(choice.parameters, workers, dtype, speeds);
+      choice.predictions[at(Scheme::kPs)] = predict_dense(choice.parameters, workers, dtype, speeds, serving);
     }
     Scheme scheme = fastest(choice);
     if (const auto named = request.by_layer.find(layer.name); named != request.by_layer.end()) {
@@ -153,6 +154,25 @@ std::string choice_table(const std::vector<LayerChoice>& choices, int workers, c
     out << "\n";
   }
   return out.str();
+}
+
+std::string serving_text(const Plan& plan) {
+  if (plan.server_shares.empty()) return "";
+  const double all = std::accumulate(plan.server_shares.begin(), plan.server_shares.end(), 0.0);
+  // "10 %", or "5 to 20 %" where they differ by more than rounding.
+  const auto described = [&](auto begin, auto end) {
+    const auto [least, most] = std::minmax_element(begin, end);
+    std::ostringstream out;
+    out << std::setprecision(3) << 100 * *least / all;
+    if (*most > *least + 1) out << " to " << 100 * *most / all;
+    return out.str() + " %";
+  };
+  const auto servers = plan.server_shares.begin() + plan.workers;
+  std::string text = base::concat("Dense layers: each worker serves ", described(plan.server_shares.begin(), servers));
+  if (servers != plan.server_shares.end()) {
+    text += base::concat(", each of ", plan.nodes() - plan.workers, " dedicated servers ", described(servers, plan.server_shares.end()));
+  }
+  return text + "\n";
 }
 
 }  // namespace poseidon::plan

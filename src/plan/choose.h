@@ -33,13 +33,15 @@ struct LayerChoice {
 
 // kInvalid when a layer that the request names does not exist (with near matches) or cannot take the scheme asked for.
 // `alike`: all workers compute the same bits from the same factors. Where they do not, sfb is not offered, since every worker
-// multiplies for itself there and the replicas would drift apart.
+// multiplies for itself there and the replicas would drift apart. `serving`: as in predict().
 Result<std::vector<LayerChoice>> choose(const Model& model, int workers, const SchemeRequest& request, const Speeds& speeds,
-                                        bool alike = true);
+                                        bool alike = true, const ServerShares* serving = nullptr);
 
 Plan plan_of(const std::vector<LayerChoice>& choices, int workers);
 
 // The table of choices for people: bytes that all workers send per iteration under every scheme, and the predicted times.
 std::string choice_table(const std::vector<LayerChoice>& choices, int workers, const Speeds& speeds);
+// Who serves how much of the dense layers, as a line for people; nothing where all workers serve alike.
+std::string serving_text(const Plan& plan);
 
 }  // namespace poseidon::plan

@@ -1,5 +1,7 @@
 #include "plan/cost_model.h"
 
+#include <cmath>
+
 #include "base/check.h"
 
 namespace poseidon::plan {
@@ -54,7 +56,8 @@ std::uint64_t numbers_sent_in_all(Scheme scheme, const LayerSize& layer, int wor
   POSEIDON_CHECK(false, "unknown scheme");
 }
 
-Prediction predict(Scheme scheme, const LayerSize& layer, int workers, Grid grid, DType dtype, const Speeds& speeds) {
+Prediction predict(Scheme scheme, const LayerSize& layer, int workers, Grid grid, DType dtype, const Speeds& speeds,
+                   const ServerShares* serving) {
   Prediction prediction;
   const std::size_t width = bytes_of(dtype);
   prediction.bytes_in_all = numbers_sent_in_all(scheme, layer, workers, grid) * width;
@@ -72,6 +75,11 @@ Prediction predict(Scheme scheme, const LayerSize& layer, int workers, Grid grid
   switch (scheme) {
     case Scheme::kPs:
       numbers = 2 * (p - 1) / p * matrix;
+      if (serving != nullptr) {
+        // All workers but the owner push each number, and get its sum.
+        prediction.bytes_in_all = static_cast<std::uint64_t>(std::llround(2 * (p - serving->colocated) * matrix)) * width;
+        numbers = serving->seconds_per_byte * speeds.link_bytes_per_second * matrix;
+      }
       rounds = 2;
       arithmetic = matrix * static_cast<double>(width) / speeds.sum_bytes_per_second;
       break;

@@ -1,11 +1,13 @@
 // How many numbers each scheme moves for one fully connected layer, and how long that takes.
 //
 // Pure functions: no clock, no socket, no state. Zhang et al., USENIX ATC 2017 (arXiv 1706.03292), Table 1, for ps, sfb and
-// adam; the block scheme is ours (docs/schemes.md derives it). All members are workers, and each is a server as well.
+// adam; the block scheme is ours (docs/schemes.md derives it). Every worker is a server as well, unless `ServerShares` say who
+// serves.
 #pragma once
 
 #include <cstdint>
 
+#include "plan/server_shares.h"
 #include "poseidon/session.h"
 #include "poseidon/types.h"
 
@@ -67,6 +69,8 @@ struct Prediction {
   std::uint64_t bytes_in_all = 0;  // sent by all members together
   double seconds = 0;
 };
-Prediction predict(Scheme scheme, const LayerSize& layer, int workers, Grid grid, DType dtype, const Speeds& speeds);
+// `serving`: who serves dense layers, for links of speeds.link_bytes_per_second and faster; null: the workers alone, all alike.
+Prediction predict(Scheme scheme, const LayerSize& layer, int workers, Grid grid, DType dtype, const Speeds& speeds,
+                   const ServerShares* serving = nullptr);
 
 }  // namespace poseidon::plan

@@ -1,6 +1,6 @@
 // Who owns which bytes: dense tensors cut into chunks over servers, factor matrices into blocks over owners.
 //
-// Pure functions of the model and the number of members: every member computes the same.
+// Pure functions of the model and the plan: every member computes the same.
 #pragma once
 
 #include <cstddef>
@@ -12,7 +12,7 @@
 
 namespace poseidon::plan {
 
-// Bytes [begin, end) of a tensor, summed by one server.
+// Bytes [begin, end) of a tensor, summed by one server: a node of the plan, so P and above are dedicated servers.
 struct Chunk {
   std::size_t begin = 0;
   std::size_t end = 0;
@@ -25,6 +25,11 @@ struct Chunk {
 // that differs per tensor, so that each server has its share of each tensor: one lone chunk would make its server's link
 // carry P times the share. Tensors that would give chunks under 16 KiB go whole to the server with the fewest bytes among
 // the tensors near them in the forward pass, since those travel at the same time.
+//
+// Where the plan has shares, the S servers with a share above 0 get as much of each tensor as chunks allow. They are cut four
+// times finer, into S·⌈B / (S·256 KiB)⌉, and dealt to whoever lacks most of its share of what has been dealt so far, so that nobody
+// is more than about a chunk away from it after any tensor. What is under S·16 KiB goes whole to the server that has, with it,
+// the fewest such bytes for its share.
 std::vector<std::vector<Chunk>> partition(const Model& model, const Plan& plan);
 
 // One owner's block of a factor layer's matrix [M, N]: rows [row_begin, row_end) by columns [col_begin, col_end), and the

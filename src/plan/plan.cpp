@@ -1,5 +1,6 @@
 #include "plan/plan.h"
 
+#include <algorithm>
 #include <array>
 #include <nlohmann/json.hpp>
 
@@ -12,6 +13,8 @@ using nlohmann::json;
 using nlohmann::ordered_json;
 
 constexpr int kPlanVersion = 1;
+constexpr std::size_t kNodesMax = 65'536;
+constexpr std::uint64_t kShareMax = 1'000'000;
 
 Error invalid(std::string text) { return Error{ErrorCode::kInvalid, "the plan cannot be used: " + std::move(text)}; }
 
@@ -54,7 +57,30 @@ Result<LayerPlan> parse_layer(const json& entry, const Model& model, const Layer
   return layer;
 }
 
+// "server_shares", by node.
+Result<std::vector<std::uint32_t>> parse_shares(const json& entries, int workers) {
+  if (!entries.is_array() || entries.size() < static_cast<std::size_t>(workers) || entries.size() > kNodesMax) {
+    return invalid(base::concat("its \"server_shares\" must be a list of ", workers,
+                                " workers' shares, and after them the dedicated servers'"));
+  }
+  std::vector<std::uint32_t> shares;
+  for (const json& entry : entries) {
+    if (!entry.is_number_unsigned() || entry.get<std::uint64_t>() > kShareMax) {
+      return invalid(base::concat("\"server_shares\": ", entry.dump(), " is no whole number from 0 to ", kShareMax));
+    }
+    shares.push_back(entry.get<std::uint32_t>());
+  }
+  if (std::all_of(shares.begin(), shares.end(), [](std::uint32_t share) { return share == 0; })) {
+    return invalid("by its \"server_shares\" nobody serves");
+  }
+  return shares;
+}
+
 }  // namespace
+
+std::string node_name(Rank node, int workers) {
+  return index(node) < workers ? base::concat("rank ", index(node)) : base::concat("server ", index(node) - workers);
+}
 
 Result<Scheme> parse_scheme(std::string_view name) {
   for (const Scheme scheme : {Scheme::kPs, Scheme::kSfb, Scheme::kAdam, Scheme::kBlock}) {
@@ -80,11 +106,10 @@ std::string to_json(const Plan& plan) {
     if (layer.scheme == Scheme::kAdam) entry["owner"] = index(layer.owner);
     layers.push_back(std::move(entry));
   }
-  return ordered_json{{"poseidon_plan", kPlanVersion},
-                      {"workers", plan.workers},
-                      {"devices_per_node", plan.devices_per_node},
-                      {"layers", layers}}
-             .dump(2) + "\n";
+  ordered_json document = {{"poseidon_plan", kPlanVersion}, {"workers", plan.workers}, {"devices_per_node", plan.devices_per_node}};
+  if (!plan.server_shares.empty()) document["server_shares"] = plan.server_shares;
+  document["layers"] = std::move(layers);
+  return document.dump(2) + "\n";
 }
 
 Result<Plan> parse_plan(std::string_view text, const Model& model, int workers) {
@@ -105,6 +130,11 @@ Result<Plan> parse_plan(std::string_view text, const Model& model, int workers) 
       return invalid(base::concat("it has ", layers.size(), " layers, the model has ", model.layers.size(), " with parameters"));
     }
     Plan plan{workers, {}};
+    if (document.contains("server_shares")) {
+      Result<std::vector<std::uint32_t>> shares = parse_shares(document["server_shares"], workers);
+      if (!shares) return shares.error();
+      plan.server_shares = std::move(*shares);
+    }
     for (std::size_t i = 0; i < layers.size(); ++i) {
       Result<LayerPlan> layer = parse_layer(layers[i], model, model.layers[i], workers);
       if (!layer) return layer.error();

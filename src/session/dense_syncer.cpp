@@ -38,9 +38,9 @@ void DenseSyncer::submit(Iteration iteration, const DenseGradient& gradient, boo
            arrived(rank, absent ? chunk_bytes : part.bytes, part.contributors, part.samples);
          }}));
   }
-  const std::size_t workers = options_.members.size();
-  for (std::size_t step = 1; step <= workers; ++step) {
-    const Rank server{static_cast<std::int32_t>((static_cast<std::size_t>(index(options_.self)) + step) % workers)};
+  const std::size_t nodes = options_.members.size();
+  for (std::size_t step = 1; step <= nodes; ++step) {
+    const Rank server{static_cast<std::int32_t>((static_cast<std::size_t>(index(options_.self)) + step) % nodes)};
     for (std::size_t c = 0; c < options_.chunks.size(); ++c) {
       const plan::Chunk& chunk = options_.chunks[c];
       if (chunk.server != server) continue;
@@ -100,8 +100,8 @@ void DenseSyncer::fail(const Error& error) {
 std::optional<std::string> DenseSyncer::overdue(runtime::Duration age) const {
   if (waited() < age || !pending_) return std::nullopt;
   std::vector<std::string> servers;
-  for (std::size_t rank = 0; rank < pending_->bytes_left_of.size(); ++rank) {
-    if (pending_->bytes_left_of[rank] > 0) servers.push_back(base::concat("rank ", rank));
+  for (std::size_t node = 0; node < pending_->bytes_left_of.size(); ++node) {
+    if (pending_->bytes_left_of[node] > 0) servers.push_back(plan::node_name(Rank{static_cast<std::int32_t>(node)}, options_.workers));
   }
   return base::concat("rank ", index(options_.self), " waits for the sum of ", options_.name, ", iteration ",
                       pending_->iteration, ", from the server shard of ", base::join_words(servers), " since ",

@@ -18,7 +18,8 @@ namespace poseidon::session {
 
 struct DenseSyncerOptions {
   Rank self{0};
-  std::vector<Member> members;      // by rank
+  int workers = 1;
+  std::vector<Member> members;      // by node: the workers, then the dedicated servers
   TensorId tensor{0};
   std::string name;
   std::uint32_t layer = 0;          // its place in the forward pass
@@ -47,7 +48,7 @@ class DenseSyncer {
     Iteration iteration = 0;
     SyncedFn on_synced;
     std::size_t bytes_left = 0;
-    std::vector<std::size_t> bytes_left_of;  // by rank of the server
+    std::vector<std::size_t> bytes_left_of;  // by node of the server
     std::uint32_t contributors = 0;
     std::uint64_t samples = 0;
     runtime::Time since{};

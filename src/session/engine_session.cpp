@@ -47,6 +47,10 @@ Status check_model(const Model& model) {
   return {};
 }
 
+std::vector<Member> workers_of(const EngineOptions& options) {
+  return {options.members.begin(), options.members.begin() + options.plan.workers};
+}
+
 }  // namespace
 
 Result<std::unique_ptr<EngineSession>> EngineSession::create(runtime::Runtime& runtime, runtime::Transport& transport,
@@ -54,8 +58,8 @@ Result<std::unique_ptr<EngineSession>> EngineSession::create(runtime::Runtime& r
   if (const Status status = check_model(options.model); !status) return status.error();
   POSEIDON_CHECK(options.plan.layers.size() == options.model.layers.size(), "a plan of ", options.plan.layers.size(),
                  " layers for a model of ", options.model.layers.size());
-  POSEIDON_CHECK(options.plan.workers == static_cast<int>(options.members.size()), "a plan for ", options.plan.workers,
-                 " workers, there are ", options.members.size());
+  POSEIDON_CHECK(options.plan.nodes() == static_cast<int>(options.members.size()), "a plan for ", options.plan.nodes(),
+                 " nodes, there are ", options.members.size());
   return std::unique_ptr<EngineSession>(new EngineSession(runtime, transport, compute, std::move(options)));
 }
 
@@ -67,7 +71,7 @@ EngineSession::EngineSession(runtime::Runtime& runtime, runtime::Transport& tran
                  {.window_bytes = options_.window_bytes, .tensors = options_.model.tensors.size(), .events = options_.events}),
       store_(runtime, compute, scheduler_,
              {.self = options_.self,
-              .members = options_.members,
+              .members = workers_of(options_),
               .model = &options_.model,
               .layer_of = layer_of_,
               .chunks = chunks_,
@@ -76,7 +80,7 @@ EngineSession::EngineSession(runtime::Runtime& runtime, runtime::Transport& tran
               // A member hears of a closing before it gets credit for what arrives after it, so what it had in flight is all.
               .crossing_bytes_max = (options_.members.size() - 1) * SendScheduler::peer_bytes_in_flight_max(options_.window_bytes),
               .tell = [this](const wire::GateNews& news) { tell(news); }}) {
-  add_syncers(compute);
+  if (is_worker()) add_syncers(compute);
   install_acceptors();
   schedule_watch();
 }
@@ -88,6 +92,7 @@ EngineSession::~EngineSession() {
 
 void EngineSession::add_syncers(runtime::Compute& compute) {
   const Model& model = options_.model;
+  const std::vector<Member> workers_only = workers_of(options_);
   dense_.resize(model.tensors.size());
   factors_.resize(model.layers.size());
   factors_of_weight_.resize(model.tensors.size(), nullptr);
@@ -100,7 +105,7 @@ void EngineSession::add_syncers(runtime::Compute& compute) {
         const TensorSpec& spec = model.tensors[index(tensor)];
         dense_[index(tensor)] = std::make_unique<DenseSyncer>(
             runtime_, transport_, scheduler_, store_,
-            DenseSyncerOptions{options_.self, options_.members, tensor, spec.name, place, spec.bytes(), chunks_[index(tensor)]});
+            DenseSyncerOptions{options_.self, workers(), options_.members, tensor, spec.name, place, spec.bytes(), chunks_[index(tensor)]});
       }
       continue;
     }
@@ -111,7 +116,7 @@ void EngineSession::add_syncers(runtime::Compute& compute) {
         runtime_, compute, scheduler_, transport_,
         factor::FactorExchangeOptions{
             .self = options_.self,
-            .members = options_.members,
+            .members = workers_only,
             .name = layer.name,
             .layer = place,
             .weight = layer.tensors[0],
@@ -148,7 +153,7 @@ void EngineSession::install_acceptors() {
 void EngineSession::tell(const wire::GateNews& news) {
   // Not by way of the scheduler: it is little, it is urgent, and the scheduler counts what gets credit back.
   const auto body = std::make_shared<std::vector<std::byte>>(wire::encode_gate(news));
-  for (std::size_t rank = 0; rank < options_.members.size(); ++rank) {
+  for (std::size_t rank = 0; rank < static_cast<std::size_t>(workers()); ++rank) {
     if (rank == static_cast<std::size_t>(index(options_.self))) continue;
     runtime::Frame frame;
     frame.parts.push_back({.type = FrameType::kGate, .bytes = static_cast<std::uint32_t>(body->size())});
@@ -271,7 +276,7 @@ void EngineSession::broadcast(std::vector<TensorView> values, std::function<void
                          }});
       continue;
     }
-    for (std::size_t rank = 1; rank < options_.members.size(); ++rank) {
+    for (std::size_t rank = 1; rank < static_cast<std::size_t>(workers()); ++rank) {
       ++*left;
       PartHeader part;
       part.type = FrameType::kValue;

@@ -1,5 +1,5 @@
 // The engine's Session on one lane: the send scheduler, this member's server shard, and a syncer for each tensor or factor
-// layer, wired together as the plan says.
+// layer, wired together as the plan says. A dedicated server's has the shard alone: there, nothing is submitted.
 //
 // submit*() and allocate() may be called from any thread; everything else on the lane.
 #pragma once
@@ -25,10 +25,10 @@
 namespace poseidon::session {
 
 struct EngineOptions {
-  Rank self{0};
-  std::vector<Member> members;            // by rank; links to all of them are up
+  Rank self{0};                           // a node: from plan.workers on a dedicated server
+  std::vector<Member> members;            // by node: the workers, then the dedicated servers; links to all of them are up
   Model model;
-  plan::Plan plan;                        // for this model and as many workers
+  plan::Plan plan;                        // for this model and as many nodes
   std::size_t window_bytes = 1 << 20;     // see SendSchedulerOptions
   std::size_t staging_bytes_max = store::kStagingBytesMax;  // cap of this member's server shard, see store/gate.h
   bool priorities = true;                 // false: what is ready first leaves first, whatever its layer
@@ -49,7 +49,7 @@ class EngineSession : public Engine {
   ~EngineSession() override;
 
   Rank rank() const override { return options_.self; }
-  int workers() const override { return static_cast<int>(options_.members.size()); }
+  int workers() const override { return options_.plan.workers; }
   Scheme scheme(LayerId layer) const override;
   void submit(TensorId tensor, Iteration iteration, const DenseGradient& gradient, SyncedFn on_synced) override;
   void submit_factors(LayerId layer, Iteration iteration, const FactorGradient& gradient, SyncedFn on_synced) override;
@@ -70,6 +70,7 @@ class EngineSession : public Engine {
 
  private:
   EngineSession(runtime::Runtime& runtime, runtime::Transport& transport, runtime::Compute& compute, EngineOptions options);
+  bool is_worker() const { return index(options_.self) < workers(); }
   void add_syncers(runtime::Compute& compute);
   void install_acceptors();
   // Says to all others what this member's shard takes, and hears it of theirs.

@@ -33,7 +33,7 @@ BspStore::BspStore(runtime::Runtime& runtime, runtime::Compute& compute, runtime
       staging_({.bytes_max = options_.staging_bytes_max}),
       gate_({.staging_bytes_max = options_.staging_bytes_max,
              .crossing_bytes_max = options_.crossing_bytes_max,
-             .others = options_.members.size() - 1},
+             .others = options_.members.size() - (options_.serves_only() ? 0 : 1)},
             gate_chunks(options_), [this](const wire::GateNews& news) { tell(news); }),
       owned_(options_.chunks.size()) {
   for (std::size_t t = 0; t < options_.chunks.size(); ++t) {
@@ -183,15 +183,15 @@ void BspStore::sum(OwnedChunk& chunk, Slot& slot, std::size_t piece) {
   job.elements = bytes / bytes_of(job.dtype);
   for (std::size_t rank = 0; rank < state.present.size(); ++rank) {
     if (!state.present[rank]) continue;
-    std::byte* const local = options_.size_only ? nullptr : slot.local->tensor + begin;
-    job.addends.push_back(rank == self ? local : state.staged[rank]);
+    const bool is_local = rank == self && !options_.size_only;
+    job.addends.push_back(is_local ? slot.local->tensor + begin : state.staged[rank]);
   }
   const std::uint32_t contributors = static_cast<std::uint32_t>(job.addends.size());
   if (contributors == 0) return on_summed(chunk, slot, piece, 0);
   if (!options_.size_only) {
     if (!slot.sum) slot.sum = base::make_aligned(chunk_bytes);
     job.out = slot.sum.get() + (begin - chunk.range.begin);
-    job.copy = slot.local->tensor + begin;
+    if (slot.local) job.copy = slot.local->tensor + begin;
   }
   compute_.sum(std::move(job), [this, alive = alive_, &chunk, &slot, piece, contributors](const std::optional<Error>& error) {
     if (!*alive) return;
@@ -225,6 +225,7 @@ void BspStore::on_summed(OwnedChunk& chunk, Slot& slot, std::size_t piece, std::
     send_sum(chunk, slot, part, chunk.range.begin, chunk.range.begin);
   }
   // Last, because the callback may bring the next iteration's push.
+  if (!slot.local) return;
   const PieceSumFn on_sum = slot.local->on_sum;
   on_sum({begin, end, contributors, state.samples});
 }
@@ -233,10 +234,11 @@ void BspStore::send_sum(const OwnedChunk& chunk, const Slot& slot, PartHeader pa
   const std::size_t workers = options_.members.size();
   const std::size_t self = static_cast<std::size_t>(index(options_.self));
   const runtime::Region region{slot.sum.get(), chunk.range.end - chunk.range.begin, {}, 0};
-  for (std::size_t step = 1; step < workers; ++step) {
+  for (std::size_t step = 1; step <= workers; ++step) {
     // Each server begins with its own successor, so that they do not all send to the same worker first.
-    const Member to = options_.members[(self + step) % workers];
-    outbox_.enqueue({.to = to,
+    const std::size_t rank = (self + step) % workers;
+    if (rank == self) continue;
+    outbox_.enqueue({.to = options_.members[rank],
                      .priority = {*slot.iteration, options_.layer_of[index(chunk.tensor)], runtime::SendClass::kSum},
                      .part = part,
                      .begin = begin,
@@ -293,7 +295,7 @@ std::vector<std::string> BspStore::overdue(runtime::Duration age, std::size_t co
         if (!slot.iteration || slot.finished || now - slot.opened < age || sentences.size() >= count) continue;
         const std::vector<std::string> ranks = missing(slot);
         if (ranks.empty()) continue;
-        sentences.push_back(base::concat("the server shard of rank ", index(options_.self), " waits for ",
+        sentences.push_back(base::concat("the server shard of ", plan::node_name(options_.self, static_cast<int>(options_.members.size())), " waits for ",
                                          base::join_words(ranks), " to push ",
                                          options_.model->tensors[index(chunk->tensor)].name, " of iteration ", *slot.iteration,
                                          " since ", base::readable_seconds(std::chrono::duration<double>(now - slot.opened).count())));

@@ -2,8 +2,8 @@
 //
 // A chunk's sum for one iteration is built in a slot, piece by piece. Contributions are staged until every worker's is there;
 // then one pass adds them in the order of ranks, whatever order they came in, so the sum is the same in every bit. The piece
-// goes out to all workers straight from the slot. The worker of this same process takes no socket: its gradient is read, and
-// receives the sum, where it lies.
+// goes out to all workers straight from the slot. The worker of this same process, where there is one (a dedicated server has
+// none), takes no socket: its gradient is read, and receives the sum, where it lies.
 //
 // Two slots for each chunk are enough: nobody pushes iteration i+1 of a tensor before it has the sum of iteration i, so by
 // the time anyone pushes i+2 all sums of i have been received.
@@ -33,11 +33,12 @@
 namespace poseidon::store {
 
 struct BspStoreOptions {
-  Rank self{0};
-  std::vector<Member> members;                   // by rank
+  Rank self{0};                                  // a node: from members.size() on a dedicated server
+  std::vector<Member> members;                   // the workers, by rank
   const Model* model = nullptr;                  // outlives the store
   std::vector<std::uint32_t> layer_of;           // by tensor: its place in the forward pass
   std::vector<std::vector<plan::Chunk>> chunks;  // by tensor
+  bool serves_only() const { return static_cast<std::size_t>(index(self)) >= members.size(); }  // trains nothing itself
   bool size_only = false;                        // no contents are kept or summed; all views must be size-only
   std::size_t staging_bytes_max = kStagingBytesMax;
   std::size_t crossing_bytes_max = 0;            // see GateOptions
@@ -92,7 +93,7 @@ class BspStore {
     runtime::Time opened{};
     std::vector<Piece> pieces;
     base::AlignedBytes sum;        // made on first use, kept
-    std::optional<LocalPush> local;
+    std::optional<LocalPush> local;  // of the worker in this process
   };
   struct OwnedChunk {
     TensorId tensor{0};

@@ -256,5 +256,164 @@ TEST(Membership, RandomDeathsAtAnyMomentAreAlwaysNoticed) {
   }
 }
 
+TEST(DedicatedServers, JoinLearnWhatIsTrainedAndGoWhenAllWorkersHaveLeft) {
+  SimMembership job({.workers = 4, .servers = 2});
+  ASSERT_TRUE(job.run_to_start());
+  EXPECT_EQ(job.state(4).epoch.members[5].text(), "server 1 (pid 105 on node5)");
+  EXPECT_EQ(job.plan->server_shares, (std::vector<std::uint32_t>{100'000, 100'000, 100'000, 100'000, 300'000, 300'000}))
+      << "links alike: the published shares";
+  for (int node = 0; node < 6; ++node) {
+    EXPECT_EQ(job.state(node).plan, job.state(0).plan);
+    EXPECT_EQ(job.state(node).model.has_value(), node >= 4) << "workers know what they train";
+  }
+  EXPECT_EQ(job.state(5).model->tensors.size(), small_model().tensors.size());
+  for (int rank = 0; rank < 3; ++rank) job.worker(rank).leave();
+  job.world().run_for(5s);
+  EXPECT_FALSE(job.finished) << "rank 3 has not left";
+  job.worker(3).leave();
+  job.world().run_for(1s);
+  EXPECT_TRUE(job.finished);
+  for (int node = 0; node < 6; ++node) {
+    EXPECT_TRUE(job.state(node).goodbye) << node;
+    EXPECT_FALSE(job.state(node).failed) << node;
+  }
+}
+
+TEST(DedicatedServers, AloneServeAllWhereTheWorkersDoNot) {
+  cluster::CoordinatorOptions options;
+  options.colocated = false;
+  SimMembership job({.workers = 3, .servers = 2, .coordinator = options});
+  ASSERT_TRUE(job.run_to_start());
+  EXPECT_EQ(job.plan->server_shares, (std::vector<std::uint32_t>{0, 0, 0, 500'000, 500'000}));
+}
+
+TEST(DedicatedServers, GetSharesByTheRatesOfAllLinks) {
+  // Worker 1 and server 0 have a tenth of the others' rate: t = (1 + 3/2) / (3/2 + 1.1/4) by the formula of server_shares.h.
+  runtime::sim::SimOptions world;
+  world.bytes_per_second = 1e9;
+  world.bytes_per_second_of = {{Member{1}, 1e8}, {Member{4}, 1e8}};
+  SimMembership job({.workers = 4, .servers = 2, .world = world});
+  ASSERT_TRUE(job.run_to_start());
+  const double level = 2.5 / (1.5 + 1.1 / 4);
+  const std::vector<double> expected = {(level - 1) / 2, 0, (level - 1) / 2, (level - 1) / 2, level / 40, level / 4};
+  for (std::size_t node = 0; node < 6; ++node) EXPECT_NEAR(job.plan->server_shares[node] / 1e6, expected[node], 0.01) << node;
+}
+
+TEST(DedicatedServers, AreNotNeededForSharesByRates) {
+  runtime::sim::SimOptions world;
+  world.bytes_per_second = 1e9;
+  world.bytes_per_second_of = {{Member{2}, 1e8}};
+  SimMembership slow({.workers = 3, .world = world});
+  ASSERT_TRUE(slow.run_to_start());
+  EXPECT_EQ(slow.plan->server_shares, (std::vector<std::uint32_t>{500'000, 500'000, 0}));
+  world.bytes_per_second_of = {{Member{2}, 0.8e9}};
+  SimMembership noisy({.workers = 3, .world = world});
+  ASSERT_TRUE(noisy.run_to_start());
+  EXPECT_TRUE(noisy.plan->server_shares.empty()) << "a difference that may be noise";
+  cluster::CoordinatorOptions options;
+  options.link_bytes_per_second = 1e9;
+  world.bytes_per_second_of = {{Member{2}, 1e8}};
+  SimMembership told({.workers = 3, .world = world, .coordinator = options});
+  ASSERT_TRUE(told.run_to_start());
+  EXPECT_TRUE(told.plan->server_shares.empty()) << "what the user says counts";
+}
+
+TEST(DedicatedServers, ThatDieOrFallSilentAreNamedToAllWithinTwoSeconds) {
+  for (const bool dies : {true, false}) {
+    SimMembership job({.workers = 3, .servers = 2});
+    ASSERT_TRUE(job.run_to_start());
+    job.world().run_for(10s);
+    ASSERT_FALSE(job.failed);
+    if (dies) {
+      job.world().kill(job.member(4));
+      expect_all_fail(job, 5, "server 1 (pid 104 on node4)");
+    } else {
+      for (const Member other : {job.member(0), job.member(1), job.member(2), job.member(3), runtime::kCoordinator}) {
+        job.world().cut(job.member(4), other);
+      }
+      expect_all_fail(job, 0, "server 1 (pid 104 on node4) has not been heard of");
+      EXPECT_THAT(job.state(0).failed->message, HasSubstr("server 1"));
+      EXPECT_THAT(job.state(3).failed->message, HasSubstr("server 1"));
+    }
+  }
+}
+
+TEST(DedicatedServers, HearOfAWorkersDeathAndOfTheLaunchers) {
+  SimMembership job({.workers = 3, .servers = 1});
+  ASSERT_TRUE(job.run_to_start());
+  job.world().kill(job.member(1));
+  expect_all_fail(job, 4, "rank 1 (pid 101");
+  SimMembership orphan({.workers = 2, .servers = 1});
+  ASSERT_TRUE(orphan.run_to_start());
+  orphan.world().kill(runtime::kCoordinator);
+  ASSERT_TRUE(orphan.run_to_failure(2s));
+  EXPECT_THAT(orphan.state(2).failed->message, HasSubstr("the launcher is gone"));
+}
+
+TEST(DedicatedServers, ThatNeverJoinAreNamed) {
+  cluster::CoordinatorOptions options;
+  options.join_max = 30s;
+  SimMembership job({.workers = 2, .servers = 2, .coordinator = options, .never_join = {3}});
+  ASSERT_TRUE(job.world().run_until([&] { return job.failed.has_value(); }, 40s));
+  EXPECT_THAT(job.failed->message, HasSubstr("gave up waiting for server 1 to join"));
+}
+
+TEST(DedicatedServers, TakeNoPartInWhatWorkersAgreeOn) {
+  SimMembership job({.workers = 3, .servers = 2});
+  ASSERT_TRUE(job.run_to_start());
+  for (int rank = 0; rank < 3; ++rank) job.worker(rank).gather(std::to_string(rank));
+  job.world().run_for(100ms);
+  EXPECT_EQ(job.state(1).gathered, (std::vector<std::vector<std::string>>{{"0", "1", "2"}}));
+  EXPECT_TRUE(job.state(3).gathered.empty());
+  Runners runners(job, 3);
+  for (int rank = 0; rank < 3; ++rank) runners.begin(rank);
+  job.world().run_for(20ms);
+  job.coordinator().request_stop();
+  job.world().run_for(1s);
+  for (int rank = 0; rank < 3; ++rank) {
+    EXPECT_TRUE(runners.stopped[static_cast<std::size_t>(rank)]);
+    EXPECT_EQ(runners.begun[static_cast<std::size_t>(rank)], runners.begun[0]);
+  }
+  // What only workers may say is passed over.
+  job.worker(3).note("hello");
+  job.worker(3).leave();
+  job.world().run_for(1s);
+  EXPECT_TRUE(job.notes.empty());
+  EXPECT_FALSE(job.finished);
+  for (int rank = 0; rank < 3; ++rank) job.worker(rank).leave();
+  job.world().run_for(1s);
+  EXPECT_TRUE(job.finished);
+}
+
+TEST(DedicatedServers, AreGivenSharesWhereAPlanHasNoneAndRefusedWhereItHasOthers) {
+  const std::string layers = R"("layers": [{"name": "conv1", "scheme": "ps"}, {"name": "ip1", "scheme": "ps"}]})";
+  cluster::CoordinatorOptions options;
+  options.plan_json = R"({"poseidon_plan": 1, "workers": 3, )" + layers;
+  SimMembership without({.workers = 3, .servers = 3, .coordinator = options});
+  ASSERT_TRUE(without.run_to_start());
+  EXPECT_EQ(without.plan->server_shares, (std::vector<std::uint32_t>{0, 0, 0, 333'334, 333'333, 333'333}));
+  options.plan_json = R"({"poseidon_plan": 1, "workers": 3, "server_shares": [1, 1, 1, 7], )" + layers;
+  SimMembership with({.workers = 3, .servers = 1, .coordinator = options});
+  ASSERT_TRUE(with.run_to_start());
+  EXPECT_EQ(with.plan->server_shares, (std::vector<std::uint32_t>{1, 1, 1, 7})) << "what the plan says";
+  SimMembership other({.workers = 3, .servers = 2, .coordinator = options});
+  other.world().run_until([&] { return other.failed.has_value(); }, 10s);
+  ASSERT_TRUE(other.failed);
+  EXPECT_THAT(other.failed->message, HasSubstr("it was made for 1 dedicated servers, this job has 2"));
+}
+
+TEST(DedicatedServers, RandomDeathsAtAnyMomentAreAlwaysNoticed) {
+  for (const std::uint64_t seed : seeds(200)) {
+    runtime::sim::SimOptions world;
+    world.seed = seed;
+    SimMembership job({.workers = 2, .servers = 2, .world = world});
+    job.world().run_for(std::chrono::microseconds(seed * 7919 % 40'000));
+    const int victim = static_cast<int>(seed % 4);
+    job.world().kill(job.member(victim));
+    ASSERT_TRUE(job.run_to_failure(130s)) << replay(seed);
+    EXPECT_THAT(job.failed->message, HasSubstr(plan::node_name(Rank{victim}, 2))) << replay(seed);
+  }
+}
+
 }  // namespace
 }  // namespace poseidon::test

@@ -69,6 +69,28 @@ INSTANTIATE_TEST_SUITE_P(Published, BoundOfModel,
                            return name + "_" + std::to_string(test.param.workers);
                          });
 
+TEST(DenseCost, IsWhatTheBusiestLinkCarries) {
+  // Four workers and two servers: 6/20 of the bytes at each server, which four workers push to; 1 + 2 · 2/20 through a worker's.
+  EXPECT_NEAR(dense_cost(100, 4, {2, true}).bytes, 4 * 100 * 1.2, 1e-9);
+  EXPECT_NEAR(dense_cost(100, 4, {2, false}).bytes, 4 * 100 * 2.0, 1e-9) << "half of the bytes, from four workers";
+  EXPECT_NEAR(dense_cost(100, 4, {9, true}).bytes, 4 * 100 * 1.0, 1e-9);
+  EXPECT_NEAR(dense_cost(100, 4).bytes, 4 * 100 * 1.5, 1e-9);
+  EXPECT_NEAR(dense_cost(100, 1, {2, true}).bytes, 0, 1e-9);
+}
+
+TEST(Bound, WithServersOnSpareMachinesIsLower) {
+  const ModelDescription description = model("alexnet");
+  BoundQuestion question{.description = &description, .batch = 128, .samples_per_second = 1421, .workers = 8, .scheme = Scheme::kPs};
+  const double colocated = least_time(question).seconds;
+  question.serving = {8, true};
+  const BoundAnswer helped = least_time(question);
+  EXPECT_LT(helped.seconds, colocated);
+  // Each worker's link carries every byte once instead of 2 · 7/8 times.
+  double link = 0;
+  for (const LayerTimes& layer : helped.layers) link += layer.link;
+  EXPECT_NEAR(link, 4 * static_cast<double>(description.parameters()) / 1.25e9, 1e-9);
+}
+
 TEST(SchemeCosts, AreTheFormulasForOneNode) {
   // M 6, N 4, K 2, four workers with a bias of 6: numbers times 4 bytes.
   const std::vector<SchemeCost> costs = scheme_costs({.rows = 6, .cols = 4, .batch = 2, .bias = true}, 4);

@@ -75,5 +75,18 @@ TEST(Predict, CountsTheBusiestLinkLatencyAndArithmetic) {
   EXPECT_DOUBLE_EQ(predict(Scheme::kBlock, layer, 2, {1, 2}, DType::kFloat64, speeds).seconds, 0.096 + 1.0);
 }
 
+TEST(Predict, CountsTheLinksOfThoseWhoServe) {
+  // 4 workers, 2 servers on links like theirs: 0.3 of each number at a server, which four push to.
+  const LayerSize layer{.rows = 1000, .cols = 1, .batch = 0, .bias = false};
+  const Speeds speeds{.link_bytes_per_second = 1e6, .latency_seconds = 0, .flops_per_second = 1, .sum_bytes_per_second = 1e18};
+  const ServerShares serving = server_shares({{1e6, 1e6, 1e6, 1e6}, {1e6, 1e6}});
+  const Prediction helped = predict(Scheme::kPs, layer, 4, {}, DType::kFloat32, speeds, &serving);
+  EXPECT_NEAR(helped.seconds, 1.2 * 4000 / 1e6, 1e-12);
+  EXPECT_EQ(helped.bytes_in_all, 4u * 7200u) << "0.4 of it is owned by workers: 2 (4 - 0.4) numbers travel for each";
+  const ServerShares colocated = server_shares({{1e6, 1e6, 1e6, 1e6}, {}});
+  const Prediction plain = predict(Scheme::kPs, layer, 4, {}, DType::kFloat32, speeds);
+  EXPECT_NEAR(predict(Scheme::kPs, layer, 4, {}, DType::kFloat32, speeds, &colocated).seconds, plain.seconds, 1e-12);
+}
+
 }  // namespace
 }  // namespace poseidon::plan

@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <random>
 
 #include "plan/choose.h"
@@ -97,6 +98,13 @@ TEST(ChoiceTable, ShowsEveryLayerEverySchemeAndTheChoice) {
   EXPECT_THAT(table, HasSubstr("ps (asked for)"));
   // 4 · 3 · 16 · 1,300 numbers of 4 bytes.
   EXPECT_THAT(table, HasSubstr("975.0 KiB"));
+}
+
+TEST(ServingText, TellsWhoServesHowMuch) {
+  EXPECT_EQ(serving_text({4, {}}), "");
+  EXPECT_EQ(serving_text({.workers = 4, .layers = {}, .server_shares = {100'000, 100'000, 100'000, 100'000, 300'000, 300'000}}),
+            "Dense layers: each worker serves 10 %, each of 2 dedicated servers 30 %\n");
+  EXPECT_EQ(serving_text({.workers = 3, .layers = {}, .server_shares = {1, 3, 4}}), "Dense layers: each worker serves 12.5 to 50 %\n");
 }
 
 Plan some_plan() {
@@ -217,6 +225,138 @@ TEST(Partition, SmallTensorsNearEachOtherGoToDifferentServers) {
     ASSERT_EQ(chunks[t].size(), 1u);
     EXPECT_NE(chunks[t][0].server, chunks[t + 1][0].server);
   }
+}
+
+// (begin, end, server) of each chunk, as text.
+std::string described(const std::vector<Chunk>& chunks) {
+  std::string text;
+  for (const Chunk& chunk : chunks) {
+    text += std::to_string(chunk.begin) + "-" + std::to_string(chunk.end) + ":" + std::to_string(index(chunk.server)) + " ";
+  }
+  return text;
+}
+
+TEST(Partition, WithoutSharesStaysWhereItHasAlwaysBeen) {
+  // 400 bytes, 1 MiB, 400 bytes, 6 MiB and a number, 80,000 bytes, 40,000 bytes. By hand: four servers, so 64 KiB and more are cut;
+  // the second cut tensor begins at server 1, the third at 2.
+  const Model model = dense_model({100, 1 << 18, 100, (6 << 18) + 1, 20'000, 10'000});
+  const auto chunks = partition(model, all_ps(model, 4));
+  EXPECT_EQ(described(chunks[0]), "0-400:0 ");
+  EXPECT_EQ(described(chunks[1]), "0-262144:0 262144-524288:1 524288-786432:2 786432-1048576:3 ");
+  EXPECT_EQ(described(chunks[2]), "0-400:1 ");
+  // 6,291,460 bytes in 8 chunks: 786,432.5 rounded up to 64.
+  EXPECT_EQ(described(chunks[3]),
+            "0-786496:1 786496-1572992:2 1572992-2359488:3 2359488-3145984:0 3145984-3932480:1 3932480-4718976:2 4718976-5505472:3 "
+            "5505472-6291460:0 ");
+  EXPECT_EQ(described(chunks[4]), "0-20032:2 20032-40064:3 40064-60096:0 60096-80000:1 ");
+  EXPECT_EQ(described(chunks[5]), "0-40000:2 ");
+}
+
+// Shares as a plan may have them: some nodes serve nothing, some much.
+std::vector<std::uint32_t> random_shares(std::mt19937_64& random, int nodes) {
+  std::vector<std::uint32_t> shares;
+  for (int node = 0; node < nodes; ++node) shares.push_back(random() % 4 == 0 ? 0 : static_cast<std::uint32_t>(1 + random() % 300'000));
+  if (std::all_of(shares.begin(), shares.end(), [](std::uint32_t share) { return share == 0; })) shares.back() = 7;
+  return shares;
+}
+
+TEST(PartitionByShares, CoversEachTensorOnceAndNeverGivesAnybodyMuchMoreThanItsShare) {
+  std::mt19937_64 random(5);
+  for (int round = 0; round < 200; ++round) {
+    std::vector<std::size_t> floats;
+    for (int i = 0; i < 8; ++i) floats.push_back(1 + random() % (std::size_t{1} << (4 + random() % 19)));
+    const Model model = dense_model(floats);
+    Plan plan = all_ps(model, 1 + static_cast<int>(random() % 8));
+    plan.server_shares = random_shares(random, plan.workers + static_cast<int>(random() % 5));
+    double all_shares = 0;
+    double servers = 0;
+    for (const std::uint32_t share : plan.server_shares) {
+      all_shares += share;
+      servers += share > 0 ? 1 : 0;
+    }
+    const auto chunks = partition(model, plan);
+    std::vector<double> got(plan.server_shares.size(), 0);
+    double dealt = 0;
+    for (std::size_t t = 0; t < floats.size(); ++t) {
+      std::size_t at = 0;
+      double largest = 0;
+      for (const Chunk& chunk : chunks[t]) {
+        ASSERT_EQ(chunk.begin, at);
+        ASSERT_GT(chunk.end, chunk.begin);
+        ASSERT_EQ(chunk.begin % 64, 0u);
+        ASSERT_LE(chunk.end - chunk.begin, (1u << 18) + 64u);
+        ASSERT_GT(plan.server_shares.at(static_cast<std::size_t>(index(chunk.server))), 0u) << "a node that does not serve";
+        at = chunk.end;
+        largest = std::max(largest, static_cast<double>(chunk.end - chunk.begin));
+      }
+      ASSERT_EQ(at, 4 * floats[t]);
+      if (4.0 * static_cast<double>(floats[t]) < servers * 16 * 1024) {
+        EXPECT_EQ(chunks[t].size(), servers == 1 ? chunks[t].size() : 1u);
+        continue;
+      }
+      std::vector<double> own(got.size(), 0);
+      for (const Chunk& chunk : chunks[t]) own[static_cast<std::size_t>(index(chunk.server))] += static_cast<double>(chunk.end - chunk.begin);
+      dealt += 4.0 * static_cast<double>(floats[t]);
+      for (std::size_t node = 0; node < got.size(); ++node) {
+        got[node] += own[node];
+        const double fair = plan.server_shares[node] / all_shares;
+        // Chunks of earlier tensors, in which somebody may have got a little more, are at most 256 KiB.
+        EXPECT_LE(got[node], fair * dealt + (1 << 18) + 64) << "node " << node << " after tensor " << t;
+        EXPECT_GE(got[node], fair * dealt - 2 * (1 << 18)) << "node " << node << " after tensor " << t;
+      }
+    }
+  }
+}
+
+TEST(PartitionByShares, GivesTwoDedicatedServersTheirPartOfALargeTensor) {
+  const Model model = dense_model({10 << 18});  // 10 MiB
+  Plan plan = all_ps(model, 4);
+  plan.server_shares = {100'000, 100'000, 100'000, 100'000, 300'000, 300'000};
+  std::vector<double> share(6, 0);
+  const auto chunks = partition(model, plan);
+  for (const Chunk& chunk : chunks[0]) share[static_cast<std::size_t>(index(chunk.server))] += static_cast<double>(chunk.end - chunk.begin) / (10 << 20);
+  for (int node = 0; node < 6; ++node) EXPECT_NEAR(share[static_cast<std::size_t>(node)], node < 4 ? 0.1 : 0.3, 0.025) << node;
+}
+
+TEST(PartitionByShares, SmallTensorsGoWhereTheyWeighLeast) {
+  const Model model = dense_model(std::vector<std::size_t>(8, 100));
+  Plan plan = all_ps(model, 2);
+  plan.server_shares = {1, 0, 10, 10};
+  const auto chunks = partition(model, plan);
+  for (std::size_t t = 0; t < 8; ++t) EXPECT_EQ(chunks[t][0].server, Rank{t % 2 == 0 ? 2 : 3}) << "never at rank 0, which would need ten times as long";
+}
+
+TEST(PlanJson, KeepsWhoServes) {
+  Plan plan = some_plan();
+  plan.server_shares = {100'000, 100'000, 100'000, 0, 350'000, 350'000};
+  EXPECT_EQ(plan.nodes(), 6);
+  const Result<Plan> again = parse_plan(to_json(plan), lenet(), 4);
+  ASSERT_TRUE(again.ok()) << again.error().message;
+  EXPECT_EQ(*again, plan);
+  EXPECT_EQ(some_plan().nodes(), 4);
+  EXPECT_EQ(to_json(some_plan()).find("server_shares"), std::string::npos) << "as plans have always been";
+}
+
+TEST(PlanJson, SharesThatCannotBeAreRefused) {
+  const std::string good = to_json(some_plan());
+  const auto error = [&](const std::string& shares) {
+    std::string text = good;
+    text.insert(text.find("\"layers\""), "\"server_shares\": " + shares + ", ");
+    const Result<Plan> plan = parse_plan(text, lenet(), 4);
+    return plan.ok() ? std::string("accepted") : plan.error().message;
+  };
+  EXPECT_EQ(error("[1, 0, 0, 0]"), "accepted");
+  EXPECT_THAT(error("[1, 1, 1]"), HasSubstr("must be a list of 4 workers' shares"));
+  EXPECT_THAT(error("7"), HasSubstr("must be a list"));
+  EXPECT_THAT(error("[0, 0, 0, 0, 0]"), HasSubstr("nobody serves"));
+  for (const std::string wrong : {"-1", "0.5", "1000001", "\"1\"", "null", "18446744073709551616"}) {
+    EXPECT_THAT(error("[1, 1, 1, " + wrong + "]"), HasSubstr("is no whole number from 0 to 1000000")) << wrong;
+  }
+}
+
+TEST(NodeName, TellsWorkersFromDedicatedServers) {
+  EXPECT_EQ(node_name(Rank{3}, 4), "rank 3");
+  EXPECT_EQ(node_name(Rank{4}, 4), "server 0");
 }
 
 TEST(PartitionFactors, BlocksTileTheMatrixAndTheBias) {

@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "plan/cost_model.h"
+#include "plan/server_shares.h"
 #include "support/sim_cluster.h"
 
 namespace poseidon::test {
@@ -92,6 +93,54 @@ INSTANTIATE_TEST_SUITE_P(AllSchemes, Bytes,
                          ::testing::Combine(::testing::Values(Scheme::kPs, Scheme::kSfb, Scheme::kAdam, Scheme::kBlock),
                                             ::testing::Values(2, 3, 4, 8)),
                          case_name);
+
+struct Servers {
+  int workers = 2;
+  int servers = 0;
+  bool colocated = true;
+};
+
+class DedicatedBytes : public ::testing::TestWithParam<Servers> {};
+
+// What each link carries in one iteration; rank 0's first values, which all get from it, do not count.
+TEST_P(DedicatedBytes, TheBusiestLinkCarriesWhatTheFormulaSaysAndNobodyMore) {
+  const auto [workers, servers, colocated] = GetParam();
+  const plan::ServerShares shares = plan::server_shares(workers, servers, colocated);
+  SimJob job;
+  job.script.model.tensors = {{"w", {5'000'011}, DType::kFloat32}};  // 20 MB
+  job.script.model.layers = {{"l", {TensorId{0}}, 0}};
+  job.script.plan = uniform_plan(job.script.model, workers, Scheme::kPs);
+  job.script.plan.server_shares = plan::parts_per_million(shares.of_node);
+  job.script.iterations = 1;
+  const SimResult result = run(job);
+  ASSERT_TRUE(result.finished) << result.trouble;
+  const double bytes = static_cast<double>(job.script.model.tensors[0].bytes());
+  double all_sent = 0;
+  for (std::size_t node = 0; node < result.tensor_bytes.size(); ++node) {
+    const bool is_worker = node < static_cast<std::size_t>(workers);
+    const double first_sent = node == 0 ? (workers - 1) * bytes : 0;
+    const double first_received = is_worker && node != 0 ? bytes : 0;
+    const double sent = static_cast<double>(result.tensor_bytes[node][0].sent) - first_sent;
+    const double received = static_cast<double>(result.tensor_bytes[node][0].received) - first_received;
+    all_sent += sent;
+    // A chunk of 256 KiB more or less than the share: n of them through a dedicated server's link.
+    EXPECT_LE(std::max(sent, received), shares.seconds_per_byte * bytes + workers * 263'000.0) << "node " << node;
+    const double own = shares.of_node[node];
+    const double formula = is_worker ? 1 + (workers - 2) * own : workers * own;
+    EXPECT_NEAR(sent, formula * bytes, workers * 263'000.0) << "node " << node;
+    EXPECT_NEAR(received, formula * bytes, workers * 263'000.0) << "node " << node;
+  }
+  // Each byte is pushed by all workers but its owner, and its sum comes back to them.
+  EXPECT_NEAR(all_sent, 2 * (workers - shares.colocated) * bytes, 2 * 263'000.0);
+}
+
+INSTANTIATE_TEST_SUITE_P(Shares, DedicatedBytes,
+                         ::testing::Values(Servers{2, 1}, Servers{2, 2}, Servers{3, 1}, Servers{4, 1}, Servers{4, 2}, Servers{4, 4},
+                                           Servers{4, 6}, Servers{4, 2, false}, Servers{8, 3}, Servers{1, 2}),
+                         [](const auto& test) {
+                           return std::to_string(test.param.workers) + "WorkersAnd" + std::to_string(test.param.servers) +
+                                  (test.param.colocated ? "Servers" : "ServersAlone");
+                         });
 
 // A matrix of a bit over P MiB, alone in its net, so that its sharing out is all there is.
 Model large_matrix(std::int64_t rows, std::int64_t cols) {

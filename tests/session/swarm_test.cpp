@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <map>
+#include <random>
 
 #include "support/seeds.h"
 #include "support/sim_cluster.h"
@@ -72,6 +73,32 @@ TEST(Swarm, ShuffledArrivalNeverChangesABit) {
       right[problem] = calm.parameters[0];
     }
     const SimResult result = run(unruly(quiet, seed));
+    ASSERT_TRUE(result.finished) << replay(seed) << ": " << result.trouble;
+    for (const auto& parameters : result.parameters) {
+      ASSERT_EQ(parameters, right[problem]) << replay(seed);
+    }
+  }
+}
+
+// Any shares on the workers and on up to four dedicated servers; some of them serve nothing.
+void serve_anyhow(SimJob& job, std::uint64_t seed) {
+  std::mt19937_64 random(seed);
+  std::vector<std::uint32_t>& shares = job.script.plan.server_shares;
+  shares.resize(static_cast<std::size_t>(job.script.plan.workers) + random() % 5);
+  for (std::uint32_t& share : shares) share = random() % 3 == 0 ? 0 : static_cast<std::uint32_t>(random() % 1'000'001);
+  shares[random() % shares.size()] = 1000;
+}
+
+TEST(Swarm, WhoServesNeverChangesABit) {
+  constexpr std::uint64_t kProblems = 24;
+  std::map<std::uint64_t, std::vector<std::vector<float>>> right;
+  for (const std::uint64_t seed : seeds(600)) {
+    const std::uint64_t problem = 1 + seed % kProblems;
+    const SimJob quiet = quiet_job(problem);
+    if (!right.contains(problem)) right[problem] = run(quiet).parameters.at(0);
+    SimJob job = unruly(quiet, seed);
+    serve_anyhow(job, seed);
+    const SimResult result = run(job);
     ASSERT_TRUE(result.finished) << replay(seed) << ": " << result.trouble;
     for (const auto& parameters : result.parameters) {
       ASSERT_EQ(parameters, right[problem]) << replay(seed);

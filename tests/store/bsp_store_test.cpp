@@ -85,6 +85,35 @@ TEST_F(BspStoreTest, SumsInTheOrderOfRanksWhateverTheOrderOfArrival) {
   EXPECT_EQ(post.requests[0].part.type, FrameType::kSum);
 }
 
+TEST_F(BspStoreTest, OfADedicatedServerWaitsForNoWorkerOfItsOwn) {
+  store = std::make_unique<BspStore>(member, compute, post,
+                                     BspStoreOptions{.self = Rank{4},  // the second one of a job with three workers
+                                                     .members = {Member{10}, Member{12}, Member{13}},
+                                                     .model = &model,
+                                                     .layer_of = {0, 0},
+                                                     .chunks = {{{0, 80'000, Rank{4}}}, {{0, 40, Rank{2}}}}});
+  for (Iteration iteration = 0; iteration < 3; ++iteration) {
+    post.requests.clear();
+    push(Member{13}, 1.0f, iteration);
+    push(Member{12}, -1e8f, iteration);
+    EXPECT_TRUE(post.requests.empty());
+    push(Member{10}, 1e8f, iteration);
+    ASSERT_EQ(post.requests.size(), 6u) << "two pieces to three workers";
+    EXPECT_EQ(post.requests[0].to, Member{13}) << "servers begin with different workers";
+    EXPECT_EQ(post.requests[0].part.contributors, 3u);
+    std::vector<runtime::Slice> slices;
+    post.requests[0].source.slices(0, 65'536, slices);
+    float first = 0;
+    std::memcpy(&first, slices[0].region.data + slices[0].offset, sizeof first);
+    EXPECT_EQ(first, 1.0f) << "1e8 - 1e8 + 1, in the order of ranks";
+  }
+  EXPECT_THAT(refusal(Member{11}, piece(0, 65'536, 3)), HasSubstr("no worker of this epoch"));
+  push(Member{10}, 1, 3);
+  world.run_for(std::chrono::seconds(3));
+  EXPECT_EQ(store->overdue(std::chrono::seconds(2), 5).at(0),
+            "the server shard of server 1 waits for rank 1 and rank 2 to push w of iteration 3 since 3.0 s");
+}
+
 TEST_F(BspStoreTest, ReleasesItsStagingMemory) {
   for (Iteration i = 0; i < 5; ++i) {
     push(Member{10}, 1, i);

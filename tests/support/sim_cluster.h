@@ -1,4 +1,4 @@
-// A data-parallel job in virtual time: P members with sessions, each with a scripted worker.
+// A data-parallel job in virtual time: P members with sessions, each with a scripted worker, and the plan's dedicated servers.
 #pragma once
 
 #include <cstdint>
@@ -23,8 +23,8 @@ struct SimJob {
 struct SimResult {
   bool finished = false;
   std::vector<std::vector<std::vector<float>>> parameters;      // by rank, by tensor
-  std::vector<std::vector<session::TensorBytes>> tensor_bytes;  // by rank, by tensor
-  std::vector<std::uint64_t> link_bytes_sent;                   // by rank, with framing
+  std::vector<std::vector<session::TensorBytes>> tensor_bytes;  // by node, by tensor
+  std::vector<std::uint64_t> link_bytes_sent;                   // by node, with framing
   std::size_t in_flight_max = 0;
   std::vector<std::size_t> staging_max;                         // by rank
   std::uint64_t event_digest = 0;

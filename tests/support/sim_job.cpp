@@ -9,9 +9,11 @@ using namespace std::chrono_literals;
 SimMembership::SimMembership(SimMembershipOptions options) : options_(std::move(options)), world_(options_.world) {
   if (options_.models.empty()) options_.models.push_back(small_model());
   options_.coordinator.workers = options_.workers;
-  states_.resize(static_cast<std::size_t>(options_.workers));
+  options_.coordinator.servers = options_.servers;
+  const int nodes = options_.workers + options_.servers;
+  states_.resize(static_cast<std::size_t>(nodes));
   runtime::sim::SimMember& hub = world_.add(runtime::kCoordinator);
-  for (int rank = 0; rank < options_.workers; ++rank) world_.add(member(rank));
+  for (int rank = 0; rank < nodes; ++rank) world_.add(member(rank));
   coordinator_ = std::make_unique<cluster::Coordinator>(
       hub, hub, options_.coordinator,
       cluster::CoordinatorListener{
@@ -25,8 +27,9 @@ SimMembership::SimMembership(SimMembershipOptions options) : options_(std::move(
           .on_note = [this](Rank from, const std::string& body) { notes.emplace_back(from, body); },
           .on_finish = [this] { finished = true; },
           .on_fail = [this](const Error& why) { failed = why; }});
-  for (int rank = 0; rank < options_.workers; ++rank) {
+  for (int rank = 0; rank < nodes; ++rank) {
     const std::size_t r = static_cast<std::size_t>(rank);
+    const bool is_server = rank >= options_.workers;
     runtime::sim::SimMember& node = world_.at(member(rank));
     WorkerState& state = states_[r];
     const double flops = r < options_.flops_per_second.size() ? options_.flops_per_second[r] : 1e11;
@@ -34,16 +37,19 @@ SimMembership::SimMembership(SimMembershipOptions options) : options_(std::move(
         node, runtime::sim::SimCompute::Speeds{.sum_bytes_per_second = 5e9, .flops_per_second = flops, .arithmetic = false}));
     workers_.push_back(std::make_unique<cluster::Membership>(
         node, node, *computes_.back(),
-        cluster::MembershipOptions{.self = {member(rank), Rank{rank}, "node" + std::to_string(rank), 100 + rank, {}},
+        cluster::MembershipOptions{.self = {member(rank), Rank{rank}, "node" + std::to_string(rank), 100 + rank, {},
+                                            is_server ? std::optional<std::uint32_t>(rank - options_.workers) : std::nullopt},
                                    .workers = options_.workers,
+                                   .servers = options_.servers,
                                    .coordinator = {},
-                                   .model = options_.models[std::min(r, options_.models.size() - 1)],
+                                   .model = is_server ? Model{} : options_.models[std::min(r, options_.models.size() - 1)],
                                    .heartbeat = options_.coordinator.heartbeat},
         cluster::MembershipListener{.on_plan =
                                         [this, &state, r](const cluster::OpenEpoch& epoch, const cluster::UsePlan& use) {
                                           state.planned = true;
                                           state.epoch = epoch;
                                           state.plan = use.plan;
+                                          state.model = use.model;
                                           workers_[r]->ready();
                                         },
                                     .on_start = [&state] { state.started = true; },
@@ -69,7 +75,7 @@ bool SimMembership::run_to_start() {
 bool SimMembership::run_to_failure(runtime::Duration limit) {
   return world_.run_until(
       [this] {
-        for (int rank = 0; rank < options_.workers; ++rank) {
+        for (int rank = 0; rank < options_.workers + options_.servers; ++rank) {
           if (world_.at(member(rank)).alive() && !state(rank).failed) return false;
         }
         return true;

@@ -1,4 +1,5 @@
-// A job's membership in virtual time: a coordinator and P workers without sessions, to which faults happen.
+// A job's membership in virtual time: a coordinator, P workers and perhaps dedicated servers, without sessions, to which faults
+// happen. What is said "by rank" goes on with the servers.
 #pragma once
 
 #include <memory>
@@ -14,9 +15,10 @@ namespace poseidon::test {
 
 struct SimMembershipOptions {
   int workers = 3;
+  int servers = 0;
   runtime::sim::SimOptions world;
   std::vector<Model> models;                // by rank; the last holds for the ranks after it
-  cluster::CoordinatorOptions coordinator;  // workers is filled in
+  cluster::CoordinatorOptions coordinator;  // workers and servers are filled in
   // Worker r's arithmetic runs at this share of the others' speed.
   std::vector<double> flops_per_second;
   std::vector<int> never_join;              // ranks that are not started
@@ -35,6 +37,7 @@ class SimMembership {
     runtime::Time failed_at{};
     cluster::OpenEpoch epoch;
     std::string plan;
+    std::optional<Model> model;  // that came with it
     std::vector<std::vector<std::string>> gathered;
   };
 

@@ -89,6 +89,12 @@ void SimWorld::kill(Member id) {
 
 void SimWorld::cut(Member a, Member b) { cuts_.insert(std::minmax(a, b)); }
 void SimWorld::heal(Member a, Member b) { cuts_.erase(std::minmax(a, b)); }
+double SimWorld::rate_of(Member member) const {
+  if (options_.bytes_per_second_of.empty()) return options_.bytes_per_second;
+  const auto found = options_.bytes_per_second_of.find(member);
+  return found == options_.bytes_per_second_of.end() ? options_.bytes_per_second : found->second;
+}
+
 bool SimWorld::is_cut(Member a, Member b) const { return cuts_.contains(std::minmax(a, b)); }
 
 void SimWorld::freeze(Member id) { at(id).frozen_ = true; }
@@ -176,8 +182,7 @@ void SimMember::send(Destination to, Frame frame, SentFn on_sent) {
   }
   arriving->parts = std::move(frame.parts);
   const std::size_t wire_bytes = wire::kHeaderBytes + table + payload_bytes;
-  const SimOptions& options = world_.options_;
-  const Duration on_link = seconds(static_cast<double>(wire_bytes) / options.bytes_per_second);
+  const Duration on_link = seconds(static_cast<double>(wire_bytes) / world_.rate_of(id_));
   out_free_ = std::max(out_free_, world_.now()) + on_link;
   if (!links_.contains(to.peer)) {
     post([on_sent = std::move(on_sent)] {
@@ -197,7 +202,8 @@ void SimMember::send(Destination to, Frame frame, SentFn on_sent) {
     if (world_.is_cut(id_, to.peer)) return;
     SimMember& other = world_.at(to.peer);
     const Time at_port = world_.now() + world_.options_.latency;
-    other.in_free_ = std::max(other.in_free_, at_port - on_link) + on_link;
+    const Duration on_their_link = seconds(static_cast<double>(wire_bytes) / world_.rate_of(to.peer));
+    other.in_free_ = std::max(other.in_free_, at_port - on_link) + on_their_link;
     const Time arrival = std::max(other.in_free_, at_port) + world_.jitter(world_.options_.shuffle_delay_max);
     world_.schedule(arrival, other, [&other, from = id_, arriving, wire_bytes] {
       if (!other.links_.contains(from)) return;

@@ -33,6 +33,7 @@ namespace poseidon::runtime::sim {
 struct SimOptions {
   std::uint64_t seed = 1;
   double bytes_per_second = 1.25e9;                      // of each link, each direction
+  std::map<Member, double> bytes_per_second_of;          // links that have another rate
   Duration latency = std::chrono::microseconds(50);      // one way
   Duration task_jitter_max = std::chrono::nanoseconds(0);  // each posted task starts late by up to this
   Duration shuffle_delay_max = std::chrono::nanoseconds(0);  // each frame is late by up to this, and may be overtaken
@@ -92,6 +93,7 @@ class SimWorld {
   void schedule(Time time, SimMember& owner, Task task);
   bool step();
   Duration jitter(Duration most);
+  double rate_of(Member member) const;
   bool is_cut(Member a, Member b) const;
 
   SimOptions options_;

@@ -1,0 +1,104 @@
+#include "cluster/job_address.h"
+
+#include <unistd.h>
+
+#include <array>
+#include <charconv>
+#include <cstdlib>
+
+#include "base/file.h"
+#include "base/text.h"
+#include "runtime/real/address.h"
+
+namespace poseidon::cluster {
+namespace {
+
+constexpr int kNodesMax = 65'536;
+constexpr std::size_t kSecretBytesMin = 16;
+constexpr std::size_t kSecretBytesMax = 4096;
+
+Error broken_contract(const std::string& text) {
+  return Error{ErrorCode::kInvalid,
+               base::concat(text, " (a launcher must set POSEIDON_RANK, POSEIDON_WORLD_SIZE, POSEIDON_COORDINATOR=host:port and "
+                                  "POSEIDON_SECRET_FILE)")};
+}
+
+Result<int> integer(const char* name, int least, int most) {
+  const char* const text = std::getenv(name);
+  if (text == nullptr) return broken_contract(base::concat(name, " is not set"));
+  int value = 0;
+  const char* const end = text + std::string_view(text).size();
+  const auto [stop, failure] = std::from_chars(text, end, value);
+  if (failure != std::errc{} || stop != end || value < least || value > most) {
+    return broken_contract(base::concat(name, " is \"", text, "\", it must be from ", least, " to ", most));
+  }
+  return value;
+}
+
+std::string host_name() {
+  std::array<char, 256> name{};
+  return ::gethostname(name.data(), name.size() - 1) == 0 ? name.data() : "unknown host";
+}
+
+}  // namespace
+
+Result<std::optional<JobAddress>> job_from_environment() {
+  if (std::getenv("POSEIDON_RANK") == nullptr) return std::optional<JobAddress>();
+  JobAddress job;
+  Result<int> size = integer("POSEIDON_WORLD_SIZE", 1, kNodesMax);
+  if (!size) return size.error();
+  job.workers = *size;
+  if (std::getenv("POSEIDON_SERVERS") != nullptr) {
+    Result<int> servers = integer("POSEIDON_SERVERS", 0, kNodesMax - job.workers);
+    if (!servers) return servers.error();
+    job.servers = *servers;
+  }
+  const char* const role = std::getenv("POSEIDON_ROLE");
+  const bool is_server = role != nullptr && std::string_view(role) == "server";
+  if (role != nullptr && !is_server && std::string_view(role) != "worker") {
+    return broken_contract(base::concat("POSEIDON_ROLE is \"", role, "\", it must be worker or server"));
+  }
+  if (is_server && job.servers == 0) return broken_contract("POSEIDON_ROLE is server, but POSEIDON_SERVERS says that there are none");
+  Result<int> number = integer("POSEIDON_RANK", 0, (is_server ? job.servers : job.workers) - 1);
+  if (!number) return number.error();
+  job.rank = Rank{is_server ? job.workers + *number : *number};
+  const char* const where = std::getenv("POSEIDON_COORDINATOR");
+  const std::string text = where == nullptr ? "" : where;
+  const std::size_t colon = text.rfind(':');
+  int port = 0;
+  if (colon != std::string::npos) std::from_chars(text.data() + colon + 1, text.data() + text.size(), port);
+  if (colon == std::string::npos || port < 1 || port > 65'535) {
+    return broken_contract(base::concat("POSEIDON_COORDINATOR is \"", text, "\", it must be host:port"));
+  }
+  job.coordinator = {text.substr(0, colon), static_cast<std::uint16_t>(port)};
+  const char* const file = std::getenv("POSEIDON_SECRET_FILE");
+  if (file == nullptr) return broken_contract("POSEIDON_SECRET_FILE is not set");
+  Result<std::string> secret = base::read_file(file, kSecretBytesMax);
+  if (!secret) return broken_contract(base::concat("the job's secret: ", secret.error().message));
+  if (secret->size() < kSecretBytesMin) return broken_contract(base::concat(file, " holds fewer than ", kSecretBytesMin, " bytes of secret"));
+  const std::byte* const bytes = reinterpret_cast<const std::byte*>(secret->data());
+  job.secret.assign(bytes, bytes + secret->size());
+  return std::optional<JobAddress>(std::move(job));
+}
+
+Result<JobLink> open_job_link(runtime::real::RealLane& lane, const JobAddress& job) {
+  const Result<std::string> address = runtime::real::local_address_towards(job.coordinator);
+  if (!address) return address.error();
+  const Member self{static_cast<std::uint32_t>(index(job.rank))};
+  const auto nodes = static_cast<std::uint32_t>(job.workers + job.servers);
+  Result<std::unique_ptr<runtime::real::TcpTransport>> transport =
+      runtime::real::TcpTransport::open(lane, {.key = wire::job_key(job.secret),
+                                               .self = self,
+                                               .listen_host = *address,
+                                               .listen_port = 0,
+                                               .admits = [nodes](Member peer) -> Status {
+                                                 if (index(peer) < nodes) return {};
+                                                 return Error{ErrorCode::kRefused, base::concat("the job has no member ", index(peer))};
+                                               }});
+  if (!transport) return transport.error();
+  MemberInfo info{self, job.rank, host_name(), ::getpid(), {{*address, (*transport)->port()}}, std::nullopt};
+  if (job.is_server()) info.server = static_cast<std::uint32_t>(index(job.rank) - job.workers);
+  return JobLink{std::move(*transport), std::move(info)};
+}
+
+}  // namespace poseidon::cluster
