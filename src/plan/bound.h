@@ -39,10 +39,10 @@ struct SchemeCost {
   double bytes = 0;
   double flops = 0;
 };
-SchemeCost dense_cost(std::uint64_t numbers, int workers);
-// ps, sfb and, where the matrix can be cut into `workers` blocks, block; each of float32. Not adam: its owner's link carries
-// what block spreads over all.
-std::vector<SchemeCost> scheme_costs(const LayerSize& layer, int workers);
+SchemeCost dense_cost(std::uint64_t numbers, int workers, DType wire = DType::kFloat32);
+// ps, sfb and, where the matrix can be cut into `workers` blocks, block; numbers travel as `wire`. Not adam: its owner's link
+// carries what block spreads over all.
+std::vector<SchemeCost> scheme_costs(const LayerSize& layer, int workers, DType wire = DType::kFloat32);
 
 struct BoundQuestion {
   const ModelDescription* description = nullptr;
@@ -51,6 +51,7 @@ struct BoundQuestion {
   int workers = 1;
   double link_bytes_per_second = 1.25e9;  // payload, each direction
   std::optional<Scheme> scheme;           // for all layers that can; nothing: the best for each
+  DType wire = DType::kFloat32;           // in which numbers travel
 };
 struct BoundAnswer {
   double seconds = 0;

@@ -54,6 +54,13 @@ Result<LayerPlan> parse_layer(const json& entry, const Model& model, const Layer
   return layer;
 }
 
+Result<DType> parse_wire(const json& name) {
+  for (const DType dtype : {DType::kBFloat16, DType::kFloat16}) {
+    if (name == to_string(dtype)) return dtype;
+  }
+  return invalid(base::concat("its \"wire\" is ", name.dump(), ": it must be \"bfloat16\" or \"float16\", or left out"));
+}
+
 }  // namespace
 
 Result<Scheme> parse_scheme(std::string_view name) {
@@ -72,6 +79,15 @@ std::optional<LayerSize> factor_size(const Model& model, const LayerSpec& layer)
                    layer.factor_rows, layer.tensors.size() > 1};
 }
 
+DType on_wire(DType dtype, std::optional<DType> wire) { return wire && dtype == DType::kFloat32 ? *wire : dtype; }
+
+Model model_on_wire(const Model& model, int workers, std::optional<DType> wire) {
+  Model narrowed = model;
+  if (workers == 1) return narrowed;
+  for (TensorSpec& tensor : narrowed.tensors) tensor.dtype = on_wire(tensor.dtype, wire);
+  return narrowed;
+}
+
 std::string to_json(const Plan& plan) {
   ordered_json layers = ordered_json::array();
   for (const LayerPlan& layer : plan.layers) {
@@ -80,11 +96,10 @@ std::string to_json(const Plan& plan) {
     if (layer.scheme == Scheme::kAdam) entry["owner"] = index(layer.owner);
     layers.push_back(std::move(entry));
   }
-  return ordered_json{{"poseidon_plan", kPlanVersion},
-                      {"workers", plan.workers},
-                      {"devices_per_node", plan.devices_per_node},
-                      {"layers", layers}}
-             .dump(2) + "\n";
+  ordered_json document = {{"poseidon_plan", kPlanVersion}, {"workers", plan.workers}, {"devices_per_node", plan.devices_per_node}};
+  if (plan.wire) document["wire"] = to_string(*plan.wire);
+  document["layers"] = std::move(layers);
+  return document.dump(2) + "\n";
 }
 
 Result<Plan> parse_plan(std::string_view text, const Model& model, int workers) {
@@ -105,6 +120,11 @@ Result<Plan> parse_plan(std::string_view text, const Model& model, int workers) 
       return invalid(base::concat("it has ", layers.size(), " layers, the model has ", model.layers.size(), " with parameters"));
     }
     Plan plan{workers, {}};
+    if (document.contains("wire")) {
+      Result<DType> wire = parse_wire(document["wire"]);
+      if (!wire) return wire.error();
+      plan.wire = *wire;
+    }
     for (std::size_t i = 0; i < layers.size(); ++i) {
       Result<LayerPlan> layer = parse_layer(layers[i], model, model.layers[i], workers);
       if (!layer) return layer.error();

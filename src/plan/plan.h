@@ -4,8 +4,10 @@
 // As JSON, for --plan:
 //   {"poseidon_plan": 1, "workers": 4, "devices_per_node": 1,
 //    "layers": [{"name": "ip1", "scheme": "block", "grid": [2, 2]}, {"name": "ip2", "scheme": "adam", "owner": 0}, ...]}
+// and "wire": "bfloat16" or "float16" where gradients are narrowed on their way.
 #pragma once
 
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -32,6 +34,8 @@ struct Plan {
   // How many devices of one node would add their gradients up before anything leaves the node. Adding there first changes the
   // last bits of a sum, so it has its place in the plan; today it is always 1, and left out in a text it means 1.
   int devices_per_node = 1;
+  // The type in which float32 gradients travel, kBFloat16 or kFloat16; nothing: as they are.
+  std::optional<DType> wire;
 
   friend bool operator==(const Plan&, const Plan&) = default;
 };
@@ -41,6 +45,13 @@ std::string to_json(const Plan& plan);
 Result<Plan> parse_plan(std::string_view json, const Model& model, int workers);
 
 Result<Scheme> parse_scheme(std::string_view name);
+
+// What a tensor of this type is on the wire: only float32 is narrowed, since float64 was asked for to be exact and what has 16
+// bits is narrow already.
+DType on_wire(DType dtype, std::optional<DType> wire);
+// The model as the engine behind the wire has it: float32 tensors have the wire's type. Alone nothing travels, so with one worker,
+// as without a wire, it is the model itself.
+Model model_on_wire(const Model& model, int workers, std::optional<DType> wire);
 
 // The layer's size where it may travel as factors; nothing where it cannot (LayerSpec::factor_rows is 0).
 std::optional<LayerSize> factor_size(const Model& model, const LayerSpec& layer);
