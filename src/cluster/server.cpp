@@ -55,7 +55,7 @@ class Server {
     if (!plan) return membership_->fail(plan.error());
     session::EngineOptions engine{.self = options_.job.rank,
                                   .members = {},
-                                  .model = *use.model,
+                                  .model = plan::model_on_wire(*use.model, options_.job.workers, plan->wire),
                                   .plan = std::move(*plan),
                                   .window_bytes = use.window_bytes};
     for (const MemberInfo& info : epoch.members) engine.members.push_back(info.member);

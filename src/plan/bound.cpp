@@ -7,7 +7,6 @@
 namespace poseidon::plan {
 namespace {
 
-constexpr double kFloatBytes = 4;
 // All combinations of three schemes for so many layers: 729 bounds of a few hundred layers each.
 constexpr std::size_t kExhaustiveLayersMax = 6;
 
@@ -132,25 +131,26 @@ double bound_without_overlap(std::span<const LayerTimes> layers) {
   return sum;
 }
 
-SchemeCost dense_cost(std::uint64_t numbers, int workers, const Serving& serving) {
+SchemeCost dense_cost(std::uint64_t numbers, int workers, const Serving& serving, DType wire) {
   // By links of one byte a second: what the busiest carries.
   const double carried = server_shares(workers, serving.servers, serving.colocated).seconds_per_byte;
-  return {Scheme::kPs, {}, kFloatBytes * carried * static_cast<double>(numbers), 0};
+  return {Scheme::kPs, {}, static_cast<double>(bytes_of(wire)) * carried * static_cast<double>(numbers), 0};
 }
 
-std::vector<SchemeCost> scheme_costs(const LayerSize& layer, int workers, const Serving& serving) {
+std::vector<SchemeCost> scheme_costs(const LayerSize& layer, int workers, const Serving& serving, DType wire) {
+  const double width = static_cast<double>(bytes_of(wire));
   const double p = workers;
   const double m = static_cast<double>(layer.rows);
   const double n = static_cast<double>(layer.cols);
   const double k = static_cast<double>(layer.batch);
   const std::uint64_t bias = layer.bias ? layer.rows : 0;
-  std::vector<SchemeCost> costs = {dense_cost(layer.rows * layer.cols + bias, workers, serving)};
+  std::vector<SchemeCost> costs = {dense_cost(layer.rows * layer.cols + bias, workers, serving, wire)};
   if (workers == 1) return costs;
-  costs.push_back({Scheme::kSfb, {}, kFloatBytes * (p - 1) * k * (m + n), (p - 1) * 2 * k * m * n});
+  costs.push_back({Scheme::kSfb, {}, width * (p - 1) * k * (m + n), (p - 1) * 2 * k * m * n});
   const Grid grid = best_grid(m, n, workers);
   if (grid.rows > 0) {
     const double numbers = (p - 1) * (k * (m / grid.rows + n / grid.cols) + (m * n + static_cast<double>(bias)) / p);
-    costs.push_back({Scheme::kBlock, grid, kFloatBytes * numbers, 0});
+    costs.push_back({Scheme::kBlock, grid, width * numbers, 0});
   }
   return costs;
 }
@@ -167,7 +167,7 @@ BoundAnswer least_time(const BoundQuestion& question) {
   std::vector<std::vector<SchemeCost>> options;
   for (const LayerSpec& layer : described.model.layers) {
     if (const std::optional<LayerSize> size = factor_size(described.model, layer)) {
-      std::vector<SchemeCost> costs = scheme_costs(*size, question.workers, question.serving);
+      std::vector<SchemeCost> costs = scheme_costs(*size, question.workers, question.serving, question.wire);
       if (question.scheme) {
         const auto wanted = std::find_if(costs.begin(), costs.end(), [&](const SchemeCost& c) { return c.scheme == *question.scheme; });
         costs = {wanted == costs.end() ? costs.front() : *wanted};
@@ -177,7 +177,7 @@ BoundAnswer least_time(const BoundQuestion& question) {
     }
     std::uint64_t numbers = 0;
     for (const TensorId tensor : layer.tensors) numbers += described.model.tensors[index(tensor)].elements();
-    options.push_back({dense_cost(numbers, question.workers, question.serving)});
+    options.push_back({dense_cost(numbers, question.workers, question.serving, question.wire)});
   }
   const auto with = [&](const Choice& choice) {
     std::vector<LayerTimes> layers = times;

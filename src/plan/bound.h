@@ -45,10 +45,10 @@ struct Serving {
   int servers = 0;         // dedicated ones
   bool colocated = true;   // the workers serve as well
 };
-SchemeCost dense_cost(std::uint64_t numbers, int workers, const Serving& serving = {});
-// ps, sfb and, where the matrix can be cut into `workers` blocks, block; each of float32. Not adam: its owner's link carries
-// what block spreads over all.
-std::vector<SchemeCost> scheme_costs(const LayerSize& layer, int workers, const Serving& serving = {});
+SchemeCost dense_cost(std::uint64_t numbers, int workers, const Serving& serving = {}, DType wire = DType::kFloat32);
+// ps, sfb and, where the matrix can be cut into `workers` blocks, block; numbers travel as `wire`. Not adam: its owner's link
+// carries what block spreads over all.
+std::vector<SchemeCost> scheme_costs(const LayerSize& layer, int workers, const Serving& serving = {}, DType wire = DType::kFloat32);
 
 struct BoundQuestion {
   const ModelDescription* description = nullptr;
@@ -58,6 +58,7 @@ struct BoundQuestion {
   Serving serving;
   double link_bytes_per_second = 1.25e9;  // payload, each direction
   std::optional<Scheme> scheme;           // for all layers that can; nothing: the best for each
+  DType wire = DType::kFloat32;           // in which numbers travel
 };
 struct BoundAnswer {
   double seconds = 0;

@@ -76,6 +76,13 @@ Result<std::vector<std::uint32_t>> parse_shares(const json& entries, int workers
   return shares;
 }
 
+Result<DType> parse_wire(const json& name) {
+  for (const DType dtype : {DType::kBFloat16, DType::kFloat16}) {
+    if (name == to_string(dtype)) return dtype;
+  }
+  return invalid(base::concat("its \"wire\" is ", name.dump(), ": it must be \"bfloat16\" or \"float16\", or left out"));
+}
+
 }  // namespace
 
 std::string node_name(Rank node, int workers) {
@@ -98,6 +105,15 @@ std::optional<LayerSize> factor_size(const Model& model, const LayerSpec& layer)
                    layer.factor_rows, layer.tensors.size() > 1};
 }
 
+DType on_wire(DType dtype, std::optional<DType> wire) { return wire && dtype == DType::kFloat32 ? *wire : dtype; }
+
+Model model_on_wire(const Model& model, int workers, std::optional<DType> wire) {
+  Model narrowed = model;
+  if (workers == 1) return narrowed;
+  for (TensorSpec& tensor : narrowed.tensors) tensor.dtype = on_wire(tensor.dtype, wire);
+  return narrowed;
+}
+
 std::string to_json(const Plan& plan) {
   ordered_json layers = ordered_json::array();
   for (const LayerPlan& layer : plan.layers) {
@@ -108,6 +124,7 @@ std::string to_json(const Plan& plan) {
   }
   ordered_json document = {{"poseidon_plan", kPlanVersion}, {"workers", plan.workers}, {"devices_per_node", plan.devices_per_node}};
   if (!plan.server_shares.empty()) document["server_shares"] = plan.server_shares;
+  if (plan.wire) document["wire"] = to_string(*plan.wire);
   document["layers"] = std::move(layers);
   return document.dump(2) + "\n";
 }
@@ -134,6 +151,11 @@ Result<Plan> parse_plan(std::string_view text, const Model& model, int workers) 
       Result<std::vector<std::uint32_t>> shares = parse_shares(document["server_shares"], workers);
       if (!shares) return shares.error();
       plan.server_shares = std::move(*shares);
+    }
+    if (document.contains("wire")) {
+      Result<DType> wire = parse_wire(document["wire"]);
+      if (!wire) return wire.error();
+      plan.wire = *wire;
     }
     for (std::size_t i = 0; i < layers.size(); ++i) {
       Result<LayerPlan> layer = parse_layer(layers[i], model, model.layers[i], workers);

@@ -1,6 +1,6 @@
-// What the members agree on before they train: each layer's scheme, and who serves. Versioned data, equal on all members, and
-// applied by all at the same iteration. A plan's schemes fix every bit of the result; the rest (servers, order of arrival,
-// priorities, transport) changes none.
+// What the members agree on before they train: each layer's scheme, who serves, and how wide numbers are on their way.
+// Versioned data, equal on all members, and applied by all at the same iteration. A plan's schemes and its wire fix every bit of
+// the result; the rest (servers, order of arrival, priorities, transport) changes none.
 //
 // Nodes are numbered: the P workers by rank, 0 to P-1, then the dedicated servers, from P on.
 //
@@ -9,8 +9,10 @@
 //    "layers": [{"name": "ip1", "scheme": "block", "grid": [2, 2]}, {"name": "ip2", "scheme": "adam", "owner": 0}, ...]}
 // and, where not all workers serve alike, e.g. with two dedicated servers, which own 300,000 parts of a million each:
 //    "server_shares": [100000, 100000, 100000, 100000, 300000, 300000]
+// and "wire": "bfloat16" or "float16" where gradients are narrowed on their way.
 #pragma once
 
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -40,6 +42,8 @@ struct Plan {
   // By node: how large a part of the dense bytes it owns, in proportion to the others (parts of a million where we made it); 0:
   // it serves nothing. Empty: every worker serves, all alike, and there is no other server.
   std::vector<std::uint32_t> server_shares;
+  // The type in which float32 gradients travel, kBFloat16 or kFloat16; nothing: as they are.
+  std::optional<DType> wire;
 
   // Workers and dedicated servers.
   int nodes() const { return server_shares.empty() ? workers : static_cast<int>(server_shares.size()); }
@@ -55,6 +59,13 @@ Result<Plan> parse_plan(std::string_view json, const Model& model, int workers);
 std::string node_name(Rank node, int workers);
 
 Result<Scheme> parse_scheme(std::string_view name);
+
+// What a tensor of this type is on the wire: only float32 is narrowed, since float64 was asked for to be exact and what has 16
+// bits is narrow already.
+DType on_wire(DType dtype, std::optional<DType> wire);
+// The model as the engine behind the wire has it: float32 tensors have the wire's type. Alone nothing travels, so with one worker,
+// as without a wire, it is the model itself.
+Model model_on_wire(const Model& model, int workers, std::optional<DType> wire);
 
 // The layer's size where it may travel as factors; nothing where it cannot (LayerSpec::factor_rows is 0).
 std::optional<LayerSize> factor_size(const Model& model, const LayerSpec& layer);

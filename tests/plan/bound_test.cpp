@@ -27,6 +27,22 @@ TEST(Bound, OfTwoLayersByHand) {
   EXPECT_DOUBLE_EQ(bound_without_overlap(layers), 21);
 }
 
+TEST(Bound, OfANarrowWireIsThatOfALinkTwiceAsFast) {
+  const ModelDescription description = model("vgg19");
+  BoundQuestion question{.description = &description, .batch = 32, .samples_per_second = 35.5, .workers = 8, .link_bytes_per_second = 1.25e8};
+  for (const std::optional<Scheme> scheme : {std::optional<Scheme>(), std::optional(Scheme::kPs), std::optional(Scheme::kSfb)}) {
+    question.scheme = scheme;
+    question.wire = DType::kFloat16;
+    const BoundAnswer narrow = least_time(question);
+    question.wire = DType::kFloat32;
+    const BoundAnswer wide = least_time(question);
+    question.link_bytes_per_second *= 2;
+    EXPECT_DOUBLE_EQ(narrow.seconds, least_time(question).seconds);
+    EXPECT_LT(narrow.seconds, wide.seconds);
+    question.link_bytes_per_second /= 2;
+  }
+}
+
 TEST(Bound, IsComputingWhereTheLinkIsFast) {
   const std::vector<LayerTimes> layers = {{1, 2, 0.1, 0}, {3, 5, 0.1, 0.5}};
   EXPECT_DOUBLE_EQ(bound(layers), 11.5);  // the reconstruction is computing as well

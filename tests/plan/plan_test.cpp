@@ -12,6 +12,7 @@
 namespace poseidon::plan {
 namespace {
 
+using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 
 // LeNet on 28 x 28 images, batch 16.
@@ -161,6 +162,43 @@ TEST(PlanJson, KeepsAPlaceForSeveralDevicesOfOneNode) {
   ASSERT_TRUE(old.ok()) << old.error().message;
   EXPECT_EQ(*old, some_plan());
   EXPECT_EQ(old->devices_per_node, 1);
+}
+
+TEST(Plan, TheWireIsPartOfIt) {
+  EXPECT_EQ(to_json(some_plan()).find("wire"), std::string::npos) << "left out where gradients travel as they are";
+  for (const DType wire : {DType::kBFloat16, DType::kFloat16}) {
+    Plan plan = some_plan();
+    plan.wire = wire;
+    const Result<Plan> again = parse_plan(to_json(plan), lenet(), 4);
+    ASSERT_TRUE(again.ok()) << again.error().message;
+    EXPECT_EQ(*again, plan);
+    EXPECT_NE(*again, some_plan());
+  }
+  Plan plan = some_plan();
+  plan.wire = DType::kBFloat16;
+  const std::string text = to_json(plan);
+  const std::size_t at = text.find("\"bfloat16\"");
+  for (const char* wrong : {"\"float32\"", "\"bf16\"", "16", "null", "[\"bfloat16\"]"}) {
+    const Result<Plan> parsed = parse_plan(text.substr(0, at) + wrong + text.substr(at + 10), lenet(), 4);
+    ASSERT_FALSE(parsed.ok()) << wrong;
+    EXPECT_EQ(parsed.error().message, std::string("the plan cannot be used: its \"wire\" is ") + wrong +
+                                          ": it must be \"bfloat16\" or \"float16\", or left out");
+  }
+}
+
+TEST(Plan, OnlyFloat32IsNarrowedOnTheWire) {
+  Model model;
+  for (const DType dtype : {DType::kFloat32, DType::kFloat64, DType::kBFloat16, DType::kFloat16}) {
+    model.tensors.push_back({"t", {2}, dtype});
+  }
+  const auto types = [&](int workers, std::optional<DType> wire) {
+    std::vector<DType> list;
+    for (const TensorSpec& tensor : model_on_wire(model, workers, wire).tensors) list.push_back(tensor.dtype);
+    return list;
+  };
+  EXPECT_THAT(types(2, DType::kFloat16), ElementsAre(DType::kFloat16, DType::kFloat64, DType::kBFloat16, DType::kFloat16));
+  EXPECT_THAT(types(2, std::nullopt), ElementsAre(DType::kFloat32, DType::kFloat64, DType::kBFloat16, DType::kFloat16));
+  EXPECT_THAT(types(1, DType::kFloat16), ElementsAre(DType::kFloat32, DType::kFloat64, DType::kBFloat16, DType::kFloat16)) << "alone nothing travels";
 }
 
 Model dense_model(const std::vector<std::size_t>& tensor_floats) {

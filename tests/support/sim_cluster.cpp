@@ -3,6 +3,9 @@
 #include <algorithm>
 #include <memory>
 #include <optional>
+#include <utility>
+
+#include "session/wire_engine.h"
 
 namespace poseidon::test {
 namespace {
@@ -11,27 +14,32 @@ namespace {
 struct Server {
   Server(const SimJob& job, runtime::sim::SimMember& member, std::size_t node, const std::vector<Member>& members)
       : compute(member, {.sum_bytes_per_second = 5e9, .flops_per_second = 2e10}),
-        session(session::EngineSession::create(member, member, compute,
-                                               {.self = Rank{static_cast<std::int32_t>(node)},
-                                                .members = members,
-                                                .model = job.script.model,
-                                                .plan = job.script.plan,
-                                                .window_bytes = job.window_bytes,
-                                                .staging_bytes_max = job.staging_bytes_max,
-                                                .priorities = job.priorities})
-                    .value()) {}
+        made(session::EngineSession::create(
+                 member, member, compute,
+                 {.self = Rank{static_cast<std::int32_t>(node)},
+                  .members = members,
+                  .model = plan::model_on_wire(job.script.model, job.script.plan.workers, job.script.plan.wire),
+                  .plan = job.script.plan,
+                  .window_bytes = job.window_bytes,
+                  .staging_bytes_max = job.staging_bytes_max,
+                  .priorities = job.priorities})
+                 .value()),
+        session(made.get()) {}
 
   runtime::sim::SimCompute compute;
-  std::unique_ptr<session::EngineSession> session;
+  std::unique_ptr<session::EngineSession> made;  // a worker gives it on to its engine
+  session::EngineSession* session;
 };
 
 // A worker has parameters as well, and the script that trains them.
 struct Crew : Server {
   Crew(const SimJob& job, runtime::sim::SimMember& member, std::size_t rank, const std::vector<Member>& members)
       : Server(job, member, rank, members), values(initial_values(job.script, rank)),
-        worker(job.script, rank, member, *session, values, job.world.seed * 1000003 + rank) {}
+        engine(session::WireEngine::around(member, std::move(made), job.script.model, job.priorities)),
+        worker(job.script, rank, member, *engine, values, job.world.seed * 1000003 + rank) {}
 
   std::vector<std::vector<float>> values;
+  std::unique_ptr<session::Engine> engine;
   ScriptedWorker worker;
   bool finished = false;
 };
@@ -66,7 +74,7 @@ SimResult run(const SimJob& job) {
   // Rank 0 sends its values when everybody is ready to take them.
   for (std::size_t rank = workers; rank-- > 0;) {
     Crew& self = *crew[rank];
-    self.session->broadcast(views_of(self.values), [&self, &on_trouble] {
+    self.engine->broadcast(views_of(self.values), [&self, &on_trouble] {
       self.worker.start([&self, &on_trouble](const std::optional<Error>& error) {
         self.finished = true;
         if (error) on_trouble(error->message);
@@ -80,7 +88,7 @@ SimResult run(const SimJob& job) {
       world.now() + std::chrono::seconds(1000));
   if (!all_ended) {
     for (const auto& self : crew) {
-      for (const std::string& sentence : self->session->overdue(std::chrono::seconds(1), 2)) on_trouble(sentence);
+      for (const std::string& sentence : self->engine->overdue(std::chrono::seconds(1), 2)) on_trouble(sentence);
     }
     for (const auto& self : servers) {
       for (const std::string& sentence : self->session->overdue(std::chrono::seconds(1), 2)) on_trouble(sentence);
