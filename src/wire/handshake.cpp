@@ -91,9 +91,13 @@ std::vector<std::byte> Handshake::start() {
   return frame(FrameType::kHello, body);
 }
 
-Error Handshake::refuse(std::string reason) {
+std::vector<std::byte> Handshake::refusal(std::string reason) const {
   reason.resize(std::min(reason.size(), kReasonBytesMax));
-  farewell_ = frame(FrameType::kRefusal, std::as_bytes(std::span(reason.data(), reason.size())));
+  return frame(FrameType::kRefusal, std::as_bytes(std::span(reason.data(), reason.size())));
+}
+
+Error Handshake::refuse(const std::string& reason) {
+  farewell_ = refusal(reason);
   return Error{ErrorCode::kRefused, reason};
 }
 

@@ -43,7 +43,10 @@ class Handshake {
   // holds a refusal to send first.
   Result<std::vector<std::byte>> on_frame(const FrameHeader& header, std::span<const std::byte> body);
   const std::vector<std::byte>& farewell() const { return farewell_; }
+  // A refusal for whoever is not heard out. Of the reason 400 bytes are kept.
+  std::vector<std::byte> refusal(std::string reason) const;
 
+  bool connects() const { return connects_; }
   bool finished() const { return finished_; }
   Member peer() const { return peer_; }  // valid once finished
   std::uint32_t lane() const { return lane_; }
@@ -53,7 +56,7 @@ class Handshake {
   Result<std::vector<std::byte>> on_hello(const FrameHeader& header, std::span<const std::byte> body);
   Result<std::vector<std::byte>> on_challenge(const FrameHeader& header, std::span<const std::byte> body);
   Result<std::vector<std::byte>> on_proof(std::span<const std::byte> body);
-  Error refuse(std::string reason);
+  Error refuse(const std::string& reason);
   std::vector<std::byte> frame(FrameType type, std::span<const std::byte> body) const;
   std::vector<std::byte> proof(const char* side) const;
 

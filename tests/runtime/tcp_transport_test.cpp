@@ -1,18 +1,14 @@
-// The real transport, two or three of them in one process over loopback.
+// The real transport, two or three of them in one process over loopback: plain, with TLS, and with TLS that changes its keys
+// all the time. What only TLS has to show is in tls_stream_test.cpp.
 #include "runtime/real/tcp_transport.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include <asio/read.hpp>
-#include <asio/write.hpp>
-
 #include <future>
-#include <map>
-#include <mutex>
 #include <random>
 
-#include "base/checksum.h"
+#include "runtime/transport_fixture.h"
 
 namespace poseidon::runtime::real {
 namespace {
@@ -22,65 +18,16 @@ using ::testing::HasSubstr;
 using wire::FrameType;
 using wire::PartHeader;
 
-// One member with its own lane. Everything is done on the lane; `wait` lets a test wait for what happens there.
-class Node {
- public:
-  Node(Member self, const wire::JobKey& key, TcpOptions options = {}) : lane_("test lane") {
-    options.key = key;
-    options.self = self;
-    transport_ = std::move(TcpTransport::open(lane_, std::move(options)).value());
-    run([&] {
-      transport_->set_listener({.on_up = [this](Member peer) { note("up " + std::to_string(index(peer))); },
-                                .on_down = [this](Member peer, const Error& why) { note("down " + std::to_string(index(peer)) + " " + why.message); },
-                                .on_alive = {}});
-      transport_->set_epoch(Epoch{1});
-    });
-  }
-  ~Node() {
-    run([&] { transport_.reset(); });
-  }
-  void run(const Task& task) { lane_.run(task); }
-  TcpTransport& transport() { return *transport_; }
-  std::uint16_t port() const { return transport_->port(); }
-  void note(const std::string& text) {
-    const std::lock_guard lock(mutex_);
-    notes_.push_back(text);
-    changed_.notify_all();
-  }
-  // True when a note that contains `text` is there within 10 s.
-  bool wait(const std::string& text) {
-    std::unique_lock lock(mutex_);
-    return changed_.wait_for(lock, 10s, [&] {
-      return std::any_of(notes_.begin(), notes_.end(), [&](const std::string& n) { return n.find(text) != std::string::npos; });
-    });
-  }
-  std::vector<std::string> notes() {
-    const std::lock_guard lock(mutex_);
-    return notes_;
-  }
-
- private:
-  RealLane lane_;
-  std::unique_ptr<TcpTransport> transport_;
-  std::mutex mutex_;
-  std::condition_variable changed_;
-  std::vector<std::string> notes_;
+class TcpTransportTest : public ::testing::TestWithParam<Link> {
+ protected:
+  TcpOptions options() const { return {.tls = GetParam().tls}; }
 };
-
-const wire::JobKey& test_key() {
-  static const wire::JobKey key = wire::job_key(base::random_bytes(32));
-  return key;
-}
-
-void link(Node& a, Node& b) {
-  const Member peer = b.transport().self();
-  a.run([&] { a.transport().connect(peer, {{"127.0.0.1", b.port()}}, 10s); });
-  ASSERT_TRUE(a.wait("up")) << ::testing::PrintToString(a.notes());
-  ASSERT_TRUE(b.wait("up"));
-}
+INSTANTIATE_TEST_SUITE_P(, TcpTransportTest,
+                         ::testing::Values(Link{"Plain", std::nullopt}, Link{"Tls", TlsOptions{}}, Link{"TlsWithNewKeys", TlsOptions{.rekey_bytes = 50'000}}),
+                         [](const auto& test) { return test.param.name; });
 
 // Random messages of all sizes and shapes in both directions at once: each byte arrives once, in its place.
-TEST(TcpTransport, DeliversRandomMessagesIntoStridedSinks) {
+TEST_P(TcpTransportTest, DeliversRandomMessagesIntoStridedSinks) {
   for (std::uint64_t seed = 1; seed <= 8; ++seed) {
     std::mt19937_64 random(seed);
     struct Message {
@@ -96,8 +43,8 @@ TEST(TcpTransport, DeliversRandomMessagesIntoStridedSinks) {
     std::condition_variable changed;
     std::size_t bytes_left = 0;
     std::size_t unsent = 0;
-    Node a(Member{0}, test_key());
-    Node b(Member{1}, test_key());
+    Node a(Member{0}, test_key(), options());
+    Node b(Member{1}, test_key(), options());
     link(a, b);
     for (Message& message : messages) {
       const std::size_t rows = 1 + random() % 40;
@@ -173,28 +120,21 @@ TEST(TcpTransport, DeliversRandomMessagesIntoStridedSinks) {
   }
 }
 
-Frame data(FrameType type, std::vector<std::byte>& bytes, Iteration iteration = 0) {
-  Frame frame;
-  frame.parts.push_back({.type = type, .iteration = iteration, .bytes = static_cast<std::uint32_t>(bytes.size())});
-  frame.payload.push_back({{bytes.data(), bytes.size(), {}, 0}, 0, bytes.size()});
-  return frame;
-}
-
-TEST(TcpTransport, AnUnexpectedFrameClosesTheLinkWithTheReason) {
+TEST_P(TcpTransportTest, AnUnexpectedFrameClosesTheLinkWithTheReason) {
   std::vector<std::byte> bytes(10);  // before the nodes, which may use it as long as they live
-  Node a(Member{0}, test_key());
-  Node b(Member{1}, test_key());
+  Node a(Member{0}, test_key(), options());
+  Node b(Member{1}, test_key(), options());
   link(a, b);
   a.run([&] { a.transport().send({Member{1}, Lane{0}}, data(FrameType::kSum, bytes), nullptr); });
   EXPECT_TRUE(b.wait("down 0 member 0 sent bytes [0, 10) of tensor 0, iteration 0, as frame type 33, which nobody waits for"));
   EXPECT_TRUE(a.wait("down 1"));
 }
 
-TEST(TcpTransport, AFutureEpochPausesTheStreamAndAPastOneIsDropped) {
+TEST_P(TcpTransportTest, AFutureEpochPausesTheStreamAndAPastOneIsDropped) {
   std::vector<std::byte> target(100'000);
   std::vector<std::byte> bytes(50'000, std::byte{7});
-  Node a(Member{0}, test_key());
-  Node b(Member{1}, test_key());
+  Node a(Member{0}, test_key(), options());
+  Node b(Member{1}, test_key(), options());
   link(a, b);
   b.run([&] {
     b.transport().set_acceptor(FrameType::kPush, [&](Member, const PartHeader& part) -> Result<Sink> {
@@ -220,44 +160,11 @@ TEST(TcpTransport, AFutureEpochPausesTheStreamAndAPastOneIsDropped) {
   EXPECT_THAT(b.notes(), ::testing::Not(::testing::Contains("landed 3.")));
 }
 
-// A member made of a bare socket, which can stop in the middle of a frame.
-class BareMember {
- public:
-  BareMember(Member self, Member peer, std::uint16_t port) : self_(self), socket_(loop_) {
-    socket_.connect({asio::ip::make_address("127.0.0.1"), port});
-    wire::Handshake shake = wire::Handshake::connector(test_key(), self, peer, 0);
-    std::vector<std::byte> out = shake.start();
-    while (!shake.finished()) {
-      asio::write(socket_, asio::buffer(out));
-      std::array<std::byte, wire::kHeaderBytes> bytes{};
-      asio::read(socket_, asio::buffer(bytes));
-      const wire::FrameHeader header = wire::decode_header(bytes).value();
-      std::vector<std::byte> body(header.part.bytes);
-      asio::read(socket_, asio::buffer(body));
-      out = shake.on_frame(header, body).value();
-    }
-  }
-  void send_header(const PartHeader& part) {
-    wire::FrameHeader header;
-    header.job = test_key().job;
-    header.epoch = Epoch{1};
-    header.sender = self_;
-    header.part = part;
-    asio::write(socket_, asio::buffer(wire::encode_header(header)));
-  }
-  void send(const std::vector<std::byte>& bytes) { asio::write(socket_, asio::buffer(bytes)); }
-
- private:
-  Member self_;
-  asio::io_context loop_;
-  asio::ip::tcp::socket socket_;
-};
-
-TEST(TcpTransport, NothingReachesARevokedSinkEvenInTheMiddleOfAPart) {
+TEST_P(TcpTransportTest, NothingReachesARevokedSinkEvenInTheMiddleOfAPart) {
   std::vector<std::byte> target(wire::kPieceBytes);
   std::vector<std::byte> next(10);
-  Node node(Member{1}, test_key());
-  BareMember peer(Member{0}, Member{1}, node.port());
+  Node node(Member{1}, test_key(), options());
+  BareMember peer(Member{0}, Member{1}, node.port(), GetParam().tls);
   SinkId sink{};
   const auto half = static_cast<std::ptrdiff_t>(target.size() / 2);
   node.run([&] {
@@ -279,10 +186,10 @@ TEST(TcpTransport, NothingReachesARevokedSinkEvenInTheMiddleOfAPart) {
   EXPECT_THAT(next, ::testing::Each(std::byte{3}));
 }
 
-TEST(TcpTransport, ADeadPeerIsNoticedAndItsBorrowedMemoryReturned) {
+TEST_P(TcpTransportTest, ADeadPeerIsNoticedAndItsBorrowedMemoryReturned) {
   std::vector<std::byte> bytes(10);
-  Node a(Member{0}, test_key());
-  auto b = std::make_unique<Node>(Member{1}, test_key());
+  Node a(Member{0}, test_key(), options());
+  auto b = std::make_unique<Node>(Member{1}, test_key(), options());
   link(a, *b);
   b.reset();
   EXPECT_TRUE(a.wait("down 1 the connection was closed by the other side"));
@@ -291,11 +198,11 @@ TEST(TcpTransport, ADeadPeerIsNoticedAndItsBorrowedMemoryReturned) {
   EXPECT_EQ(sent.get_future().wait_for(5s), std::future_status::ready);
 }
 
-TEST(TcpTransport, DisconnectSendsWhatWasQueued) {
+TEST_P(TcpTransportTest, DisconnectSendsWhatWasQueued) {
   std::vector<std::byte> target(wire::kPieceBytes);
   std::vector<std::byte> bytes(wire::kPieceBytes);
-  Node a(Member{0}, test_key());
-  Node b(Member{1}, test_key());
+  Node a(Member{0}, test_key(), options());
+  Node b(Member{1}, test_key(), options());
   link(a, b);
   b.run([&] {
     b.transport().set_acceptor(FrameType::kPush, [&](Member, const PartHeader& part) -> Result<Sink> {
@@ -312,8 +219,8 @@ TEST(TcpTransport, DisconnectSendsWhatWasQueued) {
   EXPECT_THAT(a.notes(), ::testing::Each(::testing::Not(HasSubstr("down")))) << "who closes needs no news of it";
 }
 
-TEST(TcpTransport, APortInUseIsAnErrorThatSaysSo) {
-  Node a(Member{0}, test_key());
+TEST_P(TcpTransportTest, APortInUseIsAnErrorThatSaysSo) {
+  Node a(Member{0}, test_key(), options());
   RealLane lane("second");
   const auto second = TcpTransport::open(lane, {.key = test_key(), .self = Member{1}, .listen_port = a.port()});
   ASSERT_FALSE(second.ok());
@@ -322,28 +229,28 @@ TEST(TcpTransport, APortInUseIsAnErrorThatSaysSo) {
   EXPECT_THAT(second.error().message, HasSubstr("another program has the port"));
 }
 
-TEST(TcpTransport, NobodyThereIsNoticedByTheDeadline) {
+TEST_P(TcpTransportTest, NobodyThereIsNoticedByTheDeadline) {
   std::uint16_t port = 0;
   {
-    Node gone(Member{5}, test_key());
+    Node gone(Member{5}, test_key(), options());
     port = gone.port();
   }
-  Node a(Member{0}, test_key());
+  Node a(Member{0}, test_key(), options());
   a.run([&] { a.transport().connect(Member{5}, {{"127.0.0.1", port}}, 300ms); });
   EXPECT_TRUE(a.wait("down 5 cannot connect to 127.0.0.1:" + std::to_string(port)));
 }
 
-TEST(TcpTransport, ASecondConnectionOfTheSameMemberIsRefused) {
-  Node hub(Member{0}, test_key());
-  Node one(Member{1}, test_key());
+TEST_P(TcpTransportTest, ASecondConnectionOfTheSameMemberIsRefused) {
+  Node hub(Member{0}, test_key(), options());
+  Node one(Member{1}, test_key(), options());
   link(one, hub);
-  Node impostor(Member{1}, test_key());
+  Node impostor(Member{1}, test_key(), options());
   impostor.run([&] { impostor.transport().connect(Member{0}, {{"127.0.0.1", hub.port()}}, 5s); });
   EXPECT_TRUE(impostor.wait("member 1 is connected already"));
 }
 
-TEST(TcpTransport, BytesThatAreNoFramesOnlyCostTheStrangerItsConnection) {
-  Node hub(Member{0}, test_key());
+TEST_P(TcpTransportTest, BytesThatAreNoFramesOnlyCostTheStrangerItsConnection) {
+  Node hub(Member{0}, test_key(), options());
   std::mt19937_64 random(3);
   for (int round = 0; round < 20; ++round) {
     asio::io_context loop;
@@ -354,8 +261,39 @@ TEST(TcpTransport, BytesThatAreNoFramesOnlyCostTheStrangerItsConnection) {
     asio::error_code ignored;
     socket.write_some(asio::buffer(noise), ignored);
   }
-  Node one(Member{1}, test_key());
+  Node one(Member{1}, test_key(), options());
   link(one, hub);
+}
+
+TEST_P(TcpTransportTest, AMemberOfAnotherJobIsToldSo) {
+  Node hub(Member{0}, test_key(), options());
+  Node stray(Member{1}, wire::job_key(base::random_bytes(32)), options());
+  stray.run([&] { stray.transport().connect(Member{0}, {{"127.0.0.1", hub.port()}}, 10s); });
+  EXPECT_TRUE(stray.wait("down 0 cannot connect")) << ::testing::PrintToString(stray.notes());
+  EXPECT_TRUE(stray.wait("this is another job: its members have a different secret"));
+  EXPECT_THAT(hub.notes(), ::testing::IsEmpty());
+}
+
+// The job's number is not secret: a stranger may know it.
+TEST_P(TcpTransportTest, ARightNumberWithAWrongSecretOpensNothing) {
+  Node hub(Member{0}, test_key(), options());
+  Node liar(Member{1}, {base::random_bytes(32), test_key().job}, options());
+  liar.run([&] { liar.transport().connect(Member{0}, {{"127.0.0.1", hub.port()}}, 300ms); });
+  EXPECT_TRUE(liar.wait("down 0 cannot connect")) << ::testing::PrintToString(liar.notes());
+  EXPECT_THAT(hub.notes(), ::testing::IsEmpty());
+}
+
+TEST_P(TcpTransportTest, AStrangerWhoSaysNothingIsClosedByTheDeadline) {
+  TcpOptions hasty = options();
+  hasty.handshake_deadline = 200ms;
+  Node hub(Member{0}, test_key(), hasty);
+  asio::io_context loop;
+  asio::ip::tcp::socket socket(loop);
+  socket.connect({asio::ip::make_address("127.0.0.1"), hub.port()});
+  std::byte byte{};
+  asio::error_code failed;
+  socket.read_some(asio::buffer(&byte, 1), failed);  // until the hub closes it
+  EXPECT_TRUE(failed);
 }
 
 }  // namespace

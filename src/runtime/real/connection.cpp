@@ -1,10 +1,8 @@
 #include "runtime/real/connection.h"
 
-#include <sys/socket.h>
+#include <asio/post.hpp>
 
 #include <algorithm>
-#include <cerrno>
-#include <cstring>
 
 #include "base/text.h"
 
@@ -19,12 +17,6 @@ constexpr std::size_t kIovMax = 64;
 // Of one connection before the others of the lane get their turn.
 constexpr int kReadsPerTurn = 16;
 constexpr std::size_t kNoLanding = static_cast<std::size_t>(-1);
-
-bool would_block() { return errno == EAGAIN || errno == EWOULDBLOCK; }
-
-Error lost(const char* what) {
-  return Error{ErrorCode::kPeerLost, base::concat("the connection failed while ", what, ": ", std::strerror(errno))};
-}
 
 }  // namespace
 
@@ -45,19 +37,21 @@ iovec Connection::Outgoing::rest_of(std::size_t i) const {
   return {const_cast<std::byte*>(data) + done, length - done};
 }
 
-Connection::Connection(asio::ip::tcp::socket socket, ConnectionOwner& owner, Member peer, std::uint64_t job, Member self)
-    : socket_(std::move(socket)), owner_(owner), peer_(peer), job_(job), self_(self), inbox_(kInboxBytes),
+Connection::Connection(std::unique_ptr<Stream> stream, ConnectionOwner& owner, Member peer, std::uint64_t job, Member self)
+    : stream_(std::move(stream)), owner_(owner), peer_(peer), job_(job), self_(self), inbox_(kInboxBytes),
       inbox_limit_(kInboxBytes), drain_(wire::kPieceBytes) {}
 
-void Connection::start() {
-  asio::error_code ignored;
-  socket_.non_blocking(true, ignored);
-  wait_readable();
-}
+void Connection::start() { wait_readable(); }
 
 void Connection::wait_readable() {
   if (!open_ || state_ == State::kPaused) return;
-  socket_.async_wait(asio::ip::tcp::socket::wait_read, [self = shared_from_this()](const asio::error_code& failed) {
+  if (stream_->holds_unread()) {
+    asio::post(stream_->socket().get_executor(), [self = shared_from_this()] {
+      if (self->open_) self->read();
+    });
+    return;
+  }
+  stream_->socket().async_wait(asio::ip::tcp::socket::wait_read, [self = shared_from_this()](const asio::error_code& failed) {
     if (!failed && self->open_) self->read();
   });
 }
@@ -65,7 +59,7 @@ void Connection::wait_readable() {
 void Connection::wait_writable() {
   if (!open_ || waits_writable_) return;
   waits_writable_ = true;
-  socket_.async_wait(asio::ip::tcp::socket::wait_write, [self = shared_from_this()](const asio::error_code& failed) {
+  stream_->socket().async_wait(asio::ip::tcp::socket::wait_write, [self = shared_from_this()](const asio::error_code& failed) {
     self->waits_writable_ = false;
     if (!failed && self->open_) self->write();
   });
@@ -110,24 +104,23 @@ void Connection::write() {
         if (vectors[count].iov_len > 0) ++count;
       }
     }
-    msghdr message{};
-    message.msg_iov = vectors.data();
-    message.msg_iovlen = count;
-    const ssize_t n = ::sendmsg(socket_.native_handle(), &message, MSG_NOSIGNAL | MSG_DONTWAIT);
-    if (n < 0) {
-      if (errno == EINTR) continue;
-      if (would_block()) {
-        wait_writable();
-      } else {
-        fail(lost("sending"));
-      }
+    const Result<std::size_t> written = stream_->write({vectors.data(), count});
+    if (!written) {
+      fail(written.error());
+    } else if (*written == 0) {
+      wait_writable();
       break;
+    } else {
+      bytes_.sent += *written;
+      advance_written(*written);
     }
-    bytes_.sent += static_cast<std::uint64_t>(n);
-    advance_written(static_cast<std::size_t>(n));
   }
   writing_ = false;
-  if (open_ && out_.empty() && finished_) {
+  if (!open_ || !out_.empty()) return;
+  const Result<bool> flushed = stream_->flush();
+  if (!flushed) return fail(flushed.error());
+  if (!*flushed) return wait_writable();
+  if (finished_) {
     close();
     std::exchange(finished_, nullptr)();
   }
@@ -175,23 +168,19 @@ void Connection::read() {
         vectors[count++] = {inbox_.data() + inbox_end_, std::min(room, inbox_.size() - inbox_end_)};
       }
     }
-    const ssize_t n = ::readv(socket_.native_handle(), vectors.data(), static_cast<int>(count));
-    if (n < 0) {
-      if (errno == EINTR) continue;
-      if (!would_block()) return fail(lost("receiving"));
-      break;
-    }
-    if (n == 0) return fail(Error{ErrorCode::kPeerLost, "the connection was closed by the other side"});
-    bytes_.received += static_cast<std::uint64_t>(n);
-    const std::size_t filled = std::min(static_cast<std::size_t>(n), direct);
-    inbox_end_ += static_cast<std::size_t>(n) - filled;
+    const Result<std::size_t> n = stream_->read({vectors.data(), count});
+    if (!n) return fail(n.error());
+    if (*n == 0) break;
+    bytes_.received += *n;
+    const std::size_t filled = std::min(*n, direct);
+    inbox_end_ += *n - filled;
     fill(filled);
     if (const Status status = parse(); !status) return fail(status.error());
   }
   wait_readable();
 }
 
-// The kernel has written `bytes` into the current table or targets.
+// The stream has written `bytes` into the current table or targets.
 void Connection::fill(std::size_t bytes) {
   if (state_ == State::kTable) {
     table_filled_ += bytes;
@@ -380,9 +369,10 @@ void Connection::abandon() { close(); }
 void Connection::close() {
   if (!open_) return;
   open_ = false;
+  stream_->say_goodbye();
   asio::error_code ignored;
-  socket_.shutdown(asio::ip::tcp::socket::shutdown_both, ignored);
-  socket_.close(ignored);
+  stream_->socket().shutdown(asio::ip::tcp::socket::shutdown_both, ignored);
+  stream_->socket().close(ignored);
   // Nothing is borrowed any more.
   for (Outgoing& frame : std::exchange(out_, {})) {
     if (frame.on_sent) frame.on_sent();

@@ -1,15 +1,13 @@
-// One trusted TCP connection: frames out of the senders' memory, frames into the receivers'.
+// One trusted link: frames out of the senders' memory, frames into the receivers'.
 //
-// Out: header, table and payload slices of several frames go to the kernel in one gathering write; nothing is copied.
-// In: while a payload arrives, one scattering read fills the rest of its sinks and takes the next header along, so a stream
-// of pieces costs about one system call each. Small frames come through `inbox_` and are copied from there.
+// Out: header, table and payload slices of several frames go to the stream in one gathering write; over plain TCP nothing is
+// copied. In: while a payload arrives, one scattering read fills the rest of its sinks and takes the next header along, so a
+// stream of pieces costs about one system call each. Small frames come through `inbox_` and are copied from there.
 //
 // Lane only.
 #pragma once
 
 #include <sys/uio.h>
-
-#include <asio/ip/tcp.hpp>
 
 #include <array>
 #include <deque>
@@ -18,6 +16,7 @@
 #include <optional>
 #include <vector>
 
+#include "runtime/real/stream.h"
 #include "runtime/sink_table.h"
 #include "runtime/transport.h"
 #include "wire/frame.h"
@@ -40,7 +39,7 @@ class ConnectionOwner {
 class Connection : public std::enable_shared_from_this<Connection> {
  public:
   // `identity` is what goes into each frame's header: job and sender.
-  Connection(asio::ip::tcp::socket socket, ConnectionOwner& owner, Member peer, std::uint64_t job, Member self);
+  Connection(std::unique_ptr<Stream> stream, ConnectionOwner& owner, Member peer, std::uint64_t job, Member self);
 
   void start();
   void send(Frame frame, Epoch epoch, SentFn on_sent);
@@ -90,7 +89,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
   void divert_revoked();
   void close();
 
-  asio::ip::tcp::socket socket_;
+  const std::unique_ptr<Stream> stream_;
   ConnectionOwner& owner_;
   const Member peer_;
   const std::uint64_t job_;

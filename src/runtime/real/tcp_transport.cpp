@@ -52,6 +52,11 @@ TcpTransport::TcpTransport(RealLane& lane, TcpOptions options)
 
 Result<std::unique_ptr<TcpTransport>> TcpTransport::open(RealLane& lane, TcpOptions options) {
   std::unique_ptr<TcpTransport> transport(new TcpTransport(lane, std::move(options)));
+  if (transport->options_.tls) {
+    Result<std::shared_ptr<const TlsContext>> tls = TlsContext::create(transport->options_.key, *transport->options_.tls);
+    if (!tls) return tls.error();
+    transport->tls_ = std::move(*tls);
+  }
   if (const Status status = transport->listen(); !status) return status.error();
   lane.post([alive = transport->alive_, raw = transport.get()] {
     if (*alive) raw->accept();
@@ -124,8 +129,8 @@ void TcpTransport::on_accepted(tcp::socket socket) {
                                              [this](Member peer, std::uint32_t lane) { return admit(peer, lane); });
   auto holder = std::make_shared<std::weak_ptr<HandshakeLink>>();
   auto link = std::make_shared<HandshakeLink>(
-      std::move(socket), std::move(handshake), options_.handshake_deadline,
-      [this, holder](Result<tcp::socket> trusted, const wire::Handshake& shake) {
+      stream_over(std::move(socket), TlsStream::Side::kAcceptor), std::move(handshake), options_.handshake_deadline,
+      [this, holder](Result<std::unique_ptr<Stream>> trusted, const wire::Handshake& shake) {
         if (const auto self = holder->lock()) strangers_.erase(self);
         if (!trusted) {
           base::log::warning("turned a connection away: " + trusted.error().message);
@@ -184,8 +189,9 @@ void TcpTransport::try_next(const std::shared_ptr<Attempt>& attempt) {
     if (refused) return try_again(Error{ErrorCode::kPeerLost, refused.message()});
     tune(attempt->socket);
     attempt->handshake = std::make_shared<HandshakeLink>(
-        std::move(attempt->socket), wire::Handshake::connector(options_.key, options_.self, attempt->peer, 0),
-        options_.handshake_deadline, [this, alive, attempt, try_again](Result<tcp::socket> trusted, const wire::Handshake&) {
+        stream_over(std::move(attempt->socket), TlsStream::Side::kConnector),
+        wire::Handshake::connector(options_.key, options_.self, attempt->peer, 0), options_.handshake_deadline,
+        [this, alive, attempt, try_again](Result<std::unique_ptr<Stream>> trusted, const wire::Handshake&) {
           if (!*alive || attempt->over) return;
           attempt->handshake = nullptr;
           if (!trusted && trusted.error().code == ErrorCode::kRefused) return give_up(attempt, trusted.error());
@@ -199,9 +205,14 @@ void TcpTransport::try_next(const std::shared_ptr<Attempt>& attempt) {
   });
 }
 
-void TcpTransport::adopt(Member peer, tcp::socket socket) {
+std::unique_ptr<Stream> TcpTransport::stream_over(tcp::socket socket, TlsStream::Side side) const {
+  if (!tls_) return std::make_unique<Stream>(std::move(socket));
+  return std::make_unique<TlsStream>(std::move(socket), tls_, side);
+}
+
+void TcpTransport::adopt(Member peer, std::unique_ptr<Stream> stream) {
   ConnectionOwner& owner = *this;
-  auto connection = std::make_shared<Connection>(std::move(socket), owner, peer, options_.key.job, options_.self);
+  auto connection = std::make_shared<Connection>(std::move(stream), owner, peer, options_.key.job, options_.self);
   connections_[peer] = connection;
   // First the news, so that nobody hears a frame of a peer that is not up yet.
   if (listener_.on_up) listener_.on_up(peer);

@@ -1,4 +1,4 @@
-// Transport over TCP: one trusted connection for each peer, both directions on it.
+// Transport over TCP, as it is or with TLS 1.3: one trusted connection for each peer, both directions on it.
 //
 // Lane only, but for open() and port().
 #pragma once
@@ -14,6 +14,7 @@
 #include "runtime/real/connection.h"
 #include "runtime/real/handshake_link.h"
 #include "runtime/real/lane.h"
+#include "runtime/real/tls_stream.h"
 
 namespace poseidon::runtime::real {
 
@@ -22,15 +23,17 @@ struct TcpOptions {
   Member self{0};
   std::string listen_host = "127.0.0.1";
   std::uint16_t listen_port = 0;  // 0: the system chooses
+  // All links are TLS, and a peer without it is turned away. All members of a job agree on this.
+  std::optional<TlsOptions> tls;
   // Who may connect. Called after the peer has proved that it knows the secret.
   std::function<Status(Member peer)> admits;
-  // A handshake takes four messages; 5 s allow for a host that is very busy.
+  // A handshake takes four messages, TLS's three more; 5 s allow for a host that is very busy.
   Duration handshake_deadline = std::chrono::seconds(5);
 };
 
 class TcpTransport : public Transport, private ConnectionOwner {
  public:
-  // Listens at once. kSystem when the address cannot be had (a port in use). Destroy it on its lane or after the lane.
+  // Listens at once. kSystem when the address cannot be had (a port in use), or no TLS. Destroy it on its lane or after the lane.
   static Result<std::unique_ptr<TcpTransport>> open(RealLane& lane, TcpOptions options);
   ~TcpTransport() override;
 
@@ -59,7 +62,8 @@ class TcpTransport : public Transport, private ConnectionOwner {
   void on_accepted(asio::ip::tcp::socket socket);
   void try_next(const std::shared_ptr<Attempt>& attempt);
   void give_up(const std::shared_ptr<Attempt>& attempt, const Error& why);
-  void adopt(Member peer, asio::ip::tcp::socket socket);
+  std::unique_ptr<Stream> stream_over(asio::ip::tcp::socket socket, TlsStream::Side side) const;
+  void adopt(Member peer, std::unique_ptr<Stream> stream);
   Status admit(Member peer, std::uint32_t lane);
 
   SinkTable& sinks() override { return sinks_; }
@@ -70,6 +74,7 @@ class TcpTransport : public Transport, private ConnectionOwner {
 
   RealLane& lane_;
   TcpOptions options_;
+  std::shared_ptr<const TlsContext> tls_;  // null: without
   asio::ip::tcp::acceptor acceptor_;
   std::uint16_t port_ = 0;
   Epoch epoch_{0};
