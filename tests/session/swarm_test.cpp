@@ -2,6 +2,7 @@
 // same in every bit, and right.
 #include <gtest/gtest.h>
 
+#include <functional>
 #include <map>
 #include <random>
 
@@ -62,7 +63,7 @@ TEST(Swarm, AQuietRunGivesWhatOneLoopWithoutAnEngineGives) {
 }
 
 // Problems again and again, each time disturbed in another way: all give the bits of the quiet run.
-void expect_the_bits_of_the_quiet_run(int runs, const std::function<void(SimJob&, std::uint64_t problem)>& change,
+void expect_the_bits_of_the_quiet_run(std::uint64_t runs, const std::function<void(SimJob&, std::uint64_t problem)>& change,
                                       const std::function<void(SimJob&, std::uint64_t seed)>& disturb) {
   constexpr std::uint64_t kProblems = 24;
   std::map<std::uint64_t, std::vector<std::vector<float>>> right;
