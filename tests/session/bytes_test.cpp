@@ -60,7 +60,8 @@ std::uint64_t formula(const Model& model, const LayerSpec& layer, Scheme scheme,
 
 std::string wire_case_name(const ::testing::TestParamInfo<std::tuple<Scheme, int, std::optional<DType>>>& test) {
   const auto [scheme, workers, wire] = test.param;
-  return std::string(to_string(scheme)) + "With" + std::to_string(workers) + "WorkersAs" + std::string(to_string(wire.value_or(DType::kFloat32)));
+  return std::string(to_string(scheme)) + "With" + std::to_string(workers) + "WorkersAs" +
+         std::string(to_string(wire.value_or(DType::kFloat32)));
 }
 
 std::string case_name(const ::testing::TestParamInfo<std::tuple<Scheme, int>>& test) {
@@ -100,7 +101,8 @@ TEST_P(Bytes, SentPayloadEqualsTheFormulasExactly) {
 INSTANTIATE_TEST_SUITE_P(AllSchemes, Bytes,
                          ::testing::Combine(::testing::Values(Scheme::kPs, Scheme::kSfb, Scheme::kAdam, Scheme::kBlock),
                                             ::testing::Values(2, 3, 4, 8),
-                                            ::testing::Values(std::nullopt, std::optional(DType::kBFloat16), std::optional(DType::kFloat16))),
+                                            ::testing::Values(std::nullopt, std::optional(DType::kBFloat16),
+                                                              std::optional(DType::kFloat16))),
                          wire_case_name);
 
 struct Servers {
