@@ -29,7 +29,8 @@ TEST(Bound, OfTwoLayersByHand) {
 
 TEST(Bound, OfANarrowWireIsThatOfALinkTwiceAsFast) {
   const ModelDescription description = model("vgg19");
-  BoundQuestion question{.description = &description, .batch = 32, .samples_per_second = 35.5, .workers = 8, .link_bytes_per_second = 1.25e8};
+  BoundQuestion question{
+      .description = &description, .batch = 32, .samples_per_second = 35.5, .workers = 8, .link_bytes_per_second = 1.25e8};
   for (const std::optional<Scheme> scheme : {std::optional<Scheme>(), std::optional(Scheme::kPs), std::optional(Scheme::kSfb)}) {
     question.scheme = scheme;
     question.wire = DType::kFloat16;

@@ -190,7 +190,8 @@ TEST(Plan, OnlyFloat32IsNarrowedOnTheWire) {
   };
   EXPECT_THAT(types(2, DType::kFloat16), ElementsAre(DType::kFloat16, DType::kFloat64, DType::kBFloat16, DType::kFloat16));
   EXPECT_THAT(types(2, std::nullopt), ElementsAre(DType::kFloat32, DType::kFloat64, DType::kBFloat16, DType::kFloat16));
-  EXPECT_THAT(types(1, DType::kFloat16), ElementsAre(DType::kFloat32, DType::kFloat64, DType::kBFloat16, DType::kFloat16)) << "alone nothing travels";
+  EXPECT_THAT(types(1, DType::kFloat16), ElementsAre(DType::kFloat32, DType::kFloat64, DType::kBFloat16, DType::kFloat16))
+      << "alone nothing travels";
 }
 
 Model dense_model(const std::vector<std::size_t>& tensor_floats) {

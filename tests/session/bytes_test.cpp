@@ -2,6 +2,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <optional>
 
 #include "plan/cost_model.h"
 #include "support/sim_cluster.h"
@@ -56,25 +57,33 @@ std::uint64_t formula(const Model& model, const LayerSpec& layer, Scheme scheme,
   return 0;
 }
 
+std::string wire_case_name(const ::testing::TestParamInfo<std::tuple<Scheme, int, std::optional<DType>>>& test) {
+  const auto [scheme, workers, wire] = test.param;
+  return std::string(to_string(scheme)) + "With" + std::to_string(workers) + "WorkersAs" +
+         std::string(to_string(wire.value_or(DType::kFloat32)));
+}
+
 std::string case_name(const ::testing::TestParamInfo<std::tuple<Scheme, int>>& test) {
   const auto [scheme, workers] = test.param;
   return std::string(to_string(scheme)) + "With" + std::to_string(workers) + "Workers";
 }
 
-class Bytes : public ::testing::TestWithParam<std::tuple<Scheme, int>> {};
+class Bytes : public ::testing::TestWithParam<std::tuple<Scheme, int, std::optional<DType>>> {};
 
 TEST_P(Bytes, SentPayloadEqualsTheFormulasExactly) {
-  const auto [scheme, workers] = GetParam();
+  const auto [scheme, workers, wire] = GetParam();
   SimJob job;
   job.script.model = awkward_model();
   job.script.plan = uniform_plan(job.script.model, workers, scheme);
+  job.script.plan.wire = wire;
+  const std::uint64_t width = wire ? 2 : 4;
   job.script.iterations = kIterations;
   const SimResult result = run(job);
   ASSERT_TRUE(result.finished) << result.trouble;
   for (const LayerSpec& layer : job.script.model.layers) {
     std::uint64_t sent = 0;
     std::uint64_t received = 0;
-    std::uint64_t broadcast = 0;  // of the initial values, which travel once
+    std::uint64_t broadcast = 0;  // of the initial values, which travel once, and in full
     for (const TensorId t : layer.tensors) {
       broadcast += static_cast<std::uint64_t>(workers - 1) * job.script.model.tensors[index(t)].bytes();
       for (const auto& tensors : result.tensor_bytes) {
@@ -83,15 +92,17 @@ TEST_P(Bytes, SentPayloadEqualsTheFormulasExactly) {
       }
     }
     EXPECT_EQ(sent, received) << layer.name;
-    EXPECT_EQ(sent - broadcast, kIterations * 4 * formula(job.script.model, layer, scheme, static_cast<std::uint64_t>(workers)))
+    EXPECT_EQ(sent - broadcast, kIterations * width * formula(job.script.model, layer, scheme, static_cast<std::uint64_t>(workers)))
         << layer.name;
   }
 }
 
 INSTANTIATE_TEST_SUITE_P(AllSchemes, Bytes,
                          ::testing::Combine(::testing::Values(Scheme::kPs, Scheme::kSfb, Scheme::kAdam, Scheme::kBlock),
-                                            ::testing::Values(2, 3, 4, 8)),
-                         case_name);
+                                            ::testing::Values(2, 3, 4, 8),
+                                            ::testing::Values(std::nullopt, std::optional(DType::kBFloat16),
+                                                              std::optional(DType::kFloat16))),
+                         wire_case_name);
 
 // A matrix of a bit over P MiB, alone in its net, so that its sharing out is all there is.
 Model large_matrix(std::int64_t rows, std::int64_t cols) {

@@ -79,6 +79,30 @@ TEST(Swarm, ShuffledArrivalNeverChangesABit) {
   }
 }
 
+TEST(Swarm, ShuffledArrivalNeverChangesABitOnANarrowWire) {
+  constexpr std::uint64_t kProblems = 24;
+  const auto narrow_job = [](std::uint64_t problem) {
+    SimJob job = quiet_job(problem);
+    job.script.plan.wire = problem % 2 == 0 ? DType::kBFloat16 : DType::kFloat16;
+    return job;
+  };
+  std::map<std::uint64_t, std::vector<std::vector<float>>> right;
+  for (const std::uint64_t seed : seeds(600)) {
+    const std::uint64_t problem = 1 + seed % kProblems;
+    const SimJob quiet = narrow_job(problem);
+    if (!right.contains(problem)) {
+      const SimResult calm = run(quiet);
+      ASSERT_TRUE(calm.finished) << calm.trouble;
+      right[problem] = calm.parameters[0];
+    }
+    const SimResult result = run(unruly(quiet, seed));
+    ASSERT_TRUE(result.finished) << replay(seed) << ": " << result.trouble;
+    for (const auto& parameters : result.parameters) {
+      ASSERT_EQ(parameters, right[problem]) << replay(seed);
+    }
+  }
+}
+
 TEST(Swarm, OneSeedIsOneRun) {
   for (const std::uint64_t seed : seeds(10)) {
     const SimJob job = unruly(quiet_job(seed), seed);

@@ -3,6 +3,9 @@
 #include <algorithm>
 #include <memory>
 #include <optional>
+#include <utility>
+
+#include "session/wire_engine.h"
 
 namespace poseidon::test {
 namespace {
@@ -11,18 +14,22 @@ namespace {
 struct Crew {
   Crew(const SimJob& job, runtime::sim::SimMember& member, std::size_t rank, const std::vector<Member>& members)
       : compute(member, {.sum_bytes_per_second = 5e9, .flops_per_second = 2e10}), values(initial_values(job.script, rank)),
-        session(session::EngineSession::create(member, member, compute,
-                                               {.self = Rank{static_cast<std::int32_t>(rank)},
-                                                .members = members,
-                                                .model = job.script.model,
-                                                .plan = job.script.plan,
-                                                .window_bytes = job.window_bytes})
-                    .value()),
+        made(session::EngineSession::create(
+                 member, member, compute,
+                 {.self = Rank{static_cast<std::int32_t>(rank)},
+                  .members = members,
+                  .model = plan::model_on_wire(job.script.model, job.script.plan.workers, job.script.plan.wire),
+                  .plan = job.script.plan,
+                  .window_bytes = job.window_bytes})
+                 .value()),
+        scheduler(made->scheduler()), session(session::WireEngine::around(member, std::move(made), job.script.model, true)),
         worker(job.script, rank, member, *session, values, job.world.seed * 1000003 + rank) {}
 
   runtime::sim::SimCompute compute;
   std::vector<std::vector<float>> values;
-  std::unique_ptr<session::EngineSession> session;
+  std::unique_ptr<session::EngineSession> made;  // given on to `session`
+  session::SendScheduler& scheduler;             // within it
+  std::unique_ptr<session::Engine> session;
   ScriptedWorker worker;
   bool finished = false;
 };
@@ -76,7 +83,7 @@ SimResult run(const SimJob& job) {
   world.run_for(std::chrono::milliseconds(10));
   result.event_digest = world.event_digest();
   for (std::size_t rank = 0; rank < workers; ++rank) {
-    session::SendScheduler& scheduler = crew[rank]->session->scheduler();
+    const session::SendScheduler& scheduler = crew[rank]->scheduler;
     result.parameters.push_back(crew[rank]->values);
     result.tensor_bytes.push_back(scheduler.tensor_bytes());
     result.in_flight_max = std::max(result.in_flight_max, scheduler.bytes_in_flight_max());
