@@ -193,6 +193,12 @@ void Coordinator::make_plan() {
     Result<plan::Plan> given = plan::parse_plan(*options_.plan_json, model, options_.workers);
     if (!given) return abort(Error{given.error().code, base::concat(options_.plan_name, ": ", given.error().message)});
     plan = std::move(*given);
+    if (options_.wire && plan.wire != options_.wire) {
+      return abort(Error{ErrorCode::kInvalid,
+                         base::concat(options_.plan_name, ": in this plan gradients travel as ",
+                                      plan.wire ? to_string(*plan.wire) : "they are", ", not as ", to_string(*options_.wire),
+                                      "; a plan fixes every bit, so repeat it without --wire")});
+    }
     const auto wrong = std::find_if(plan.layers.begin(), plan.layers.end(), [](const auto& l) { return l.scheme == Scheme::kSfb; });
     if (!alike && wrong != plan.layers.end()) {
       return abort(Error{ErrorCode::kInvalid,
@@ -200,10 +206,12 @@ void Coordinator::make_plan() {
                                       "counts differ, so their replicas would not stay equal")});
     }
   } else {
-    Result<std::vector<plan::LayerChoice>> chosen = plan::choose(model, options_.workers, options_.schemes, speeds, alike);
+    Result<std::vector<plan::LayerChoice>> chosen = plan::choose(plan::model_on_wire(model, options_.workers, options_.wire),
+                                                                 options_.workers, options_.schemes, speeds, alike);
     if (!chosen) return abort(chosen.error());
     choices = std::move(*chosen);
     plan = plan::plan_of(choices, options_.workers);
+    plan.wire = options_.wire;
   }
   if (listener_.on_plan) listener_.on_plan(plan, choices, speeds, model);
   enter(Phase::kPlanning);

@@ -6,6 +6,7 @@
 #include "base/text.h"
 #include "runtime/sim/sim_world.h"
 #include "session/engine_session.h"
+#include "session/wire_engine.h"
 
 namespace poseidon::replay {
 namespace {
@@ -48,23 +49,29 @@ struct Node {
       : member(member_), device(member_),
         sums(member_, {.sum_bytes_per_second = options.sum_bytes_per_second, .flops_per_second = 1, .arithmetic = false}),
         compute(device, member_, sums, options.workload, model.model),
-        session(session::EngineSession::create(
-                    member_, member_, compute,
-                    {.self = Rank{static_cast<std::int32_t>(rank)},
-                     .members = members,
-                     .model = model.model,
-                     .plan = options.plan,
-                     .window_bytes = session::window_bytes_for({.link_bytes_per_second = options.link_bytes_per_second,
-                                                                .latency_seconds = seconds(options.latency),
-                                                                .dilation = options.workload.dilation}),
-                     .priorities = options.priorities,
-                     .size_only = true,
-                     .events = events,
-                     // A slow link is no news here.
-                     .explain_after = std::chrono::hours(24),
-                     .wait_max = std::chrono::hours(24 * 365)})
-                    .value()),
+        session(make_session(options, model, member_, compute, rank, members, events)),
         worker(member_, *session, device, options.workload, model, Scratch::size_only(), options.overlap) {}
+
+  static std::unique_ptr<session::Engine> make_session(const SimulationOptions& options, const plan::DescribedModel& model,
+                                                       SimMember& member, runtime::Compute& compute, std::size_t rank,
+                                                       const std::vector<Member>& members, base::EventListener* events) {
+    auto session = session::EngineSession::create(
+        member, member, compute,
+        {.self = Rank{static_cast<std::int32_t>(rank)},
+         .members = members,
+         .model = plan::model_on_wire(model.model, options.plan.workers, options.plan.wire),
+         .plan = options.plan,
+         .window_bytes = session::window_bytes_for({.link_bytes_per_second = options.link_bytes_per_second,
+                                                    .latency_seconds = seconds(options.latency),
+                                                    .dilation = options.workload.dilation}),
+         .priorities = options.priorities,
+         .size_only = true,
+         .events = events,
+         // A slow link is no news here.
+         .explain_after = std::chrono::hours(24),
+         .wait_max = std::chrono::hours(24 * 365)});
+    return session::WireEngine::around(member, std::move(session.value()), model.model, options.priorities);
+  }
 
   void run(int iterations, const std::function<void(const Error&)>& on_error) {
     if (iterations == 0) {
@@ -82,7 +89,7 @@ struct Node {
   Device device;
   SimCompute sums;
   ReplayCompute compute;
-  std::unique_ptr<session::EngineSession> session;
+  std::unique_ptr<session::Engine> session;
   ReplayWorker worker;
   std::vector<IterationTimes> times;
   bool finished = false;

@@ -26,7 +26,7 @@ struct Prediction {
 };
 
 Prediction predict(const Workload& load, int workers, double gbit, std::optional<Scheme> scheme = {},
-                   Overlap overlap = Overlap::kFull, bool priorities = true) {
+                   Overlap overlap = Overlap::kFull, bool priorities = true, std::optional<DType> wire = {}) {
   const double rate = gbit * 1e9 / 8;
   Prediction prediction;
   prediction.best = plan::least_time({.description = &load.description,
@@ -34,8 +34,10 @@ Prediction predict(const Workload& load, int workers, double gbit, std::optional
                                       .samples_per_second = load.samples_per_second / load.dilation,
                                       .workers = workers,
                                       .link_bytes_per_second = rate,
-                                      .scheme = scheme});
+                                      .scheme = scheme,
+                                      .wire = plan::on_wire(DType::kFloat32, wire)});
   plan::Plan plan{workers, {}};
+  plan.wire = wire;
   const plan::DescribedModel model = plan::model_of(load.description, load.batch);
   for (std::size_t l = 0; l < model.model.layers.size(); ++l) {
     plan.layers.push_back({model.model.layers[l].name, prediction.best.schemes[l].scheme, prediction.best.schemes[l].grid, Rank{0}});
@@ -114,6 +116,17 @@ TEST(SimulatedCluster, ChargesTheReconstructionOfBroadcastFactors) {
   EXPECT_GT(rebuild, 0.01 * load.iteration_seconds());
   EXPECT_NEAR(prediction.seconds, load.iteration_seconds() + rebuild, 0.01 * load.iteration_seconds());
   EXPECT_NEAR(predict(load, 8, 100, Scheme::kBlock).seconds, load.iteration_seconds(), 0.01 * load.iteration_seconds());
+}
+
+TEST(SimulatedCluster, ANarrowWireIsWorthALinkTwiceAsFast) {
+  const Workload load = workload("alexnet", 128, 1421);
+  for (const Scheme scheme : {Scheme::kPs, Scheme::kBlock}) {
+    const Prediction narrow = predict(load, 4, 1, scheme, Overlap::kFull, true, DType::kBFloat16);
+    EXPECT_NEAR(narrow.seconds / predict(load, 4, 2, scheme).seconds, 1, 0.05)
+        << to_string(scheme) << ": but for pieces, which last twice as long, and latency";
+    EXPECT_LE(narrow.best.seconds, narrow.seconds * 1.0001);
+    EXPECT_GE(narrow.best.seconds / narrow.seconds, 0.9);
+  }
 }
 
 TEST(SimulatedCluster, RepeatsExactly) {
