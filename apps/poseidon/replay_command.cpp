@@ -42,7 +42,7 @@ class ReplayLauncher {
     workload->dilation = options_.dilation;
     if (const Status status = check_writable(options_.report, "--report"); !status) return complain(status.error());
     Result<Prospect> best =
-        prospect(*workload, options_.workload.scheme, options_.workers, options_.line_bytes_per_second * kPayloadShare);
+        prospect(*workload, options_.workload, options_.workers, options_.line_bytes_per_second * kPayloadShare);
     if (!best) return complain(best.error());
     prospect_ = std::move(*best);
     alone_seconds_ = workload->iteration_seconds();
@@ -116,6 +116,7 @@ class ReplayLauncher {
       j[field] = ordered_json::array();
       for (const auto& [rank, note] : notes_) j[field].push_back(ordered_json(note.at(field)));
     }
+    if (prospect_.plan.wire) j["wire"] = to_string(*prospect_.plan.wire);
     j["layers"] = ordered_json::array();
     for (const plan::LayerPlan& layer : prospect_.plan.layers) {
       j["layers"].push_back({{"name", layer.name}, {"scheme", to_string(layer.scheme)}});
