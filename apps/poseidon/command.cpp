@@ -36,6 +36,13 @@ std::optional<int> parse(CLI::App& app, const std::vector<std::string>& argument
   }
 }
 
+CLI::Option* add_wire(CLI::App& app, std::optional<DType>& wire) {
+  return app.add_option_function<std::string>(
+                "--wire", [&wire](const std::string& name) { wire = name == "bf16" ? DType::kBFloat16 : DType::kFloat16; },
+                "send float32 gradients with 16 bits, bf16 or fp16: half the bytes, fewer digits; part of the plan")
+      ->check(CLI::IsMember({"bf16", "fp16"}));
+}
+
 CLI::Option* add_dtype(CLI::App& app, std::string& dtype) {
   return app.add_option("--dtype", dtype, "element type of the whole net; float64 is for comparisons")
       ->check(CLI::IsMember({"float32", "float64"}))

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "poseidon/error.h"
+#include "poseidon/types.h"
 
 namespace poseidon::app {
 
@@ -42,5 +43,7 @@ constexpr std::int64_t kIterationsMax = 1'000'000'000'000;
 
 // "float32" and "float64", for --dtype.
 CLI::Option* add_dtype(CLI::App& app, std::string& dtype);
+// "bf16" and "fp16", for --wire.
+CLI::Option* add_wire(CLI::App& app, std::optional<DType>& wire);
 
 }  // namespace poseidon::app

@@ -30,7 +30,9 @@ constexpr const char* kExamples =
     "  poseidon plan --model examples/models/alexnet.json --images-per-second 1421 --batch 128 \\\n"
     "      --nodes 2,4,8,16 --bandwidth 1Gbit,10Gbit\n"
     "  poseidon plan --model examples/models/vgg19-22k.json --images-per-second 34.6 --batch 32 --nodes 8 --scheme ps --json\n"
-    "  poseidon plan --model examples/models/alexnet.json --images-per-second 1421 --batch 128 --nodes 8 --servers 4 --scheme ps";
+    "  poseidon plan --model examples/models/alexnet.json --images-per-second 1421 --batch 128 --nodes 8 --servers 4 --scheme ps\n"
+    "  poseidon plan --model examples/models/resnet-152.json --images-per-second 20 --batch 32 --nodes 8 \\\n"
+    "      --bandwidth 1Gbit --wire bf16";
 
 void describe(CLI::App& app, PlanOptions& into) {
   app.name("poseidon plan");
@@ -90,6 +92,7 @@ nlohmann::ordered_json to_json(const Row& row) {
                               {"link_received", row.result.link_received},
                               {"limit", row.limit()},
                               {"layers", nlohmann::ordered_json::array()}};
+  if (row.prospect.plan.wire) j["wire"] = to_string(*row.prospect.plan.wire);
   for (std::size_t l = 0; l < row.prospect.plan.layers.size(); ++l) {
     const plan::LayerPlan& layer = row.prospect.plan.layers[l];
     nlohmann::ordered_json entry = {{"name", layer.name}, {"scheme", to_string(layer.scheme)}};
@@ -134,7 +137,7 @@ int plan_command(const std::vector<std::string>& arguments) {
     const Result<double> rate = base::parse_bandwidth(bandwidth);
     if (!rate) return complain({rate.error().code, "--bandwidth: " + rate.error().message}, kWrongUsage);
     for (const int nodes : options.nodes) {
-      Result<Prospect> best = prospect(*workload, options.workload.scheme, nodes, serving, *rate * kPayloadShare);
+      Result<Prospect> best = prospect(*workload, options.workload, nodes, serving, *rate * kPayloadShare);
       if (!best) return complain(best.error(), exit_code_of(best.error().code));
       Result<replay::SimulationResult> result = replay::simulate(
           {.workload = *workload,

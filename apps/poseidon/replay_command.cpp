@@ -43,7 +43,7 @@ class ReplayLauncher {
     workload->dilation = options_.dilation;
     if (const Status status = check_writable(options_.report, "--report"); !status) return complain(status.error());
     Result<Prospect> best =
-        prospect(*workload, options_.workload.scheme, options_.workers, options_.serving.serving,
+        prospect(*workload, options_.workload, options_.workers, options_.serving.serving,
                  options_.line_bytes_per_second * kPayloadShare);
     if (!best) return complain(best.error());
     prospect_ = std::move(*best);
@@ -137,6 +137,7 @@ class ReplayLauncher {
     // Of the whole run: servers do not know which iterations are measured.
     j["server_cpu_seconds"] = ordered_json::array();
     for (const launch::Exit& server : servers) j["server_cpu_seconds"].push_back(server.cpu_seconds);
+    if (prospect_.plan.wire) j["wire"] = to_string(*prospect_.plan.wire);
     j["layers"] = ordered_json::array();
     for (const plan::LayerPlan& layer : prospect_.plan.layers) {
       j["layers"].push_back({{"name", layer.name}, {"scheme", to_string(layer.scheme)}});

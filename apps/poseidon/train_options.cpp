@@ -28,7 +28,8 @@ constexpr const char* kExamples =
     "      --plan first/plan.json   # the same bits again\n"
     "  poseidon train --solver examples/digits/lenet_solver.prototxt --workers 2 --servers 1 --iterations 100\n"
     "  poseidon train --solver examples/digits/lenet_solver.prototxt --workers 2 --iterations 100 \\\n"
-    "      --timeline timeline.json   # open it at https://ui.perfetto.dev";
+    "      --timeline timeline.json   # open it at https://ui.perfetto.dev\n"
+    "  poseidon train --solver examples/digits/lenet_solver.prototxt --workers 2 --iterations 100 --wire bf16";
 
 void describe(CLI::App& app, TrainOptions& into) {
   app.name("poseidon train");
@@ -48,6 +49,7 @@ void describe(CLI::App& app, TrainOptions& into) {
   app.add_option("--snapshot", into.snapshot, "go on from this .solverstate");
   app.add_option("--weights", into.weights, "start from the layers of these .caffemodel files, separated by commas")->delimiter(',');
   add_dtype(app, into.dtype);
+  add_wire(app, into.wire);
   app.add_option("--on-interrupt", into.on_interrupt,
                  "when Ctrl-C or SIGTERM ends the training: write a snapshot, discard the work since the last one, or do as the "
                  "solver's snapshot_after_train says")
@@ -71,6 +73,9 @@ std::optional<std::string> check(TrainOptions& options) {
     options.link_bytes_per_second = *rate;
   }
   if (options.plan && options.scheme != "auto") return "--plan repeats a plan, so --scheme has no say; give one of them";
+  if (options.wire && options.dtype != "float32") {
+    return "--wire narrows float32 only, so with --dtype float64 it has no say; give one of them";
+  }
   if (options.snapshot && !options.weights.empty()) {
     return "--snapshot goes on with a snapshot's own weights, so --weights has no say; give one of them";
   }

@@ -23,6 +23,7 @@ struct TrainOptions {
   std::optional<std::string> snapshot;    // a .solverstate to go on from
   std::vector<std::string> weights;
   std::string dtype = "float32";
+  std::optional<DType> wire;              // in which gradients travel; nothing: as they are, or as the plan says
   std::string on_interrupt = "solver";
   std::optional<std::string> report;
   std::optional<std::string> timeline;

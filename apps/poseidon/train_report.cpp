@@ -29,6 +29,7 @@ void TrainReport::on_plan(const plan::Plan& plan, const std::vector<plan::LayerC
   plan_ = plan;
   speeds_ = speeds;
   if (options_.workers == 1) return;
+  if (plan.wire) std::printf("Gradients travel as %s.\n", std::string(to_string(*plan.wire)).c_str());
   if (!choices.empty()) {
     std::fputs(plan::choice_table(choices, options_.workers, speeds).c_str(), stdout);
     std::fputs(plan::serving_text(plan).c_str(), stdout);
@@ -159,6 +160,7 @@ std::string TrainReport::report(const std::optional<std::string>& error, bool in
   j["workers"] = options_.workers;
   j["threads"] = options_.threads;
   j["dtype"] = options_.dtype;
+  j["wire"] = plan_.wire ? ordered_json(to_string(*plan_.wire)) : ordered_json(nullptr);
   const FinalNote* const first = finals_.empty() ? nullptr : &finals_.begin()->second;
   j["iterations"] = first != nullptr ? first->iterations : train_loss_.size();
   j["samples"] = records_;

@@ -40,6 +40,7 @@ void WorkloadOptions::describe(CLI::App& app) {
   app.add_option("--scheme", scheme,
                  "how gradients travel: auto, ps, sfb, adam or block, and LAYER=SCHEME for exceptions, separated by commas")
       ->capture_default_str();
+  add_wire(app, wire);
 }
 
 Result<replay::Workload> read_workload(const WorkloadOptions& options) {
@@ -50,9 +51,9 @@ Result<replay::Workload> read_workload(const WorkloadOptions& options) {
   return replay::Workload{std::move(*description), options.batch, options.samples_per_second, 1};
 }
 
-Result<Prospect> prospect(const replay::Workload& workload, const std::string& scheme, int workers, const plan::Serving& serving,
+Result<Prospect> prospect(const replay::Workload& workload, const WorkloadOptions& options, int workers, const plan::Serving& serving,
                           double link_bytes_per_second) {
-  Result<plan::SchemeRequest> request = plan::parse_scheme_request(scheme);
+  Result<plan::SchemeRequest> request = plan::parse_scheme_request(options.scheme);
   if (!request) return request.error();
   const plan::DescribedModel model = plan::model_of(workload.description, workload.batch);
   // What is wrong with the request is said as it is in training.
@@ -63,8 +64,10 @@ Result<Prospect> prospect(const replay::Workload& workload, const std::string& s
                                                    .samples_per_second = workload.samples_per_second / workload.dilation,
                                                    .workers = workers,
                                                    .serving = serving,
-                                                   .link_bytes_per_second = link_bytes_per_second});
+                                                   .link_bytes_per_second = link_bytes_per_second,
+                                                   .wire = plan::on_wire(DType::kFloat32, options.wire)});
   Prospect result{{workers, {}}, best.seconds, {}};
+  result.plan.wire = options.wire;
   if (serving.servers > 0) {
     result.plan.server_shares = plan::parts_per_million(plan::server_shares(workers, serving.servers, serving.colocated).of_node);
   }

@@ -17,6 +17,7 @@ struct WorkloadOptions {
   std::int64_t batch = 32;
   double samples_per_second = 0;
   std::string scheme = "auto";
+  std::optional<DType> wire;  // in which gradients travel; nothing: as they are
 
   void describe(CLI::App& app);
 };
@@ -32,8 +33,8 @@ struct Prospect {
   double bound_seconds = 0;
   std::vector<double> link_seconds;  // by layer of the plan
 };
-// `scheme` as parsed by plan::parse_scheme_request; named layers are checked. In a dilated run times are dilated.
-Result<Prospect> prospect(const replay::Workload& workload, const std::string& scheme, int workers, const plan::Serving& serving,
+// Takes --scheme, whose layers are checked, and --wire from the options. In a dilated run times are dilated.
+Result<Prospect> prospect(const replay::Workload& workload, const WorkloadOptions& options, int workers, const plan::Serving& serving,
                           double link_bytes_per_second);
 
 }  // namespace poseidon::app

@@ -235,6 +235,10 @@ Result<plan::Plan> Coordinator::given_plan(const Model& model, const std::option
     return invalid(base::concat("layer ", wrong->name, " cannot use sfb: the workers' processors or thread counts differ, so their ",
                                 "replicas would not stay equal"));
   }
+  if (options_.wire && plan->wire != options_.wire) {
+    return invalid(base::concat("in this plan gradients travel as ", plan->wire ? to_string(*plan->wire) : "they are", ", not as ",
+                                to_string(*options_.wire), "; a plan fixes every bit, so repeat it without --wire"));
+  }
   // A plan without shares is none for these servers, or none for any: who serves changes no bit.
   if (plan->server_shares.empty() && options_.servers > 0) plan->server_shares = plan::parts_per_million(serving->of_node);
   if (plan->nodes() != nodes()) {
@@ -259,10 +263,12 @@ void Coordinator::make_plan() {
     plan = std::move(*given);
   } else {
     Result<std::vector<plan::LayerChoice>> chosen =
-        plan::choose(model, options_.workers, options_.schemes, speeds, alike, serving ? &*serving : nullptr);
+        plan::choose(plan::model_on_wire(model, options_.workers, options_.wire), options_.workers, options_.schemes, speeds, alike,
+                     serving ? &*serving : nullptr);
     if (!chosen) return abort(chosen.error());
     choices = std::move(*chosen);
     plan = plan::plan_of(choices, options_.workers);
+    plan.wire = options_.wire;
     if (serving) plan.server_shares = plan::parts_per_million(serving->of_node);
   }
   if (listener_.on_plan) listener_.on_plan(plan, choices, speeds, model);

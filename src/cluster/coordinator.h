@@ -36,6 +36,8 @@ struct CoordinatorOptions {
   plan::SchemeRequest schemes;
   std::optional<std::string> plan_json;           // repeats this plan instead of choosing
   std::string plan_name = "the given plan";       // where it comes from, for messages
+  // In which float32 gradients travel (plan::Plan::wire). Nothing: as they are, or as plan_json says.
+  std::optional<DType> wire;
   std::optional<double> link_bytes_per_second;    // instead of measuring
   double dilation = 1;                            // of a replay whose network is slower than the one that it stands for
   HeartbeatOptions heartbeat;

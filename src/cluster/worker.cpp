@@ -3,6 +3,7 @@
 #include "base/text.h"
 #include "runtime/real/address.h"
 #include "session/engine_session.h"
+#include "session/wire_engine.h"
 
 namespace poseidon::cluster {
 
@@ -85,7 +86,7 @@ Result<std::unique_ptr<session::Engine>> Worker::make_engine(const OpenEpoch& ep
   if (!plan) return plan.error();
   session::EngineOptions options{.self = options_.job.rank,
                                  .members = {},
-                                 .model = options_.model,
+                                 .model = plan::model_on_wire(options_.model, options_.job.workers, plan->wire),
                                  .plan = std::move(*plan),
                                  .window_bytes = use.window_bytes,
                                  .priorities = options_.priorities,
@@ -95,7 +96,7 @@ Result<std::unique_ptr<session::Engine>> Worker::make_engine(const OpenEpoch& ep
   Result<std::unique_ptr<session::EngineSession>> session =
       session::EngineSession::create(*lane_, *transport_, *compute_, std::move(options));
   if (!session) return session.error();
-  return std::unique_ptr<session::Engine>(std::move(*session));
+  return session::WireEngine::around(*lane_, std::move(*session), options_.model, options_.priorities);
 }
 
 void Worker::on_plan(const OpenEpoch& epoch, const UsePlan& use) {

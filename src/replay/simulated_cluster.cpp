@@ -6,6 +6,7 @@
 #include "base/text.h"
 #include "runtime/sim/sim_world.h"
 #include "session/engine_session.h"
+#include "session/wire_engine.h"
 
 namespace poseidon::replay {
 namespace {
@@ -48,7 +49,7 @@ std::unique_ptr<session::EngineSession> make_session(const SimulationOptions& op
              member, member, compute,
              {.self = Rank{static_cast<std::int32_t>(node)},
               .members = members,
-              .model = model.model,
+              .model = plan::model_on_wire(model.model, options.plan.workers, options.plan.wire),
               .plan = options.plan,
               .window_bytes = session::window_bytes_for({.link_bytes_per_second = options.link_bytes_per_second,
                                                          .latency_seconds = seconds(options.latency),
@@ -79,7 +80,8 @@ struct Node {
        const std::vector<Member>& members, base::EventListener* events)
       : device(member), sums(member, {.sum_bytes_per_second = options.sum_bytes_per_second, .flops_per_second = 1, .arithmetic = false}),
         compute(device, member, sums, options.workload, model.model),
-        session(make_session(options, model, member, compute, rank, members, events)),
+        session(session::WireEngine::around(member, make_session(options, model, member, compute, rank, members, events), model.model,
+                                            options.priorities)),
         worker(member, *session, device, options.workload, model, Scratch::size_only(), options.overlap) {}
 
   void run(int iterations, const std::function<void(const Error&)>& on_error) {
@@ -97,7 +99,7 @@ struct Node {
   Device device;
   SimCompute sums;
   ReplayCompute compute;
-  std::unique_ptr<session::EngineSession> session;
+  std::unique_ptr<session::Engine> session;
   ReplayWorker worker;
   std::vector<IterationTimes> times;
   bool finished = false;

@@ -46,6 +46,42 @@ TEST(Membership, AJobBeginsWithOnePlanForAllAndEndsWhenAllHaveLeft) {
   }
 }
 
+TEST(Membership, TheWireIsInThePlanOfAll) {
+  SimMembershipOptions options{.workers = 3};
+  options.coordinator.wire = DType::kBFloat16;
+  SimMembership job(options);
+  ASSERT_TRUE(job.run_to_start());
+  for (int rank = 0; rank < 3; ++rank) EXPECT_THAT(job.state(rank).plan, HasSubstr("\"wire\": \"bfloat16\""));
+  EXPECT_EQ(job.plan->wire, DType::kBFloat16);
+}
+
+TEST(Membership, AGivenPlanKeepsItsWireAndNoOtherCanBeAskedFor) {
+  const auto options_of = [](std::optional<DType> of_plan, std::optional<DType> wire) {
+    plan::Plan plan{2, {{"conv1", Scheme::kPs, {}, Rank{0}}, {"ip1", Scheme::kSfb, {}, Rank{0}}}};
+    plan.wire = of_plan;
+    SimMembershipOptions options{.workers = 2};
+    options.coordinator.plan_json = plan::to_json(plan);
+    options.coordinator.plan_name = "plan.json";
+    options.coordinator.wire = wire;
+    return options;
+  };
+  for (const std::optional<DType> wire : {std::optional<DType>(), std::optional(DType::kFloat16)}) {
+    SimMembership job(options_of(DType::kFloat16, wire));
+    ASSERT_TRUE(job.run_to_start());
+    EXPECT_EQ(job.plan->wire, DType::kFloat16);
+  }
+  SimMembership other(options_of(DType::kFloat16, DType::kBFloat16));
+  other.run_to_start();
+  ASSERT_TRUE(other.failed);
+  EXPECT_EQ(other.failed->code, ErrorCode::kInvalid);
+  EXPECT_EQ(other.failed->message, "plan.json: in this plan gradients travel as float16, not as bfloat16; a plan fixes every bit, so "
+                                   "repeat it without --wire");
+  SimMembership none(options_of(std::nullopt, DType::kBFloat16));
+  none.run_to_start();
+  ASSERT_TRUE(none.failed);
+  EXPECT_THAT(none.failed->message, HasSubstr("gradients travel as they are, not as bfloat16"));
+}
+
 TEST(Membership, AGatheringGivesEveryoneWhatAllHaveGivenByRank) {
   SimMembership job({.workers = 3});
   ASSERT_TRUE(job.run_to_start());

@@ -26,7 +26,7 @@ struct Prediction {
 };
 
 Prediction predict(const Workload& load, int workers, double gbit, std::optional<Scheme> scheme = {},
-                   Overlap overlap = Overlap::kFull, bool priorities = true, const plan::Serving& serving = {}) {
+                   Overlap overlap = Overlap::kFull, bool priorities = true, const plan::Serving& serving = {}, std::optional<DType> wire = {}) {
   const double rate = gbit * 1e9 / 8;
   Prediction prediction;
   prediction.best = plan::least_time({.description = &load.description,
@@ -35,11 +35,13 @@ Prediction predict(const Workload& load, int workers, double gbit, std::optional
                                       .workers = workers,
                                       .serving = serving,
                                       .link_bytes_per_second = rate,
-                                      .scheme = scheme});
+                                      .scheme = scheme,
+                                      .wire = plan::on_wire(DType::kFloat32, wire)});
   plan::Plan plan{workers, {}};
   if (serving.servers > 0) {
     plan.server_shares = plan::parts_per_million(plan::server_shares(workers, serving.servers, serving.colocated).of_node);
   }
+  plan.wire = wire;
   const plan::DescribedModel model = plan::model_of(load.description, load.batch);
   for (std::size_t l = 0; l < model.model.layers.size(); ++l) {
     plan.layers.push_back({model.model.layers[l].name, prediction.best.schemes[l].scheme, prediction.best.schemes[l].grid, Rank{0}});
@@ -136,6 +138,17 @@ TEST(SimulatedCluster, IsFasterWithDedicatedServersAndNeverThanTheBound) {
   const Prediction alone = predict(load, 8, 10, Scheme::kPs, Overlap::kFull, true, {2, false});
   EXPECT_LE(alone.best.seconds, alone.seconds * 1.0001);
   EXPECT_GT(alone.seconds, 2 * colocated);
+}
+
+TEST(SimulatedCluster, ANarrowWireIsWorthALinkTwiceAsFast) {
+  const Workload load = workload("alexnet", 128, 1421);
+  for (const Scheme scheme : {Scheme::kPs, Scheme::kBlock}) {
+    const Prediction narrow = predict(load, 4, 1, scheme, Overlap::kFull, true, {}, DType::kBFloat16);
+    EXPECT_NEAR(narrow.seconds / predict(load, 4, 2, scheme).seconds, 1, 0.05)
+        << to_string(scheme) << ": but for pieces, which last twice as long, and latency";
+    EXPECT_LE(narrow.best.seconds, narrow.seconds * 1.0001);
+    EXPECT_GE(narrow.best.seconds / narrow.seconds, 0.9);
+  }
 }
 
 TEST(SimulatedCluster, RepeatsExactly) {
