@@ -315,7 +315,7 @@ std::vector<std::string> EngineSession::overdue(runtime::Duration age, std::size
     const auto rank = std::find(options_.members.begin(), options_.members.end(), kept.server) - options_.members.begin();
     add(base::concat("rank ", index(options_.self), " keeps ", kept.pushes, kept.pushes == 1 ? " push (" : " pushes (",
                      base::readable_bytes(static_cast<double>(kept.bytes)), ") back, because the server shard of rank ", rank,
-                     " is above its cap for staging and asks for other chunks first, since ",
+                     " is near its cap for staging and asks for other chunks first, since ",
                      base::readable_seconds(std::chrono::duration<double>(waited).count())));
   }
   for (const auto& exchange : factors_) {

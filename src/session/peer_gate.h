@@ -3,6 +3,7 @@
 // Lane only.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <map>
 #include <utility>
@@ -19,7 +20,10 @@ class PeerGate {
     if (news.closing > closing_ || news.open) admitted_.clear();
     closing_ = news.closing;
     closed_ = !news.open;
-    for (const wire::ChunkName& chunk : news.admitted) admitted_[{index(chunk.tensor), chunk.offset}] = chunk.iteration;
+    for (const wire::ChunkName& chunk : news.admitted) {
+      Iteration& last = admitted_[{index(chunk.tensor), chunk.offset}];
+      last = std::max(last, chunk.iteration);
+    }
     return true;
   }
   bool is_closed() const { return closed_; }
@@ -28,13 +32,14 @@ class PeerGate {
   bool admits(const wire::ChunkName& push) const {
     if (!closed_) return true;
     const auto found = admitted_.find({index(push.tensor), push.offset});
-    return found != admitted_.end() && found->second == push.iteration;
+    return found != admitted_.end() && push.iteration <= found->second;
   }
 
  private:
   std::uint64_t closing_ = 0;
   bool closed_ = false;
-  // The iteration for which a chunk was admitted last: at most one entry for each chunk of the server.
+  // The last iteration for which a chunk was admitted, whichever news of it came first. Earlier ones are finished, or were never
+  // pushed. At most one entry for each chunk of the server.
   std::map<std::pair<std::uint32_t, std::uint64_t>, Iteration> admitted_;
 };
 

@@ -100,7 +100,8 @@ void SendScheduler::hear(Member server, const wire::GateNews& news) {
     gated.kept_back.clear();
   }
   for (const wire::ChunkName& name : news.admitted) {
-    const auto [first, last] = gated.kept_back.equal_range(name);
+    const auto first = gated.kept_back.lower_bound({name.tensor, name.offset, 0});
+    const auto last = gated.kept_back.upper_bound(name);
     for (auto entry = first; entry != last; ++entry) queue(to, std::move(entry->second));
     gated.kept_back.erase(first, last);
   }

@@ -40,8 +40,27 @@ TEST(ParseBandwidth, TakesWhatPeopleWrite) {
   EXPECT_DOUBLE_EQ(parse_bandwidth("64kB").value(), 64e3);
 }
 
+TEST(ParseBytes, TakesWhatPeopleWrite) {
+  EXPECT_EQ(parse_bytes("1GB").value(), 1'000'000'000u);
+  EXPECT_EQ(parse_bytes("512 MiB").value(), 536'870'912u);
+  EXPECT_EQ(parse_bytes("1.5kB").value(), 1'500u);
+  EXPECT_EQ(parse_bytes("3KiB").value(), 3'072u);
+  EXPECT_EQ(parse_bytes("2TiB").value(), 2'199'023'255'552u);
+  EXPECT_EQ(parse_bytes("77 bytes").value(), 77u);
+  EXPECT_EQ(parse_bytes("0").value(), 0u);
+  EXPECT_EQ(parse_bytes("0 GB").value(), 0u);
+}
+
+TEST(ParseBytes, RefusesTheRestAndRepeatsIt) {
+  for (const char* text : {"", "much", "10", "-1GB", "1Gbit", "1GBit", "1iB", "1G", "nanGB", "1e30GB", "1GB/s"}) {
+    const Result<std::size_t> result = parse_bytes(text);
+    ASSERT_FALSE(result.ok()) << text;
+    EXPECT_NE(result.error().message.find("\"" + std::string(text) + "\""), std::string::npos);
+  }
+}
+
 TEST(ParseBandwidth, RefusesTheRestAndRepeatsIt) {
-  for (const char* text : {"", "fast", "10", "-1Gbit", "0Gbit", "10Gbitt", "10 Tbit", "nanGbit", "1e999Gbit"}) {
+  for (const char* text : {"", "fast", "10", "-1Gbit", "0Gbit", "10Gbitt", "10 Pbit", "nanGbit", "1e999Gbit"}) {
     const Result<double> result = parse_bandwidth(text);
     ASSERT_FALSE(result.ok()) << text;
     EXPECT_NE(result.error().message.find("\"" + std::string(text) + "\""), std::string::npos);
