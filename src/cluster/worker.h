@@ -22,11 +22,13 @@ namespace poseidon::cluster {
 
 // How a worker finds its job: what launchers put into the environment.
 //   POSEIDON_RANK, POSEIDON_WORLD_SIZE, POSEIDON_COORDINATOR (host:port), POSEIDON_SECRET_FILE
+// and, if it wishes, POSEIDON_TLS: 1 where all links of the job are TLS, 0 where they are not, as without it
 struct JobAddress {
   Rank rank{0};
   int workers = 1;
   runtime::Endpoint coordinator;
   std::vector<std::byte> secret;
+  bool tls = false;
 };
 // Nothing when POSEIDON_RANK is not set: no job. kInvalid, naming the variable, when the contract is broken.
 Result<std::optional<JobAddress>> job_from_environment();
