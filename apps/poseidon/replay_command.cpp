@@ -62,6 +62,7 @@ class ReplayLauncher {
     job.start = words_of(options_.start);
     job.run_folder = *folder;
     job.host = options_.listen;
+    job.tls = options_.tls;
     job.coordinator.workers = options_.workers;
     job.coordinator.servers = options_.serving.serving.servers;
     job.coordinator.colocated = options_.serving.serving.colocated;
@@ -113,6 +114,7 @@ class ReplayLauncher {
                       {"dilation", options_.dilation},
                       {"overlap", options_.overlap},
                       {"priorities", !options_.no_priorities},
+                      {"tls", options_.tls},
                       {"line_bytes_per_second", options_.line_bytes_per_second},
                       {"alone_seconds", alone_seconds_},
                       {"bound_seconds", prospect_.bound_seconds},
@@ -173,9 +175,12 @@ class ReplayLauncher {
 int replay_command(const std::vector<std::string>& arguments) {
   const ParsedReplayOptions parsed = parse_replay_options(arguments);
   if (parsed.exit_code) return *parsed.exit_code;
-  const Result<std::optional<cluster::JobAddress>> job = cluster::job_from_environment();
+  Result<std::optional<cluster::JobAddress>> job = cluster::job_from_environment();
   if (!job) return complain(job.error());
-  if (*job) return run_replay_worker(parsed.options, **job);
+  if (*job) {
+    (*job)->tls |= parsed.options.tls;  // who asks for it never goes without
+    return run_replay_worker(parsed.options, **job);
+  }
   return ReplayLauncher(parsed.options, arguments).run();
 }
 

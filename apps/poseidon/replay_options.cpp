@@ -41,6 +41,7 @@ void describe(CLI::App& app, ReplayOptions& into) {
   app.add_option("--start", into.start, "words in front of each worker's command, e.g. 'ip netns exec host-{rank}', for a dedicated server with the workers' "
                  "number plus its own; they must become it (exec)");
   app.add_option("--listen", into.listen, "address of this host that the workers can reach")->capture_default_str();
+  app.add_flag("--tls", into.tls, "encrypt all links with TLS 1.3, keyed by the job's secret");
   app.add_option("--report", into.report, "write what was measured as JSON to this file");
   app.add_option("--run-folder", into.run_folder, "where logs and the plan go; a new one under poseidon-runs/ if not given");
 }

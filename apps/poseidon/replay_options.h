@@ -21,6 +21,7 @@ struct ReplayOptions {
   bool no_priorities = false;
   std::string bandwidth = "10Gbit";
   std::string listen = "127.0.0.1";
+  bool tls = false;
   std::string start;
   std::optional<std::string> report;
   std::optional<std::string> run_folder;

@@ -56,6 +56,7 @@ class Launcher {
     job.environment["OMP_NUM_THREADS"] = std::to_string(options_.threads);
     job.run_folder = folder_;
     job.port = options_.port;
+    job.tls = options_.tls;
     job.coordinator.workers = options_.workers;
     job.coordinator.servers = options_.serving.serving.servers;
     job.coordinator.colocated = options_.serving.serving.colocated;
@@ -134,9 +135,12 @@ class Launcher {
 int train_command(const std::vector<std::string>& arguments) {
   const ParsedTrainOptions parsed = parse_train_options(arguments);
   if (parsed.exit_code) return *parsed.exit_code;
-  const Result<std::optional<cluster::JobAddress>> job = cluster::job_from_environment();
+  Result<std::optional<cluster::JobAddress>> job = cluster::job_from_environment();
   if (!job) return complain(job.error());
-  if (*job) return run_train_worker(parsed.options, **job);
+  if (*job) {
+    (*job)->tls |= parsed.options.tls;  // who asks for it never goes without
+    return run_train_worker(parsed.options, **job);
+  }
   return Launcher(parsed.options, arguments).run();
 }
 

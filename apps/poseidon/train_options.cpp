@@ -27,6 +27,7 @@ constexpr const char* kExamples =
     "  poseidon train --solver examples/digits/lenet_solver.prototxt --workers 4 --iterations 100 \\\n"
     "      --plan first/plan.json   # the same bits again\n"
     "  poseidon train --solver examples/digits/lenet_solver.prototxt --workers 2 --servers 1 --iterations 100\n"
+    "  poseidon train --solver examples/digits/lenet_solver.prototxt --workers 2 --tls   # the same bits, encrypted on the way\n"
     "  poseidon train --solver examples/digits/lenet_solver.prototxt --workers 2 --iterations 100 \\\n"
     "      --timeline timeline.json   # open it at https://ui.perfetto.dev\n"
     "  poseidon train --solver examples/digits/lenet_solver.prototxt --workers 2 --iterations 100 --wire bf16";
@@ -59,6 +60,7 @@ void describe(CLI::App& app, TrainOptions& into) {
   app.add_option("--timeline", into.timeline, "write a timeline for Perfetto or chrome://tracing to this file");
   app.add_option("--run-folder", into.run_folder, "where logs and the plan go; a new one under poseidon-runs/ if not given");
   app.add_option("--port", into.port, "of the coordinator on 127.0.0.1; 0 chooses a free one")->capture_default_str();
+  app.add_flag("--tls", into.tls, "encrypt all links of the job with TLS 1.3, keyed by its secret");
 }
 
 // What the flags mean together. A sentence where they do not.

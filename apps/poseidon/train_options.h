@@ -29,6 +29,7 @@ struct TrainOptions {
   std::optional<std::string> timeline;
   std::optional<std::string> run_folder;
   std::uint16_t port = 0;
+  bool tls = false;
 
   // Checked together by parse_train_options.
   plan::SchemeRequest schemes;

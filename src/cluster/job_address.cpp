@@ -78,6 +78,10 @@ Result<std::optional<JobAddress>> job_from_environment() {
   if (secret->size() < kSecretBytesMin) return broken_contract(base::concat(file, " holds fewer than ", kSecretBytesMin, " bytes of secret"));
   const std::byte* const bytes = reinterpret_cast<const std::byte*>(secret->data());
   job.secret.assign(bytes, bytes + secret->size());
+  const char* const tls = std::getenv("POSEIDON_TLS");
+  const std::string_view wish = tls == nullptr ? "0" : tls;
+  if (wish != "0" && wish != "1") return broken_contract(base::concat("POSEIDON_TLS is \"", wish, "\", it must be 0 or 1"));
+  job.tls = wish == "1";
   return std::optional<JobAddress>(std::move(job));
 }
 
@@ -91,6 +95,7 @@ Result<JobLink> open_job_link(runtime::real::RealLane& lane, const JobAddress& j
                                                .self = self,
                                                .listen_host = *address,
                                                .listen_port = 0,
+                                               .tls = job.tls ? std::optional(runtime::real::TlsOptions{}) : std::nullopt,
                                                .admits = [nodes](Member peer) -> Status {
                                                  if (index(peer) < nodes) return {};
                                                  return Error{ErrorCode::kRefused, base::concat("the job has no member ", index(peer))};

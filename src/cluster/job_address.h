@@ -20,11 +20,13 @@ namespace poseidon::cluster {
 //   POSEIDON_RANK          this process's number among those of its role, from 0
 //   POSEIDON_COORDINATOR   host:port
 //   POSEIDON_SECRET_FILE
+//   POSEIDON_TLS           1 where all links of the job are TLS; left out, or 0: they are not
 struct JobAddress {
   Rank rank{0};       // a worker's, or workers + its number for a dedicated server
   int workers = 1;
   runtime::Endpoint coordinator;
   std::vector<std::byte> secret;
+  bool tls = false;
   int servers = 0;    // dedicated ones
 
   bool is_server() const { return index(rank) >= workers; }

@@ -154,6 +154,7 @@ class LocalJob {
                  .self = kCoordinator,
                  .listen_host = options_.host,
                  .listen_port = options_.port,
+                 .tls = options_.tls ? std::optional(runtime::real::TlsOptions{}) : std::nullopt,
                  .admits = [nodes](Member peer) -> Status {
                    if (index(peer) < static_cast<std::uint32_t>(nodes)) return {};
                    return Error{ErrorCode::kRefused, base::concat("the job has no member ", index(peer))};
@@ -194,6 +195,7 @@ class LocalJob {
       child.environment["POSEIDON_SERVERS"] = std::to_string(options_.servers);
       child.environment["POSEIDON_COORDINATOR"] = base::concat(options_.host, ":", transport_->port());
       child.environment["POSEIDON_SECRET_FILE"] = secret_path;
+      child.environment["POSEIDON_TLS"] = options_.tls ? "1" : "0";
       child.environment["POSEIDON_RUN_FOLDER"] = options_.run_folder.string();
       Result<ChildProcess> process = ChildProcess::start(child);
       if (!process) return process.error();

@@ -30,6 +30,7 @@ struct LocalJobOptions {
   std::filesystem::path run_folder;  // exists
   std::string host = "127.0.0.1";    // address of the coordinator, for workers to connect to
   std::uint16_t port = 0;            // 0: a free one
+  bool tls = false;                  // all links of the job, the coordinator's too, are TLS
   cluster::CoordinatorOptions coordinator;
   // After the job is over workers are given this long to end by themselves; less when a second signal asks for the end.
   std::chrono::milliseconds farewell_max = std::chrono::seconds(4);

@@ -235,7 +235,7 @@ Status TlsStream::seal(const std::byte* data, std::size_t bytes) {
   std::size_t written = 0;
   const int result = SSL_write_ex(ssl_, data, bytes, &written);
   if (result == 1 && written == bytes) {
-    sealed_with_key_ += bytes;
+    sealed_with_key_ += kRecordBytes;
     return {};
   }
   over_ = failure(result);

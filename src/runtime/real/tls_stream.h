@@ -23,8 +23,8 @@ typedef struct ssl_session_st SSL_SESSION;
 namespace poseidon::runtime::real {
 
 struct TlsOptions {
-  // A sender takes a new key after so many bytes. The bound for AES-GCM is 2^24.5 records under one key (RFC 8446, 5.5), 360 GiB
-  // in full ones; the default leaves room for short ones.
+  // A sender takes a new key after so many bytes, each record counted as a full one: by default after 2^22 of them. The bound for
+  // AES-GCM is 2^24.5 records under one key (RFC 8446, 5.5).
   std::uint64_t rekey_bytes = std::uint64_t{1} << 36;
 };
 
@@ -86,7 +86,7 @@ class TlsStream : public Stream {
   std::vector<std::byte> gathered_;  // a record's contents, where they lie in several places
   std::vector<std::byte> sealed_;    // from sealed_begin_ on not the kernel's yet
   std::size_t sealed_begin_ = 0;
-  std::uint64_t sealed_with_key_ = 0;  // bytes
+  std::uint64_t sealed_with_key_ = 0;  // bytes, were all records full
 };
 
 }  // namespace poseidon::runtime::real
