@@ -47,6 +47,11 @@ Status check_model(const Model& model) {
   return {};
 }
 
+// This lane's.
+std::vector<std::vector<plan::Chunk>> chunks_of(const EngineOptions& options) {
+  return options.share.deal ? options.share.deal->chunks_of(options.share.lane) : plan::partition(options.model, options.plan);
+}
+
 }  // namespace
 
 Result<std::unique_ptr<EngineSession>> EngineSession::create(runtime::Runtime& runtime, runtime::Transport& transport,
@@ -63,13 +68,17 @@ EngineSession::EngineSession(runtime::Runtime& runtime, runtime::Transport& tran
                              EngineOptions options)
     : runtime_(runtime), transport_(transport), options_(std::move(options)), layer_of_(layers_of(options_.model, options_.priorities)),
       scheduler_(runtime, transport,
-                 {.window_bytes = options_.window_bytes, .tensors = options_.model.tensors.size(), .events = options_.events}),
+                 {.window_bytes = options_.window_bytes,
+                  .tensors = options_.model.tensors.size(),
+                  .events = options_.events,
+                  .budget = options_.share.budget,
+                  .lane = options_.share.lane}),
       store_(runtime, compute, scheduler_,
              {.self = options_.self,
               .members = options_.members,
               .model = &options_.model,
               .layer_of = layer_of_,
-              .chunks = plan::partition(options_.model, options_.plan),
+              .chunks = chunks_of(options_),
               .size_only = options_.size_only}) {
   add_syncers(compute);
   install_acceptors();
@@ -83,7 +92,7 @@ EngineSession::~EngineSession() {
 
 void EngineSession::add_syncers(runtime::Compute& compute) {
   const Model& model = options_.model;
-  const std::vector<std::vector<plan::Chunk>> chunks = plan::partition(model, options_.plan);
+  const std::vector<std::vector<plan::Chunk>> chunks = chunks_of(options_);
   dense_.resize(model.tensors.size());
   factors_.resize(model.layers.size());
   factors_of_weight_.resize(model.tensors.size(), nullptr);
@@ -93,6 +102,7 @@ void EngineSession::add_syncers(runtime::Compute& compute) {
     const std::uint32_t place = layer_of_[index(layer.tensors[0])];
     if (scheme(LayerId{static_cast<std::uint32_t>(l)}) == Scheme::kPs) {
       for (const TensorId tensor : layer.tensors) {
+        if (!lives_here(tensor)) continue;
         const TensorSpec& spec = model.tensors[index(tensor)];
         dense_[index(tensor)] = std::make_unique<DenseSyncer>(
             runtime_, transport_, scheduler_, store_,
@@ -100,6 +110,7 @@ void EngineSession::add_syncers(runtime::Compute& compute) {
       }
       continue;
     }
+    if (!lives_here(layer.tensors[0])) continue;
     const TensorSpec& weight = model.tensors[index(layer.tensors[0])];
     const std::size_t rows = static_cast<std::size_t>(weight.shape[0]);
     const std::size_t cols = static_cast<std::size_t>(weight.shape[1]);

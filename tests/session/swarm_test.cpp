@@ -79,6 +79,50 @@ TEST(Swarm, ShuffledArrivalNeverChangesABit) {
   }
 }
 
+// The same job with 2 to 4 lanes for each member, in which also small tensors lie on several, or a lane has nothing to do.
+SimJob on_several_lanes(SimJob job, std::uint64_t seed) {
+  job.deal.lanes = 2 + seed % 3;
+  job.deal.whole_bytes_max = seed % 2 == 0 ? 0 : 50'000;
+  return job;
+}
+
+TEST(Swarm, LanesNeverChangeABit) {
+  constexpr std::uint64_t kProblems = 24;
+  std::map<std::uint64_t, std::vector<std::vector<float>>> right;
+  for (const std::uint64_t seed : seeds(1200)) {
+    const std::uint64_t problem = 1 + seed % kProblems;
+    const SimJob quiet = quiet_job(problem);
+    if (!right.contains(problem)) {
+      const SimResult calm = run(quiet);
+      ASSERT_TRUE(calm.finished) << calm.trouble;
+      right[problem] = calm.parameters[0];
+    }
+    const SimJob job = on_several_lanes(unruly(quiet, seed), seed);
+    const SimResult result = run(job);
+    ASSERT_TRUE(result.finished) << replay(seed) << ": " << result.trouble;
+    for (const auto& parameters : result.parameters) {
+      ASSERT_EQ(parameters, right[problem]) << replay(seed);
+    }
+    const std::size_t two_pieces_each = 2 * static_cast<std::size_t>(job.script.plan.workers - 1) * wire::kPieceBytes;
+    ASSERT_LE(result.in_flight_max, job.window_bytes + two_pieces_each) << replay(seed) << ": over all lanes";
+  }
+}
+
+TEST(Swarm, LanesMoveTheBytesThatOneMoves) {
+  for (const std::uint64_t seed : seeds(20)) {
+    const SimJob job = quiet_job(seed);
+    const SimResult one = run(job);
+    const SimResult several = run(on_several_lanes(job, seed));
+    ASSERT_TRUE(several.finished) << several.trouble;
+    for (std::size_t rank = 0; rank < one.tensor_bytes.size(); ++rank) {
+      for (std::size_t t = 0; t < one.tensor_bytes[rank].size(); ++t) {
+        EXPECT_EQ(several.tensor_bytes[rank][t].sent, one.tensor_bytes[rank][t].sent) << replay(seed);
+        EXPECT_EQ(several.tensor_bytes[rank][t].received, one.tensor_bytes[rank][t].received) << replay(seed);
+      }
+    }
+  }
+}
+
 TEST(Swarm, OneSeedIsOneRun) {
   for (const std::uint64_t seed : seeds(10)) {
     const SimJob job = unruly(quiet_job(seed), seed);
@@ -87,6 +131,8 @@ TEST(Swarm, OneSeedIsOneRun) {
     EXPECT_EQ(a.event_digest, b.event_digest) << "seed " << seed;
     EXPECT_EQ(a.time, b.time);
   }
+  const SimJob laned = on_several_lanes(unruly(quiet_job(3), 3), 3);
+  EXPECT_EQ(run(laned).event_digest, run(laned).event_digest);
   EXPECT_NE(run(unruly(quiet_job(1), 1)).event_digest, run(unruly(quiet_job(1), 2)).event_digest);
 }
 

@@ -15,6 +15,7 @@ struct SimJob {
   TrainingScript script;
   runtime::sim::SimOptions world;
   std::size_t window_bytes = 256 * 1024;
+  plan::LaneDealOptions deal;  // .lanes of each member
 };
 
 // What a job that ran to its end leaves.
