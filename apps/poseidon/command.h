@@ -42,4 +42,7 @@ constexpr std::int64_t kIterationsMax = 1'000'000'000'000;
 // "float32" and "float64", for --dtype.
 CLI::Option* add_dtype(CLI::App& app, std::string& dtype);
 
+// --lanes and --pin-lanes.
+void add_lanes(CLI::App& app, std::size_t& lanes, bool& pin);
+
 }  // namespace poseidon::app

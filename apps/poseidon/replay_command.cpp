@@ -100,6 +100,7 @@ class ReplayLauncher {
                       {"workers", options_.workers},
                       {"batch", options_.workload.batch},
                       {"samples_per_second", options_.workload.samples_per_second},
+                      {"lanes", options_.lanes},
                       {"dilation", options_.dilation},
                       {"overlap", options_.overlap},
                       {"priorities", !options_.no_priorities},

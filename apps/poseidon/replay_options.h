@@ -12,6 +12,8 @@ namespace poseidon::app {
 struct ReplayOptions {
   WorkloadOptions workload;
   int workers = 2;
+  std::size_t lanes = 1;  // event loops of each worker
+  bool pin_lanes = false;
   double dilation = 1;
   int iterations = 7;
   int warm_up = 2;

@@ -27,6 +27,8 @@ constexpr const char* kExamples =
     "  poseidon train --solver examples/digits/lenet_solver.prototxt --workers 4 --iterations 100 \\\n"
     "      --plan first/plan.json   # the same bits again\n"
     "  poseidon train --solver examples/digits/lenet_solver.prototxt --workers 2 --iterations 100 \\\n"
+    "      --lanes 2 --pin-lanes   # and again, by two event loops in each worker\n"
+    "  poseidon train --solver examples/digits/lenet_solver.prototxt --workers 2 --iterations 100 \\\n"
     "      --timeline timeline.json   # open it at https://ui.perfetto.dev";
 
 void describe(CLI::App& app, TrainOptions& into) {
@@ -36,6 +38,7 @@ void describe(CLI::App& app, TrainOptions& into) {
   app.add_option("--solver", into.solver, "the solver's prototxt")->required();
   app.add_option("--workers", into.workers, "how many worker processes")->check(CLI::Range(1, 1024))->capture_default_str();
   app.add_option("--threads", into.threads, "threads of each worker; 0 shares the cores out")->check(CLI::Range(0, 4096))->capture_default_str();
+  add_lanes(app, into.lanes, into.pin_lanes);
   app.add_option("--scheme", into.scheme,
                  "how gradients travel: auto, ps, sfb, adam or block, and LAYER=SCHEME for exceptions, separated by commas")
       ->capture_default_str();

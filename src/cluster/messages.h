@@ -24,7 +24,8 @@ struct MemberInfo {
   Rank rank{0};
   std::string host;
   std::int64_t pid = 0;
-  std::vector<runtime::Endpoint> endpoints;
+  std::vector<runtime::Endpoint> endpoints;  // of all its lanes
+  std::uint32_t lanes = 1;                   // event loops, each with a link of its own to the same lane of every other worker
   // "rank 2 (pid 4711 on node-b)"
   std::string text() const;
 };

@@ -86,10 +86,12 @@ Worker::~Worker() {
     // From the top down: each refers to those below it. The arithmetic goes before the session, though the session refers to it:
     // a product that is still being made reads and writes the session's memory, and nothing asks for another one from here on.
     membership_.reset();
+    if (lanes_) lanes_->close();
     compute_.reset();
     engine_.reset();
     transport_.reset();
   });
+  lanes_.reset();
   lane_.reset();
 }
 
@@ -99,22 +101,28 @@ Status Worker::open() {
   const int workers = options_.job.workers;
   const Result<std::string> address = runtime::real::local_address_towards(options_.job.coordinator);
   if (!address) return address.error();
-  Result<std::unique_ptr<runtime::real::TcpTransport>> transport = runtime::real::TcpTransport::open(
-      *lane_, {.key = wire::job_key(options_.job.secret),
-               .self = self,
-               .listen_host = *address,
-               .listen_port = 0,
-               .admits = [workers](Member peer) -> Status {
-                 if (index(peer) < static_cast<std::uint32_t>(workers)) return {};
-                 return Error{ErrorCode::kRefused, base::concat("the job has no member ", index(peer))};
-               }});
+  const runtime::real::TcpOptions tcp{.key = wire::job_key(options_.job.secret),
+                                      .self = self,
+                                      .listen_host = *address,
+                                      .listen_port = 0,
+                                      .admits = [workers](Member peer) -> Status {
+                                        if (index(peer) < static_cast<std::uint32_t>(workers)) return {};
+                                        return Error{ErrorCode::kRefused, base::concat("the job has no member ", index(peer))};
+                                      }};
+  Result<std::unique_ptr<runtime::real::TcpTransport>> transport = runtime::real::TcpTransport::open(*lane_, tcp);
   if (!transport) return transport.error();
   transport_ = std::move(*transport);
   compute_ = options_.make_compute(*lane_);
+  if (const Status status = open_lanes(tcp); !status) return status;
+  MemberInfo info{self, options_.job.rank, host_name(), ::getpid(), {{*address, transport_->port()}}};
+  if (lanes_) {
+    info.lanes = static_cast<std::uint32_t>(lanes_->count());
+    for (const runtime::Endpoint& endpoint : lanes_->endpoints(*address)) info.endpoints.push_back(endpoint);
+  }
   lane_->run([&] {
     membership_ = std::make_unique<Membership>(
-        *lane_, *transport_, *compute_,
-        MembershipOptions{.self = {self, options_.job.rank, host_name(), ::getpid(), {{*address, transport_->port()}}},
+        *lane_, lanes_ ? lanes_->bundle() : *transport_, *compute_,
+        MembershipOptions{.self = info,
                           .workers = workers,
                           .coordinator = {options_.job.coordinator},
                           .model = options_.model,
@@ -152,6 +160,21 @@ Status Worker::open() {
   return {};
 }
 
+Status Worker::open_lanes(const runtime::real::TcpOptions& tcp) {
+  if (options_.lanes > 1) {
+    Result<std::unique_ptr<WorkerLanes>> lanes = WorkerLanes::open({*lane_, *transport_, *compute_}, options_.lanes, tcp);
+    if (!lanes) return lanes.error();
+    lanes_ = std::move(*lanes);
+  }
+  if (!options_.pin_lanes) return {};
+  const std::vector<int> allowed = runtime::real::allowed_cores();
+  if (allowed.empty()) return Error{ErrorCode::kSystem, "lanes cannot be pinned: the system does not tell this process's cores"};
+  const auto core_of = [&, place = local_place_from_environment()](std::size_t lane) {
+    return runtime::real::core_for_lane(allowed, place, lane);
+  };
+  return lanes_ ? lanes_->pin(core_of) : lane_->pin(core_of(0));
+}
+
 Result<std::unique_ptr<session::Engine>> Worker::make_engine(const OpenEpoch& epoch, const UsePlan& use) {
   Result<plan::Plan> plan = plan::parse_plan(use.plan, options_.model, options_.job.workers);
   if (!plan) return plan.error();
@@ -164,6 +187,7 @@ Result<std::unique_ptr<session::Engine>> Worker::make_engine(const OpenEpoch& ep
                                  .size_only = false,
                                  .events = options_.events};
   for (const MemberInfo& info : epoch.members) options.members.push_back(info.member);
+  if (lanes_) return lanes_->make_engine(std::move(options));
   Result<std::unique_ptr<session::EngineSession>> session =
       session::EngineSession::create(*lane_, *transport_, *compute_, std::move(options));
   if (!session) return session.error();
@@ -259,6 +283,10 @@ Worker::Traffic Worker::traffic() {
       traffic.bytes_sent += bytes.sent;
       traffic.bytes_received += bytes.received;
     }
+    if (!lanes_) return;
+    const runtime::LinkBytes others = lanes_->link_bytes(peers_);
+    traffic.bytes_sent += others.sent;
+    traffic.bytes_received += others.received;
   });
   return traffic;
 }

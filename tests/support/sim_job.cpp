@@ -34,7 +34,8 @@ SimMembership::SimMembership(SimMembershipOptions options) : options_(std::move(
         node, runtime::sim::SimCompute::Speeds{.sum_bytes_per_second = 5e9, .flops_per_second = flops, .arithmetic = false}));
     workers_.push_back(std::make_unique<cluster::Membership>(
         node, node, *computes_.back(),
-        cluster::MembershipOptions{.self = {member(rank), Rank{rank}, "node" + std::to_string(rank), 100 + rank, {}},
+        cluster::MembershipOptions{.self = {member(rank), Rank{rank}, "node" + std::to_string(rank), 100 + rank, {},
+                                            options_.lanes[std::min(r, options_.lanes.size() - 1)]},
                                    .workers = options_.workers,
                                    .coordinator = {},
                                    .model = options_.models[std::min(r, options_.models.size() - 1)],

@@ -1,4 +1,5 @@
-// Transport over TCP: one trusted connection for each peer, both directions on it.
+// Transport over TCP: one trusted connection for each peer, both directions on it. A member with several lanes has one for each,
+// listening at a port of its own.
 //
 // Lane only, but for open() and port().
 #pragma once
@@ -20,6 +21,7 @@ namespace poseidon::runtime::real {
 struct TcpOptions {
   wire::JobKey key;
   Member self{0};
+  std::uint32_t lane = 0;         // of this member and of all its peers: one connection for each pair and lane
   std::string listen_host = "127.0.0.1";
   std::uint16_t listen_port = 0;  // 0: the system chooses
   // Who may connect. Called after the peer has proved that it knows the secret.
