@@ -3,6 +3,7 @@
 #include <cstdio>
 
 #include "engines/caffe/tools/old_flags.h"
+#include "plan/lanes.h"
 
 namespace poseidon::app {
 
@@ -47,6 +48,17 @@ CLI::Option* add_dtype(CLI::App& app, std::string& dtype) {
   return app.add_option("--dtype", dtype, "element type of the whole net; float64 is for comparisons")
       ->check(CLI::IsMember({"float32", "float64"}))
       ->capture_default_str();
+}
+
+void add_lanes(CLI::App& app, std::size_t& lanes, bool& pin) {
+  app.add_option("--lanes", lanes,
+                 "event loops of each worker, each with a thread and with a connection to the same lane of every other worker: for links "
+                 "that are faster than what one core can move. They change no bit of the result")
+      ->check(CLI::Range(std::size_t{1}, plan::kLanesMax))
+      ->capture_default_str();
+  app.add_flag("--pin-lanes", pin,
+               "keep each lane's thread on a core of its own: the workers of a host share its cores out, and lanes take the last ones of "
+               "their worker's share");
 }
 
 }  // namespace poseidon::app

@@ -46,4 +46,7 @@ CLI::Option* add_dtype(CLI::App& app, std::string& dtype);
 // "bf16" and "fp16", for --wire.
 CLI::Option* add_wire(CLI::App& app, std::optional<DType>& wire);
 
+// --lanes and --pin-lanes.
+void add_lanes(CLI::App& app, std::size_t& lanes, bool& pin);
+
 }  // namespace poseidon::app

@@ -63,6 +63,7 @@ class ReplayLauncher {
     job.run_folder = *folder;
     job.host = options_.listen;
     job.tls = options_.tls;
+    job.environment["POSEIDON_LANES"] = std::to_string(options_.lanes);
     job.coordinator.workers = options_.workers;
     job.coordinator.servers = options_.serving.serving.servers;
     job.coordinator.colocated = options_.serving.serving.colocated;
@@ -111,6 +112,7 @@ class ReplayLauncher {
                       {"servers", options_.serving.serving.servers},
                       {"batch", options_.workload.batch},
                       {"samples_per_second", options_.workload.samples_per_second},
+                      {"lanes", options_.lanes},
                       {"dilation", options_.dilation},
                       {"overlap", options_.overlap},
                       {"priorities", !options_.no_priorities},

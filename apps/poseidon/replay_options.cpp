@@ -27,6 +27,7 @@ void describe(CLI::App& app, ReplayOptions& into) {
   into.workload.describe(app);
   app.add_option("--workers", into.workers, "how many worker processes")->check(CLI::Range(1, 1024))->capture_default_str();
   into.serving.describe(app);
+  add_lanes(app, into.lanes, into.pin_lanes);
   app.add_option("--dilation", into.dilation, "how much longer computing takes than it says")->check(CLI::Range(1.0, 1e6))->capture_default_str();
   app.add_option("--iterations", into.iterations, "that are measured")->check(CLI::Range(1, 1'000'000))->capture_default_str();
   app.add_option("--warm-up", into.warm_up, "iterations before them")->check(CLI::Range(0, 1'000'000))->capture_default_str();

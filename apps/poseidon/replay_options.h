@@ -14,6 +14,8 @@ struct ReplayOptions {
   WorkloadOptions workload;
   int workers = 2;
   ServingOptions serving;
+  std::size_t lanes = 1;  // event loops of each worker
+  bool pin_lanes = false;
   double dilation = 1;
   int iterations = 7;
   int warm_up = 2;

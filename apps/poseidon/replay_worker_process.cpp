@@ -94,6 +94,8 @@ Status run(const ReplayOptions& options, const cluster::JobAddress& job) {
     return made;
   };
   worker.priorities = !options.no_priorities;
+  worker.lanes = options.lanes;
+  worker.pin_lanes = options.pin_lanes;
   Result<std::unique_ptr<cluster::Worker>> cluster = cluster::Worker::join(std::move(worker));
   if (!cluster) return cluster.error();
   return replay_all(options, *workload, **cluster, *machine, model);

@@ -29,6 +29,8 @@ constexpr const char* kExamples =
     "  poseidon train --solver examples/digits/lenet_solver.prototxt --workers 2 --servers 1 --iterations 100\n"
     "  poseidon train --solver examples/digits/lenet_solver.prototxt --workers 2 --tls   # the same bits, encrypted on the way\n"
     "  poseidon train --solver examples/digits/lenet_solver.prototxt --workers 2 --iterations 100 \\\n"
+    "      --lanes 2 --pin-lanes   # and again, by two event loops in each worker\n"
+    "  poseidon train --solver examples/digits/lenet_solver.prototxt --workers 2 --iterations 100 \\\n"
     "      --timeline timeline.json   # open it at https://ui.perfetto.dev\n"
     "  poseidon train --solver examples/digits/lenet_solver.prototxt --workers 2 --iterations 100 --wire bf16";
 
@@ -40,6 +42,7 @@ void describe(CLI::App& app, TrainOptions& into) {
   app.add_option("--workers", into.workers, "how many worker processes")->check(CLI::Range(1, 1024))->capture_default_str();
   into.serving.describe(app);
   app.add_option("--threads", into.threads, "threads of each worker; 0 shares the cores out")->check(CLI::Range(0, 4096))->capture_default_str();
+  add_lanes(app, into.lanes, into.pin_lanes);
   app.add_option("--scheme", into.scheme,
                  "how gradients travel: auto, ps, sfb, adam or block, and LAYER=SCHEME for exceptions, separated by commas")
       ->capture_default_str();

@@ -16,6 +16,8 @@ struct TrainOptions {
   int workers = 1;
   ServingOptions serving;
   int threads = 0;                        // of each worker; 0: the cores shared out
+  std::size_t lanes = 1;                  // event loops of each worker
+  bool pin_lanes = false;
   std::string scheme = "auto";
   std::optional<std::string> plan;        // file
   std::optional<std::string> bandwidth;

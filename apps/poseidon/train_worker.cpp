@@ -98,6 +98,8 @@ void TrainWorker::join() {
   cluster::WorkerOptions options{.job = job_, .model = aten::model_of(layers)};
   options.make_compute = [this](runtime::Runtime& lane) { return std::make_unique<aten::AtenCompute>(lane, options_.threads); };
   options.events = timeline_.get();
+  options.lanes = options_.lanes;
+  options.pin_lanes = options_.pin_lanes;
   for (const aten::LayerParameters& layer : layers) {
     for (const at::Tensor& parameter : layer.parameters) options.values.push_back(aten::view_of(parameter));
   }

@@ -148,6 +148,12 @@ Status Coordinator::compare(const Join& join, const Join& first) const {
                  base::concat("the workers' models differ: ", what,
                               "; all workers must build the same net in the same order (same files, same program version)")};
   };
+  if (join.self.lanes != first.self.lanes) {
+    const auto lanes = [](std::uint32_t count) { return base::concat(count, count == 1 ? " lane" : " lanes"); };
+    return Error{ErrorCode::kRefused, base::concat("the workers' lanes differ: ", join.self.text(), " has ", lanes(join.self.lanes), ", ",
+                                                   first.self.text(), " has ", lanes(first.self.lanes),
+                                                   "; start all workers with the same --lanes")};
+  }
   const auto& a = first.model.tensors;
   const auto& b = join.model.tensors;
   const std::string who_a = first.self.text();

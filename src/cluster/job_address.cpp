@@ -8,6 +8,7 @@
 
 #include "base/file.h"
 #include "base/text.h"
+#include "plan/lanes.h"
 #include "runtime/real/address.h"
 
 namespace poseidon::cluster {
@@ -62,6 +63,11 @@ Result<std::optional<JobAddress>> job_from_environment() {
   Result<int> number = integer("POSEIDON_RANK", 0, (is_server ? job.servers : job.workers) - 1);
   if (!number) return number.error();
   job.rank = Rank{is_server ? job.workers + *number : *number};
+  if (std::getenv("POSEIDON_LANES") != nullptr) {
+    Result<int> lanes = integer("POSEIDON_LANES", 1, static_cast<int>(plan::kLanesMax));
+    if (!lanes) return lanes.error();
+    job.lanes = static_cast<std::size_t>(*lanes);
+  }
   const char* const where = std::getenv("POSEIDON_COORDINATOR");
   const std::string text = where == nullptr ? "" : where;
   const std::size_t colon = text.rfind(':');
@@ -88,22 +94,26 @@ Result<std::optional<JobAddress>> job_from_environment() {
 Result<JobLink> open_job_link(runtime::real::RealLane& lane, const JobAddress& job) {
   const Result<std::string> address = runtime::real::local_address_towards(job.coordinator);
   if (!address) return address.error();
-  const Member self{static_cast<std::uint32_t>(index(job.rank))};
   const auto nodes = static_cast<std::uint32_t>(job.workers + job.servers);
-  Result<std::unique_ptr<runtime::real::TcpTransport>> transport =
-      runtime::real::TcpTransport::open(lane, {.key = wire::job_key(job.secret),
-                                               .self = self,
-                                               .listen_host = *address,
-                                               .listen_port = 0,
-                                               .tls = job.tls ? std::optional(runtime::real::TlsOptions{}) : std::nullopt,
-                                               .admits = [nodes](Member peer) -> Status {
-                                                 if (index(peer) < nodes) return {};
-                                                 return Error{ErrorCode::kRefused, base::concat("the job has no member ", index(peer))};
-                                               }});
+  JobLink link{.tcp = {.key = wire::job_key(job.secret),
+                       .self = Member{static_cast<std::uint32_t>(index(job.rank))},
+                       .listen_host = *address,
+                       .listen_port = 0,
+                       .tls = job.tls ? std::optional(runtime::real::TlsOptions{}) : std::nullopt,
+                       .admits = [nodes](Member peer) -> Status {
+                         if (index(peer) < nodes) return {};
+                         return Error{ErrorCode::kRefused, base::concat("the job has no member ", index(peer))};
+                       }}};
+  Result<std::unique_ptr<runtime::real::TcpTransport>> transport = runtime::real::TcpTransport::open(lane, link.tcp);
   if (!transport) return transport.error();
-  MemberInfo info{self, job.rank, host_name(), ::getpid(), {{*address, (*transport)->port()}}, std::nullopt};
-  if (job.is_server()) info.server = static_cast<std::uint32_t>(index(job.rank) - job.workers);
-  return JobLink{std::move(*transport), std::move(info)};
+  link.transport = std::move(*transport);
+  link.self = {.member = link.tcp.self,
+               .rank = job.rank,
+               .host = host_name(),
+               .pid = ::getpid(),
+               .endpoints = {{*address, link.transport->port()}}};
+  if (job.is_server()) link.self.server = static_cast<std::uint32_t>(index(job.rank) - job.workers);
+  return link;
 }
 
 }  // namespace poseidon::cluster

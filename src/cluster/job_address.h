@@ -20,6 +20,7 @@ namespace poseidon::cluster {
 //   POSEIDON_RANK          this process's number among those of its role, from 0
 //   POSEIDON_COORDINATOR   host:port
 //   POSEIDON_SECRET_FILE
+//   POSEIDON_LANES         event loops of a dedicated server, as many as the workers have; left out: 1
 //   POSEIDON_TLS           1 where all links of the job are TLS; left out, or 0: they are not
 struct JobAddress {
   Rank rank{0};       // a worker's, or workers + its number for a dedicated server
@@ -27,7 +28,8 @@ struct JobAddress {
   runtime::Endpoint coordinator;
   std::vector<std::byte> secret;
   bool tls = false;
-  int servers = 0;    // dedicated ones
+  int servers = 0;         // dedicated ones
+  std::size_t lanes = 1;   // of a dedicated server; a worker is told by its own options
 
   bool is_server() const { return index(rank) >= workers; }
 };
@@ -36,6 +38,7 @@ Result<std::optional<JobAddress>> job_from_environment();
 
 // A process that listens where the job's other members can call it, and admits them.
 struct JobLink {
+  runtime::real::TcpOptions tcp;  // for further lanes, as for the first
   std::unique_ptr<runtime::real::TcpTransport> transport;
   MemberInfo self;
 };

@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/text.h"
+#include "plan/lanes.h"
 
 namespace poseidon::cluster {
 namespace {
@@ -46,8 +47,11 @@ double positive(const json& object, const char* field) {
 
 json to_json(const MemberInfo& info) {
   json endpoints = json::array();
-  for (const runtime::Endpoint& e : info.endpoints) endpoints.push_back({{"host", e.host}, {"port", e.port}});
-  json object = {{"member", index(info.member)}, {"rank", index(info.rank)}, {"host", info.host}, {"pid", info.pid}, {"endpoints", endpoints}};
+  for (const runtime::Endpoint& e : info.endpoints) {
+    endpoints.push_back({{"host", e.host}, {"port", e.port}, {"lane", static_cast<std::uint32_t>(e.lane)}});
+  }
+  json object = {{"member", index(info.member)}, {"rank", index(info.rank)}, {"host", info.host},
+                 {"pid", info.pid},              {"lanes", info.lanes},      {"endpoints", endpoints}};
   if (info.server) object["server"] = *info.server;
   return object;
 }
@@ -59,8 +63,11 @@ MemberInfo member_from(const json& object) {
   info.host = object.at("host").get<std::string>();
   info.pid = static_cast<std::int64_t>(natural(object, "pid", INT64_MAX));
   if (object.contains("server")) info.server = static_cast<std::uint32_t>(natural(object, "server", kMembersMax));
+  info.lanes = static_cast<std::uint32_t>(natural(object, "lanes", plan::kLanesMax));
+  if (info.lanes == 0) bad("lanes must be at least 1");
   for (const json& e : list(object, "endpoints", kEndpointsMax)) {
-    info.endpoints.push_back({e.at("host").get<std::string>(), static_cast<std::uint16_t>(natural(e, "port", 65'535))});
+    const auto lane = static_cast<std::uint32_t>(natural(e, "lane", info.lanes - 1));
+    info.endpoints.push_back({e.at("host").get<std::string>(), static_cast<std::uint16_t>(natural(e, "port", 65'535)), runtime::Lane{lane}});
   }
   return info;
 }

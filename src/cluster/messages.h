@@ -25,7 +25,8 @@ struct MemberInfo {
   Rank rank{0};               // its number among the nodes: the workers' ranks, then the dedicated servers
   std::string host;
   std::int64_t pid = 0;
-  std::vector<runtime::Endpoint> endpoints;
+  std::vector<runtime::Endpoint> endpoints;  // of all its lanes
+  std::uint32_t lanes = 1;                   // event loops, each with a link of its own to the same lane of every other member
   // A dedicated server's number, from 0; a worker has none.
   std::optional<std::uint32_t> server;
   // "rank 2 (pid 4711 on node-b)", "server 0 (pid 4712 on node-c)"

@@ -4,6 +4,7 @@
 #include <mutex>
 #include <optional>
 
+#include "cluster/worker_lanes.h"
 #include "session/engine_session.h"
 
 namespace poseidon::cluster {
@@ -16,8 +17,9 @@ class Server {
     lane_.run([this] {
       // In the order of cluster::Worker: from the top down, and the arithmetic before the session whose memory it may be reading.
       membership_.reset();
+      if (lanes_) lanes_->close();
       compute_.reset();
-      session_.reset();
+      engine_.reset();
       transport_.reset();
     });
   }
@@ -27,9 +29,15 @@ class Server {
     if (!link) return link.error();
     transport_ = std::move(link->transport);
     compute_ = options_.make_compute(lane_);
+    if (options_.job.lanes > 1) {
+      Result<std::unique_ptr<WorkerLanes>> lanes = WorkerLanes::open({lane_, *transport_, *compute_}, options_.job.lanes, link->tcp);
+      if (!lanes) return lanes.error();
+      lanes_ = std::move(*lanes);
+      lanes_->announce(link->self);
+    }
     lane_.run([&] {
       membership_ = std::make_unique<Membership>(
-          lane_, *transport_, *compute_,
+          lane_, lanes_ ? lanes_->bundle() : *transport_, *compute_,
           MembershipOptions{.self = link->self,
                             .workers = options_.job.workers,
                             .servers = options_.job.servers,
@@ -59,11 +67,18 @@ class Server {
                                   .plan = std::move(*plan),
                                   .window_bytes = use.window_bytes};
     for (const MemberInfo& info : epoch.members) engine.members.push_back(info.member);
-    Result<std::unique_ptr<session::EngineSession>> session =
-        session::EngineSession::create(lane_, *transport_, *compute_, std::move(engine));
-    if (!session) return membership_->fail(session.error());
-    session_ = std::move(*session);
+    Result<std::unique_ptr<session::Engine>> made = make(std::move(engine));
+    if (!made) return membership_->fail(made.error());
+    engine_ = std::move(*made);
     membership_->ready();
+  }
+
+  Result<std::unique_ptr<session::Engine>> make(session::EngineOptions options) {
+    if (lanes_) return lanes_->make_engine(std::move(options));
+    Result<std::unique_ptr<session::EngineSession>> session =
+        session::EngineSession::create(lane_, *transport_, *compute_, std::move(options));
+    if (!session) return session.error();
+    return std::unique_ptr<session::Engine>(std::move(*session));
   }
 
   void end(std::optional<Error> why) {
@@ -80,7 +95,8 @@ class Server {
   std::unique_ptr<runtime::real::TcpTransport> transport_;  // these four: used and destroyed on the lane
   std::unique_ptr<runtime::Compute> compute_;
   std::unique_ptr<Membership> membership_;
-  std::unique_ptr<session::EngineSession> session_;
+  std::unique_ptr<session::Engine> engine_;
+  std::unique_ptr<WorkerLanes> lanes_;  // null with one lane; goes before the home lane
 
   std::mutex mutex_;
   std::condition_variable changed_;

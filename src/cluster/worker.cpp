@@ -22,10 +22,12 @@ Worker::~Worker() {
     // From the top down: each refers to those below it. The arithmetic goes before the session, though the session refers to it:
     // a product that is still being made reads and writes the session's memory, and nothing asks for another one from here on.
     membership_.reset();
+    if (lanes_) lanes_->close();
     compute_.reset();
     engine_.reset();
     transport_.reset();
   });
+  lanes_.reset();
   lane_.reset();
 }
 
@@ -39,9 +41,11 @@ Status Worker::open() {
   if (!link) return link.error();
   transport_ = std::move(link->transport);
   compute_ = options_.make_compute(*lane_);
+  if (const Status status = open_lanes(link->tcp); !status) return status;
+  if (lanes_) lanes_->announce(link->self);
   lane_->run([&] {
     membership_ = std::make_unique<Membership>(
-        *lane_, *transport_, *compute_,
+        *lane_, lanes_ ? lanes_->bundle() : *transport_, *compute_,
         MembershipOptions{.self = link->self,
                           .workers = options_.job.workers,
                           .servers = options_.job.servers,
@@ -81,6 +85,21 @@ Status Worker::open() {
   return {};
 }
 
+Status Worker::open_lanes(const runtime::real::TcpOptions& tcp) {
+  if (options_.lanes > 1) {
+    Result<std::unique_ptr<WorkerLanes>> lanes = WorkerLanes::open({*lane_, *transport_, *compute_}, options_.lanes, tcp);
+    if (!lanes) return lanes.error();
+    lanes_ = std::move(*lanes);
+  }
+  if (!options_.pin_lanes) return {};
+  const std::vector<int> allowed = runtime::real::allowed_cores();
+  if (allowed.empty()) return Error{ErrorCode::kSystem, "lanes cannot be pinned: the system does not tell this process's cores"};
+  const auto core_of = [&, place = local_place_from_environment()](std::size_t lane) {
+    return runtime::real::core_for_lane(allowed, place, lane);
+  };
+  return lanes_ ? lanes_->pin(core_of) : lane_->pin(core_of(0));
+}
+
 Result<std::unique_ptr<session::Engine>> Worker::make_engine(const OpenEpoch& epoch, const UsePlan& use) {
   Result<plan::Plan> plan = plan::parse_plan(use.plan, options_.model, options_.job.workers);
   if (!plan) return plan.error();
@@ -93,10 +112,17 @@ Result<std::unique_ptr<session::Engine>> Worker::make_engine(const OpenEpoch& ep
                                  .size_only = false,
                                  .events = options_.events};
   for (const MemberInfo& info : epoch.members) options.members.push_back(info.member);
+  Result<std::unique_ptr<session::Engine>> engine = make_network(std::move(options));
+  if (!engine) return engine.error();
+  return session::WireEngine::around(*lane_, std::move(*engine), options_.model, options_.priorities);
+}
+
+Result<std::unique_ptr<session::Engine>> Worker::make_network(session::EngineOptions options) {
+  if (lanes_) return lanes_->make_engine(std::move(options));
   Result<std::unique_ptr<session::EngineSession>> session =
       session::EngineSession::create(*lane_, *transport_, *compute_, std::move(options));
   if (!session) return session.error();
-  return session::WireEngine::around(*lane_, std::move(*session), options_.model, options_.priorities);
+  return std::unique_ptr<session::Engine>(std::move(*session));
 }
 
 void Worker::on_plan(const OpenEpoch& epoch, const UsePlan& use) {
@@ -188,6 +214,10 @@ Worker::Traffic Worker::traffic() {
       traffic.bytes_sent += bytes.sent;
       traffic.bytes_received += bytes.received;
     }
+    if (!lanes_) return;
+    const runtime::LinkBytes others = lanes_->link_bytes(peers_);
+    traffic.bytes_sent += others.sent;
+    traffic.bytes_received += others.received;
   });
   return traffic;
 }

@@ -1,4 +1,4 @@
-// One worker process of a job, put together: a lane, TCP, membership and a session. What an engine uses to train in a cluster.
+// One worker process of a job, put together: lanes, TCP, membership and a session. What an engine uses to train in a cluster.
 //
 // The functions here are called by the thread that trains; they post to the lane and wait where they say so. Every wait ends
 // when the job ends, since the cluster notices whoever could be waited for.
@@ -15,6 +15,7 @@
 #include "base/event.h"
 #include "cluster/job_address.h"
 #include "cluster/membership.h"
+#include "cluster/worker_lanes.h"
 #include "runtime/real/lane.h"
 #include "runtime/real/tcp_transport.h"
 #include "session/engine.h"
@@ -26,10 +27,13 @@ struct WorkerOptions {
   Model model;
   // One for each tensor; rank 0's are copied to all before join() returns. Empty: nothing is copied.
   std::vector<TensorView> values;
+  // For the first lane, which also makes the products of the others.
   std::function<std::unique_ptr<runtime::Compute>(runtime::Runtime& lane)> make_compute;
   base::EventListener* events = nullptr;          // outlives the worker
   HeartbeatOptions heartbeat;
   bool priorities = true;                         // see session::EngineOptions
+  std::size_t lanes = 1;                          // event loops, at most plan::kLanesMax; the same at all workers
+  bool pin_lanes = false;                         // each lane's thread to a core of its own: runtime::real::core_for_lane
 };
 
 class Worker {
@@ -40,6 +44,7 @@ class Worker {
   ~Worker();
 
   Session& session() { return *engine_; }
+  // The home lane: callbacks run here.
   runtime::Runtime& lane() { return *lane_; }
   // The plan in force.
   const plan::Plan& plan() const { return engine_->plan(); }
@@ -69,8 +74,12 @@ class Worker {
  private:
   explicit Worker(WorkerOptions options);
   Status open();
+  // The lanes beyond the first, where there are to be any, and the cores of all.
+  Status open_lanes(const runtime::real::TcpOptions& tcp);
   void on_plan(const OpenEpoch& epoch, const UsePlan& use);
   Result<std::unique_ptr<session::Engine>> make_engine(const OpenEpoch& epoch, const UsePlan& use);
+  // What speaks to other members, on one lane or several.
+  Result<std::unique_ptr<session::Engine>> make_network(session::EngineOptions options);
   void end(const Error& why);
   // Waits until the condition, which others change under mutex_, holds or the job is over.
   template <typename Condition>
@@ -82,6 +91,7 @@ class Worker {
   std::unique_ptr<runtime::Compute> compute_;
   std::unique_ptr<Membership> membership_;
   std::unique_ptr<session::Engine> engine_;
+  std::unique_ptr<WorkerLanes> lanes_;  // null with one lane
   std::vector<Member> peers_;
 
   mutable std::mutex mutex_;

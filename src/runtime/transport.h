@@ -27,15 +27,17 @@ constexpr Member kCoordinator{0xFFFFFFFF};
 // One event loop and, for each pair of members, one stream.
 enum class Lane : std::uint32_t {};
 
+// A transport is one lane's, and reaches the same lane of its peers: there is no other lane to name today.
 struct Destination {
   Member peer{0};
   Lane lane{0};
 };
 
-// Where a member can be reached, e.g. {"127.0.0.1", 40213}.
+// Where a member's lane can be reached, e.g. {"127.0.0.1", 40213}.
 struct Endpoint {
   std::string host;
   std::uint16_t port = 0;
+  Lane lane{0};
 };
 
 // One part alone, or several that share a frame. The payload is that of all parts, one after the other.

@@ -19,9 +19,10 @@ void DenseSyncer::submit(Iteration iteration, const DenseGradient& gradient, boo
                  " is not synchronised yet");
   POSEIDON_CHECK(gradient.gradient.bytes == options_.bytes, options_.name, ": a gradient of ", gradient.gradient.bytes,
                  " bytes, the tensor has ", options_.bytes);
-  pending_ = Pending{iteration, std::move(on_synced), options_.bytes, {}, 0, 0, runtime_.now(), {}};
+  pending_ = Pending{iteration, std::move(on_synced), 0, {}, 0, 0, runtime_.now(), {}};
   pending_->bytes_left_of.resize(options_.members.size(), 0);
   for (const plan::Chunk& chunk : options_.chunks) {
+    pending_->bytes_left += chunk.end - chunk.begin;
     pending_->bytes_left_of[static_cast<std::size_t>(index(chunk.server))] += chunk.end - chunk.begin;
   }
   // All sinks before the first push. Pushes begin with the servers after this rank, so that the workers do not all call on

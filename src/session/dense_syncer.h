@@ -23,8 +23,8 @@ struct DenseSyncerOptions {
   TensorId tensor{0};
   std::string name;
   std::uint32_t layer = 0;          // its place in the forward pass
-  std::size_t bytes = 0;
-  std::vector<plan::Chunk> chunks;  // in order of bytes
+  std::size_t bytes = 0;            // of the whole tensor
+  std::vector<plan::Chunk> chunks;  // in order of bytes; with several lanes only this one's
 };
 
 class DenseSyncer {

@@ -51,6 +51,11 @@ std::vector<Member> workers_of(const EngineOptions& options) {
   return {options.members.begin(), options.members.begin() + options.plan.workers};
 }
 
+// This lane's.
+std::vector<std::vector<plan::Chunk>> chunks_of(const EngineOptions& options) {
+  return options.share.deal ? options.share.deal->chunks_of(options.share.lane) : plan::partition(options.model, options.plan);
+}
+
 }  // namespace
 
 Result<std::unique_ptr<EngineSession>> EngineSession::create(runtime::Runtime& runtime, runtime::Transport& transport,
@@ -66,9 +71,13 @@ Result<std::unique_ptr<EngineSession>> EngineSession::create(runtime::Runtime& r
 EngineSession::EngineSession(runtime::Runtime& runtime, runtime::Transport& transport, runtime::Compute& compute,
                              EngineOptions options)
     : runtime_(runtime), transport_(transport), options_(std::move(options)), layer_of_(layers_of(options_.model, options_.priorities)),
-      chunks_(plan::partition(options_.model, options_.plan)),
+      chunks_(chunks_of(options_)),
       scheduler_(runtime, transport,
-                 {.window_bytes = options_.window_bytes, .tensors = options_.model.tensors.size(), .events = options_.events}),
+                 {.window_bytes = options_.window_bytes,
+                  .tensors = options_.model.tensors.size(),
+                  .events = options_.events,
+                  .budget = options_.share.budget,
+                  .lane = options_.share.lane}),
       store_(runtime, compute, scheduler_,
              {.self = options_.self,
               .members = workers_of(options_),
@@ -102,6 +111,7 @@ void EngineSession::add_syncers(runtime::Compute& compute) {
     const std::uint32_t place = layer_of_[index(layer.tensors[0])];
     if (scheme(LayerId{static_cast<std::uint32_t>(l)}) == Scheme::kPs) {
       for (const TensorId tensor : layer.tensors) {
+        if (!lives_here(tensor)) continue;
         const TensorSpec& spec = model.tensors[index(tensor)];
         dense_[index(tensor)] = std::make_unique<DenseSyncer>(
             runtime_, transport_, scheduler_, store_,
@@ -109,6 +119,7 @@ void EngineSession::add_syncers(runtime::Compute& compute) {
       }
       continue;
     }
+    if (!lives_here(layer.tensors[0])) continue;
     const TensorSpec& weight = model.tensors[index(layer.tensors[0])];
     const std::size_t rows = static_cast<std::size_t>(weight.shape[0]);
     const std::size_t cols = static_cast<std::size_t>(weight.shape[1]);

@@ -1,5 +1,6 @@
 // The engine's Session on one lane: the send scheduler, this member's server shard, and a syncer for each tensor or factor
-// layer, wired together as the plan says. A dedicated server's has the shard alone: there, nothing is submitted.
+// layer, wired together as the plan says. A dedicated server's has the shard alone: there, nothing is submitted. Where a member has
+// several lanes each has one, for its part of the model, and a LanedEngine is their common door.
 //
 // submit*() and allocate() may be called from any thread; everything else on the lane.
 #pragma once
@@ -12,6 +13,7 @@
 
 #include "base/event.h"
 #include "factor/factor_exchange.h"
+#include "plan/lanes.h"
 #include "plan/plan.h"
 #include "poseidon/session.h"
 #include "runtime/compute.h"
@@ -24,6 +26,13 @@
 
 namespace poseidon::session {
 
+// One lane's part where a member has several. All null: one lane, which does everything.
+struct LaneShare {
+  std::size_t lane = 0;
+  std::shared_ptr<const plan::LaneDeal> deal;  // for the engine's model and plan
+  std::shared_ptr<LinkBudget> budget;          // shared by the member's lanes
+};
+
 struct EngineOptions {
   Rank self{0};                           // a node: from plan.workers on a dedicated server
   std::vector<Member> members;            // by node: the workers, then the dedicated servers; links to all of them are up
@@ -34,6 +43,7 @@ struct EngineOptions {
   bool priorities = true;                 // false: what is ready first leaves first, whatever its layer
   bool size_only = false;                 // views have no memory: virtual time with models larger than memory
   base::EventListener* events = nullptr;  // may be null; outlives the session
+  LaneShare share;
   // A wait says whom it is for after the first, and ends the session after the second. The limit is long, because a peer may
   // well be busy for minutes (a test, a snapshot on a slow disk); dead peers are noticed by the cluster within 2 s.
   runtime::Duration explain_after = std::chrono::seconds(2);
@@ -71,6 +81,7 @@ class EngineSession : public Engine {
  private:
   EngineSession(runtime::Runtime& runtime, runtime::Transport& transport, runtime::Compute& compute, EngineOptions options);
   bool is_worker() const { return index(options_.self) < workers(); }
+  bool lives_here(TensorId tensor) const { return !options_.share.deal || options_.share.deal->lives_on(tensor, options_.share.lane); }
   void add_syncers(runtime::Compute& compute);
   void install_acceptors();
   // Says to all others what this member's shard takes, and hears it of theirs.

@@ -17,9 +17,6 @@ namespace {
 // Parts up to this size share a frame: together they still fill at most one piece, and a header each would cost more than
 // 0.5 % of them.
 constexpr std::size_t kSmallPartBytes = 16 * 1024;
-// What each peer may have in flight whatever the others have: a piece that arrives while the next is on its way. With one alone
-// the link to a peer stands still until its credit is back (docs/decisions/0014-two-pieces-for-each-peer.md).
-constexpr std::size_t kPeerWindowBytes = 2 * kPieceBytes;
 
 }  // namespace
 
@@ -30,17 +27,25 @@ std::size_t window_bytes_for(const WindowQuestion& link) {
 
 SendScheduler::SendScheduler(runtime::Runtime& runtime, runtime::Transport& transport, SendSchedulerOptions options)
     : runtime_(runtime), transport_(transport), events_(options.events), window_bytes_(options.window_bytes),
-      tensor_bytes_(options.tensors), first_byte_seen_(options.tensors, 0) {
+      budget_(std::move(options.budget)), lane_(options.lane), tensor_bytes_(options.tensors), first_byte_seen_(options.tensors, 0) {
   transport_.set_receipt_handler([this, alive = alive_](Member from, std::span<const PartHeader> parts, std::uint32_t credit) {
     if (*alive) on_receipt(from, parts, credit);
   });
+  if (budget_) budget_->on_wake(lane_, [this] { look_again(); });
 }
 
-SendScheduler::~SendScheduler() { *alive_ = false; }
+SendScheduler::~SendScheduler() {
+  *alive_ = false;
+  if (budget_) budget_->on_wake(lane_, nullptr);
+}
 
 SendScheduler::Peer& SendScheduler::peer(Member member) {
   const auto [entry, is_new] = peers_.try_emplace(member);
-  if (is_new) entry->second.member = member;
+  if (is_new) {
+    entry->second.member = member;
+    // The coordinator is heard, but sent nothing here.
+    if (budget_ && member != runtime::kCoordinator) entry->second.slot = budget_->slot_of(member);
+  }
   return entry->second;
 }
 
@@ -127,6 +132,11 @@ void SendScheduler::forget(Member member) {
   if (found == peers_.end()) return;
   Peer& gone = found->second;
   in_flight_ -= gone.in_flight;
+  if (budget_) {
+    budget_->give_back(lane_, gone.slot, gone.in_flight);
+    budget_->wait_for_peer(lane_, gone.slot, LinkBudget::kNothing);
+    room_changed_ = true;
+  }
   // Dropped only when nothing points to the peer any more: a job's `hold` may run code of its owner's.
   const std::vector<Queued> dropped = std::exchange(gone.jobs, {});
   const std::unique_ptr<Gated> dropped_too = std::move(gone.gated);
@@ -153,6 +163,10 @@ void SendScheduler::on_receipt(Member from, std::span<const PartHeader> parts, s
   const std::size_t returned = std::min<std::size_t>(credit, sender.in_flight);
   sender.in_flight -= returned;
   in_flight_ -= returned;
+  if (budget_ && returned > 0) {
+    budget_->give_back(lane_, sender.slot, returned);
+    room_changed_ = true;
+  }
   if (returned > 0) settle(sender);
   if (owed_nothing && sender.credit_owed > 0) owed_.push_back(from);
   if (returned > 0 || sender.credit_owed > 0) schedule_pump();
@@ -171,8 +185,29 @@ void SendScheduler::schedule_pump() {
 
 std::size_t SendScheduler::next_piece_bytes(const Job& job) { return std::min(kPieceBytes, job.bytes - job.done); }
 
-std::size_t SendScheduler::own_room(const Peer& peer) { return kPeerWindowBytes - std::min(kPeerWindowBytes, peer.in_flight); }
-std::size_t SendScheduler::shared_room() const { return window_bytes_ - std::min(window_bytes_, in_flight_); }
+std::size_t SendScheduler::own_room(const Peer& peer) const {
+  return budget_ ? budget_->own_room(peer.slot) : kPeerWindowBytes - std::min(kPeerWindowBytes, peer.in_flight);
+}
+
+std::size_t SendScheduler::shared_room() const {
+  return budget_ ? budget_->shared_room() : window_bytes_ - std::min(window_bytes_, in_flight_);
+}
+
+bool SendScheduler::may_take_own(const Peer& peer) const {
+  return !budget_ || budget_->may_take_own(lane_, peer.slot, LinkBudget::claim_of(peer.jobs.front().urgency));
+}
+
+bool SendScheduler::may_take_shared(const Urgency& urgency) const {
+  return !budget_ || budget_->may_take_shared(lane_, LinkBudget::claim_of(urgency));
+}
+
+bool SendScheduler::take_room(const Peer& peer, std::size_t bytes) {
+  if (!budget_) return true;
+  const bool taken = peer.standing == Standing::kOwn ? budget_->take_own(lane_, peer.slot, bytes)
+                                                     : budget_->take_shared(lane_, peer.slot, bytes);
+  room_changed_ |= taken;
+  return taken;
+}
 
 std::size_t SendScheduler::peer_bytes_in_flight_max(std::size_t window_bytes) { return std::max(window_bytes, kPeerWindowBytes); }
 
@@ -191,11 +226,23 @@ SendScheduler::Order* SendScheduler::order_of(Standing standing) {
 }
 
 void SendScheduler::settle(Peer& peer) {
+  if (budget_ && !peer.unsettled) {
+    peer.unsettled = true;
+    unsettled_.push_back(peer.member);
+  }
+  place(peer);
+}
+
+void SendScheduler::place_all() {
+  for (auto& [member, peer] : peers_) place(peer);
+}
+
+void SendScheduler::place(Peer& peer) {
   Standing standing = Standing::kIdle;
   Turn turn;
   if (!peer.jobs.empty()) {
     const std::size_t next = next_piece_bytes(peer);
-    standing = next <= own_room(peer) ? Standing::kOwn : next == kPieceBytes ? Standing::kFull : Standing::kPartial;
+    standing = next <= own_room(peer) && may_take_own(peer) ? Standing::kOwn : next == kPieceBytes ? Standing::kFull : Standing::kPartial;
     turn = {peer.jobs.front().urgency, peer.served, index(peer.member)};
   }
   if (standing == peer.standing) {
@@ -212,23 +259,63 @@ SendScheduler::Peer* SendScheduler::most_urgent() const {
   const auto consider = [&](const Turn& turn, Peer* candidate) {
     if (best.second == nullptr || turn < best.first) best = {turn, candidate};
   };
+  const auto consider_shared = [&](const Turn& turn, Peer* candidate) {
+    if (may_take_shared(turn.urgency)) consider(turn, candidate);
+  };
   if (!own_.empty()) consider(own_.first_turn(), own_.first());
   const std::size_t room = shared_room();
   if (room >= kPieceBytes) {
-    if (!full_.empty()) consider(full_.first_turn(), full_.first());
-    if (!partial_.empty()) consider(partial_.first_turn(), partial_.first());
+    if (!full_.empty()) consider_shared(full_.first_turn(), full_.first());
+    if (!partial_.empty()) consider_shared(partial_.first_turn(), partial_.first());
   } else if (room > 0) {
     // A look at all is cheap: each of these has more in flight than two pieces less its next, and all of them together less than
     // the window, as there is room. So there are few.
     const auto [turn, candidate] = partial_.first_that([room](const Peer& peer) { return next_piece_bytes(peer) <= room; });
-    if (candidate != nullptr) consider(turn, candidate);
+    if (candidate != nullptr) consider_shared(turn, candidate);
   }
   return best.second;
 }
 
+bool SendScheduler::serve() {
+  bool sent = false;
+  while (Peer* const next = most_urgent()) sent |= send_frame(*next);
+  return sent;
+}
+
 void SendScheduler::pump() {
-  while (Peer* const next = most_urgent()) send_frame(*next);
+  serve();
+  if (budget_) share();
   return_credit();
+}
+
+void SendScheduler::share() {
+  std::vector<std::size_t> slots;
+  do {
+    // First all is said, then looked at once more: whoever gives room back either finds it said, or is seen here.
+    for (const Member member : std::exchange(unsettled_, {})) {
+      const auto found = peers_.find(member);
+      if (found == peers_.end()) continue;
+      Peer& peer = found->second;
+      peer.unsettled = false;
+      slots.push_back(peer.slot);
+      const bool waits = !peer.jobs.empty();
+      room_changed_ |= budget_->wait_for_peer(lane_, peer.slot,
+                                              waits ? LinkBudget::claim_of(peer.jobs.front().urgency) : LinkBudget::kNothing);
+      place(peer);
+    }
+    LinkBudget::Claim most_urgent = LinkBudget::kNothing;
+    for (const Order* const order : {&full_, &partial_}) {
+      if (!order->empty()) most_urgent = std::min(most_urgent, LinkBudget::claim_of(order->first_turn().urgency));
+    }
+    room_changed_ |= budget_->wait_for_window(lane_, most_urgent);
+    if (budget_->has_yielded(lane_)) place_all();
+  } while (serve());
+  if (std::exchange(room_changed_, false)) budget_->wake_others(lane_, slots);
+}
+
+void SendScheduler::look_again() {
+  place_all();
+  pump();
 }
 
 void SendScheduler::take_piece(Peer& peer, Frame& frame, std::vector<std::shared_ptr<Job>>& jobs) {
@@ -254,16 +341,20 @@ void SendScheduler::take_piece(Peer& peer, Frame& frame, std::vector<std::shared
   peer.jobs.pop_back();
 }
 
-void SendScheduler::send_frame(Peer& peer) {
+bool SendScheduler::send_frame(Peer& peer) {
   Frame frame;
   std::vector<std::shared_ptr<Job>> jobs;
   std::size_t total = next_piece_bytes(peer);
+  if (!take_room(peer, total)) {
+    settle(peer);
+    return false;
+  }
   const bool is_small = total <= kSmallPartBytes;
   const std::size_t room = std::min(kPieceBytes, std::max(own_room(peer), shared_room()));
   take_piece(peer, frame, jobs);
   while (is_small && !peer.jobs.empty() && frame.parts.size() < wire::kPartsMax) {
     const std::size_t bytes = next_piece_bytes(peer);
-    if (bytes > kSmallPartBytes || total + bytes > room) break;
+    if (bytes > kSmallPartBytes || total + bytes > room || !take_room(peer, bytes)) break;
     total += bytes;
     take_piece(peer, frame, jobs);
   }
@@ -285,6 +376,7 @@ void SendScheduler::send_frame(Peer& peer) {
     if (!*alive) return;
     if (const auto found = peers_.find(to); found != peers_.end()) --found->second.frames_unsent;
   });
+  return true;
 }
 
 // To peers to whom nothing is going anyway, in the order of their numbers.

@@ -13,7 +13,8 @@
 // A server whose staging memory is short takes pushes of certain chunks only (store/gate.h). The others wait aside, out of the
 // order, until it asks for them or opens its gate; nothing else ever waits for a gate.
 //
-// Small parts for one peer share a frame. The cost of a frame grows with the logarithm of the number of peers. Lane only.
+// Small parts for one peer share a frame. The cost of a frame grows with the logarithm of the number of peers. Lane only; the
+// schedulers of a member's several lanes meet in a LinkBudget.
 #pragma once
 
 #include <cstdint>
@@ -28,6 +29,7 @@
 #include "runtime/runtime.h"
 #include "runtime/transport.h"
 #include "session/engine.h"
+#include "session/link_budget.h"
 #include "session/peer_gate.h"
 #include "session/peer_order.h"
 
@@ -49,6 +51,9 @@ struct SendSchedulerOptions {
   std::size_t window_bytes = 1 << 20;
   std::size_t tensors = 0;                      // how many to count for
   base::EventListener* events = nullptr;        // may be null
+  // Where the member has several lanes, each with a scheduler: what they share, and which one this is. It then has the window.
+  std::shared_ptr<LinkBudget> budget;
+  std::size_t lane = 0;
 };
 
 // Pushes that a server keeps waiting.
@@ -124,17 +129,25 @@ class SendScheduler : public runtime::Outbox {
     std::uint64_t served = 0;         // when this peer got its last frame
     Standing standing = Standing::kIdle;
     std::size_t place = 0;            // in the order of its standing
+    std::size_t slot = 0;             // in the budget, where there is one
+    bool unsettled = false;           // is in unsettled_
   };
   using Order = PeerOrder<Peer>;
 
   void on_receipt(Member from, std::span<const wire::PartHeader> parts, std::uint32_t credit);
   void schedule_pump();
   void pump();
+  // Sends whatever may be sent. True when something was.
+  bool serve();
+  // Tells the other lanes what this one waits with, and wakes those for whom there is room.
+  void share();
+  // Another lane has given room back, or something more urgent of its has gone.
+  void look_again();
   Peer& peer(Member member);
   // Null when nobody may be served.
   Peer* most_urgent() const;
   // How many bytes may go to the peer now: `own_room` for its own sake, `shared_room` to anybody.
-  static std::size_t own_room(const Peer& peer);
+  std::size_t own_room(const Peer& peer) const;
   std::size_t shared_room() const;
   // Of a push with a payload, which a gate may keep back.
   static std::optional<wire::ChunkName> gated_name(const Job& job);
@@ -142,10 +155,19 @@ class SendScheduler : public runtime::Outbox {
   void keep_back(Gated& gated, Queued entry);
   // After a gate has closed: what it does not admit leaves the queue.
   void keep_back_what_waits(Peer& peer);
+  // Does no other lane wait with something more urgent, for the peer or for the window?
+  bool may_take_own(const Peer& peer) const;
+  bool may_take_shared(const Urgency& urgency) const;
+  // Room for the next so many bytes, by what the peer's standing stands on. Always there with one lane.
+  bool take_room(const Peer& peer, std::size_t bytes);
   // Puts the peer where it belongs, after its queue or its bytes in flight have changed.
   void settle(Peer& peer);
+  // Likewise, after only the other lanes' have.
+  void place(Peer& peer);
+  void place_all();
   Order* order_of(Standing standing);
-  void send_frame(Peer& peer);
+  // False when another lane took the room first.
+  bool send_frame(Peer& peer);
   // Moves the next piece of the peer's first job into the frame.
   void take_piece(Peer& peer, runtime::Frame& frame, std::vector<std::shared_ptr<Job>>& jobs);
   void return_credit();
@@ -156,12 +178,18 @@ class SendScheduler : public runtime::Outbox {
   runtime::Transport& transport_;
   base::EventListener* events_;
   std::size_t window_bytes_;
+  const std::shared_ptr<LinkBudget> budget_;  // null with one lane
+  const std::size_t lane_;
   std::unordered_map<Member, Peer> peers_;
   // All peers for whom something is queued, each in the order of its standing.
   Order own_;
   Order full_;
   Order partial_;
   std::vector<Member> owed_;  // whose credit_owed has become positive since the last return_credit(); some may occur twice
+  // Only with a budget: whose queue or bytes in flight have changed since the last share(), and whether room was taken or given
+  // back since then.
+  std::vector<Member> unsettled_;
+  bool room_changed_ = false;
   std::uint64_t next_sequence_ = 0;
   std::uint64_t next_turn_ = 1;
   std::size_t in_flight_ = 0;

@@ -200,6 +200,15 @@ TEST(Membership, WorkersWithOtherParametersAreRefusedWithRankAndParameter) {
   EXPECT_THAT(job.failed->message, HasSubstr("has ip1.weight as [16, 36] float32"));
 }
 
+TEST(Membership, AWorkerWithOtherLanesIsRefused) {
+  SimMembership job({.workers = 3, .lanes = {2, 2, 1}});
+  job.world().run_until([&] { return job.failed.has_value(); }, 10s);
+  ASSERT_TRUE(job.failed);
+  EXPECT_EQ(job.failed->code, ErrorCode::kRefused);
+  EXPECT_THAT(job.failed->message, HasSubstr("rank 2 (pid 102 on node2) has 1 lane, "));
+  EXPECT_THAT(job.failed->message, HasSubstr("has 2 lanes; start all workers with the same --lanes"));
+}
+
 TEST(Membership, AWorkerWithOneParameterMoreIsRefused) {
   Model other = small_model();
   other.tensors.push_back({"ip2.weight", {10, 16}, DType::kFloat32});

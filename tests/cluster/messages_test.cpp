@@ -12,7 +12,7 @@ namespace {
 Result<Message> decode_text(const std::string& text) { return decode(std::as_bytes(std::span(text.data(), text.size()))); }
 
 std::vector<Message> one_of_each() {
-  const MemberInfo info{Member{3}, Rank{3}, "node-\"b\"", 4711, {{"127.0.0.1", 4000}, {"10.0.0.1", 65535}}, std::nullopt};
+  const MemberInfo info{Member{3}, Rank{3}, "node-\"b\"", 4711, {{"127.0.0.1", 4000}, {"10.0.0.1", 65535, runtime::Lane{1}}}, 2, std::nullopt};
   MemberInfo server = info;
   server.rank = Rank{4};
   server.server = 0;
@@ -35,6 +35,19 @@ TEST(Messages, ComeBackAsTheyWere) {
   EXPECT_EQ(join.model.layers[1].factor_rows, 4u);
   EXPECT_EQ(std::get<OpenEpoch>(decode_text(encode(one_of_each()[10])).value()).members[1].text(), "server 0 (pid 4711 on node-\"b\")");
   EXPECT_EQ(std::get<UsePlan>(decode_text(encode(one_of_each()[13])).value()).model->tensors.size(), 3u);
+  EXPECT_EQ(join.self.lanes, 2u);
+  EXPECT_EQ(join.self.endpoints[1].lane, runtime::Lane{1});
+}
+
+TEST(Messages, AMemberHasOneToSixteenLanesAndNamesNoOther) {
+  for (const auto& [from, to] : std::vector<std::pair<std::string, std::string>>{
+           {"\"lanes\":2", "\"lanes\":0"}, {"\"lanes\":2", "\"lanes\":17"}, {"\"lanes\":2", "\"lanes\":1"}, {"\"lane\":1", "\"lane\":2"}, {"\"lane\":1", "\"lane\":-1"}}) {
+    std::string text = encode(one_of_each()[0]);
+    const std::size_t at = text.find(from);
+    ASSERT_NE(at, std::string::npos) << from << " in " << text;
+    text.replace(at, from.size(), to);
+    EXPECT_FALSE(decode_text(text).ok()) << to;
+  }
 }
 
 TEST(Messages, ThatAreNoneAreRefusedWithoutAThrow) {

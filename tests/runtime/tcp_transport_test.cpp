@@ -249,6 +249,17 @@ TEST_P(TcpTransportTest, ASecondConnectionOfTheSameMemberIsRefused) {
   EXPECT_TRUE(impostor.wait("member 1 is connected already"));
 }
 
+TEST_P(TcpTransportTest, ALaneReachesTheSameLaneOfItsPeersOnly) {
+  TcpOptions on_lane_1 = options();
+  on_lane_1.lane = 1;
+  Node a(Member{1}, test_key(), on_lane_1);
+  Node b(Member{2}, test_key(), on_lane_1);
+  Node c(Member{3}, test_key(), options());
+  link(a, b);
+  c.run([&] { c.transport().connect(Member{1}, {{"127.0.0.1", a.port()}}, 10s); });
+  EXPECT_TRUE(c.wait("lane 0 was called, and lane 1 listens here")) << ::testing::PrintToString(c.notes());
+}
+
 TEST_P(TcpTransportTest, BytesThatAreNoFramesOnlyCostTheStrangerItsConnection) {
   Node hub(Member{0}, test_key(), options());
   std::mt19937_64 random(3);

@@ -110,6 +110,43 @@ TEST(Swarm, WhoServesNeverChangesABit) {
   expect_the_bits_of_the_quiet_run(600, [](SimJob&, std::uint64_t) {}, serve_anyhow);
 }
 
+// 2 to 4 lanes for each member, in which also small tensors lie on several, or a lane has nothing to do.
+void deal_to_several_lanes(SimJob& job, std::uint64_t seed) {
+  job.deal.lanes = 2 + seed % 3;
+  job.deal.whole_bytes_max = seed % 2 == 0 ? 0 : 50'000;
+}
+
+TEST(Swarm, LanesNeverChangeABit) {
+  expect_the_bits_of_the_quiet_run(1200, [](SimJob&, std::uint64_t) {}, deal_to_several_lanes);
+}
+
+TEST(Swarm, LanesWithDedicatedServersAndANarrowWireNeverChangeABit) {
+  const auto narrow = [](SimJob& job, std::uint64_t problem) {
+    if (problem % 2 == 0) job.script.plan.wire = DType::kBFloat16;
+  };
+  expect_the_bits_of_the_quiet_run(600, narrow, [](SimJob& job, std::uint64_t seed) {
+    deal_to_several_lanes(job, seed);
+    serve_anyhow(job, seed);
+  });
+}
+
+TEST(Swarm, LanesMoveTheBytesThatOneMoves) {
+  for (const std::uint64_t seed : seeds(20)) {
+    const SimJob job = quiet_job(seed);
+    SimJob on_several = job;
+    deal_to_several_lanes(on_several, seed);
+    const SimResult one = run(job);
+    const SimResult several = run(on_several);
+    ASSERT_TRUE(several.finished) << several.trouble;
+    for (std::size_t rank = 0; rank < one.tensor_bytes.size(); ++rank) {
+      for (std::size_t t = 0; t < one.tensor_bytes[rank].size(); ++t) {
+        EXPECT_EQ(several.tensor_bytes[rank][t].sent, one.tensor_bytes[rank][t].sent) << replay(seed);
+        EXPECT_EQ(several.tensor_bytes[rank][t].received, one.tensor_bytes[rank][t].received) << replay(seed);
+      }
+    }
+  }
+}
+
 TEST(Swarm, OneSeedIsOneRun) {
   for (const std::uint64_t seed : seeds(10)) {
     const SimJob job = unruly(quiet_job(seed), seed);
@@ -118,12 +155,15 @@ TEST(Swarm, OneSeedIsOneRun) {
     EXPECT_EQ(a.event_digest, b.event_digest) << "seed " << seed;
     EXPECT_EQ(a.time, b.time);
   }
+  const SimJob laned = on_several_lanes(unruly(quiet_job(3), 3), 3);
+  EXPECT_EQ(run(laned).event_digest, run(laned).event_digest);
   EXPECT_NE(run(unruly(quiet_job(1), 1)).event_digest, run(unruly(quiet_job(1), 2)).event_digest);
 }
 
 TEST(Swarm, BytesInFlightStayWithinTheWindow) {
   for (const std::uint64_t seed : seeds(30)) {
     SimJob job = unruly(quiet_job(seed), seed);
+    if (seed % 2 == 0) deal_to_several_lanes(job, seed);  // the window is one over all of them
     const SimResult result = run(job);
     ASSERT_TRUE(result.finished) << result.trouble;
     const std::size_t two_pieces_each = 2 * static_cast<std::size_t>(job.script.plan.workers - 1) * wire::kPieceBytes;

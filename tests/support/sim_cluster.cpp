@@ -5,41 +5,64 @@
 #include <optional>
 #include <utility>
 
+#include "session/laned_engine.h"
 #include "session/wire_engine.h"
 
 namespace poseidon::test {
 namespace {
 
-// One member's arithmetic and session: all there is of a dedicated server.
-struct Server {
-  Server(const SimJob& job, runtime::sim::SimMember& member, std::size_t node, const std::vector<Member>& members)
-      : compute(member, {.sum_bytes_per_second = 5e9, .flops_per_second = 2e10}),
-        made(session::EngineSession::create(
-                 member, member, compute,
-                 {.self = Rank{static_cast<std::int32_t>(node)},
-                  .members = members,
-                  .model = plan::model_on_wire(job.script.model, job.script.plan.workers, job.script.plan.wire),
-                  .plan = job.script.plan,
-                  .window_bytes = job.window_bytes,
-                  .staging_bytes_max = job.staging_bytes_max,
-                  .priorities = job.priorities})
-                 .value()),
-        session(made.get()) {}
+std::vector<runtime::sim::SimMember*> lanes_of(runtime::sim::SimWorld& world, Member member, std::size_t lanes) {
+  std::vector<runtime::sim::SimMember*> all;
+  for (std::size_t lane = 0; lane < lanes; ++lane) all.push_back(world.find(member, lane));
+  return all;
+}
 
-  runtime::sim::SimCompute compute;
-  std::unique_ptr<session::EngineSession> made;  // a worker gives it on to its engine
-  session::EngineSession* session;
+// One member's arithmetic and sessions: all there is of a dedicated server.
+struct Server {
+  Server(const SimJob& job, const std::vector<runtime::sim::SimMember*>& lanes, std::size_t node, const std::vector<Member>& members) {
+    const plan::Plan& plan = job.script.plan;
+    session::EngineOptions options{.self = Rank{static_cast<std::int32_t>(node)},
+                                   .members = members,
+                                   .model = plan::model_on_wire(job.script.model, plan.workers, plan.wire),
+                                   .plan = plan,
+                                   .window_bytes = job.window_bytes,
+                                   .staging_bytes_max = job.staging_bytes_max / lanes.size(),
+                                   .priorities = job.priorities};
+    if (lanes.size() > 1) {
+      options.share.deal = std::make_shared<plan::LaneDeal>(options.model, plan, job.deal);
+      budget = std::make_shared<session::LinkBudget>(job.window_bytes, members,
+                                                     std::vector<runtime::Runtime*>(lanes.begin(), lanes.end()));
+      options.share.budget = budget;
+    }
+    std::vector<session::EngineLane> parts;
+    for (runtime::sim::SimMember* const lane : lanes) {
+      computes.push_back(std::make_unique<runtime::sim::SimCompute>(
+          *lane, runtime::sim::SimCompute::Speeds{.sum_bytes_per_second = 5e9, .flops_per_second = 2e10}));
+      options.share.lane = parts.size();
+      auto session = session::EngineSession::create(*lane, *lane, *computes.back(), options).value();
+      schedulers.push_back(&session->scheduler());
+      parts.push_back({lane, [](const runtime::Task& task) { task(); }, std::move(session)});
+    }
+    engine = lanes.size() == 1 ? std::move(parts.front().engine)
+                               : std::make_unique<session::LanedEngine>(options.model, options.share.deal, std::move(parts));
+    engine = session::WireEngine::around(*lanes.front(), std::move(engine), job.script.model, job.priorities);
+  }
+
+  std::size_t in_flight_max() const { return budget ? budget->bytes_in_flight_max() : schedulers.front()->bytes_in_flight_max(); }
+
+  std::vector<std::unique_ptr<runtime::sim::SimCompute>> computes;
+  std::shared_ptr<session::LinkBudget> budget;      // with several lanes
+  std::vector<session::SendScheduler*> schedulers;  // by lane
+  std::unique_ptr<session::Engine> engine;
 };
 
 // A worker has parameters as well, and the script that trains them.
 struct Crew : Server {
-  Crew(const SimJob& job, runtime::sim::SimMember& member, std::size_t rank, const std::vector<Member>& members)
-      : Server(job, member, rank, members), values(initial_values(job.script, rank)),
-        engine(session::WireEngine::around(member, std::move(made), job.script.model, job.priorities)),
-        worker(job.script, rank, member, *engine, values, job.world.seed * 1000003 + rank) {}
+  Crew(const SimJob& job, const std::vector<runtime::sim::SimMember*>& lanes, std::size_t rank, const std::vector<Member>& members)
+      : Server(job, lanes, rank, members), values(initial_values(job.script, rank)),
+        worker(job.script, rank, *lanes.front(), *engine, values, job.world.seed * 1000003 + rank) {}
 
   std::vector<std::vector<float>> values;
-  std::unique_ptr<session::Engine> engine;
   ScriptedWorker worker;
   bool finished = false;
 };
@@ -57,19 +80,27 @@ SimResult run(const SimJob& job) {
     if (result.trouble.empty()) result.trouble = text;
   };
   for (const Member member : members) {
-    world.add(member).set_listener({.on_down = [&](Member, const Error& why) { on_trouble(why.message); }});
+    world.add(member);
+    for (std::size_t lane = 1; lane < job.deal.lanes; ++lane) world.add_lane(member);
+    for (runtime::sim::SimMember* const lane : lanes_of(world, member, job.deal.lanes)) {
+      lane->set_listener({.on_down = [&](Member, const Error& why) { on_trouble(why.message); }});
+    }
   }
   for (std::size_t a = 0; a < nodes; ++a) {
-    for (std::size_t b = 0; b < a; ++b) world.at(members[a]).connect(members[b], {}, std::chrono::seconds(1));
+    for (std::size_t b = 0; b < a; ++b) {
+      for (runtime::sim::SimMember* const lane : lanes_of(world, members[a], job.deal.lanes)) {
+        lane->connect(members[b], {}, std::chrono::seconds(1));
+      }
+    }
   }
   world.run_for(4 * job.world.latency + std::chrono::milliseconds(1));  // all links are up
   std::vector<std::unique_ptr<Crew>> crew;
   for (std::size_t rank = 0; rank < workers; ++rank) {
-    crew.push_back(std::make_unique<Crew>(job, world.at(members[rank]), rank, members));
+    crew.push_back(std::make_unique<Crew>(job, lanes_of(world, members[rank], job.deal.lanes), rank, members));
   }
   std::vector<std::unique_ptr<Server>> servers;
   for (std::size_t node = workers; node < nodes; ++node) {
-    servers.push_back(std::make_unique<Server>(job, world.at(members[node]), node, members));
+    servers.push_back(std::make_unique<Server>(job, lanes_of(world, members[node], job.deal.lanes), node, members));
   }
   // Rank 0 sends its values when everybody is ready to take them.
   for (std::size_t rank = workers; rank-- > 0;) {
@@ -91,7 +122,7 @@ SimResult run(const SimJob& job) {
       for (const std::string& sentence : self->engine->overdue(std::chrono::seconds(1), 2)) on_trouble(sentence);
     }
     for (const auto& self : servers) {
-      for (const std::string& sentence : self->session->overdue(std::chrono::seconds(1), 2)) on_trouble(sentence);
+      for (const std::string& sentence : self->engine->overdue(std::chrono::seconds(1), 2)) on_trouble(sentence);
     }
     on_trouble("it did not end");
   }
@@ -102,12 +133,15 @@ SimResult run(const SimJob& job) {
   result.event_digest = world.event_digest();
   for (const auto& self : crew) result.parameters.push_back(self->values);
   for (std::size_t node = 0; node < nodes; ++node) {
-    session::SendScheduler& scheduler = (node < workers ? *crew[node] : *servers[node - workers]).session->scheduler();
-    result.tensor_bytes.push_back(scheduler.tensor_bytes());
-    result.in_flight_max = std::max(result.in_flight_max, scheduler.bytes_in_flight_max());
-    result.staging_max.push_back((node < workers ? *crew[node] : *servers[node - workers]).session->staging_bytes_max());
+    const Server& self = node < workers ? *crew[node] : *servers[node - workers];
+    const session::EngineUse use = self.engine->use();
+    result.tensor_bytes.push_back(use.tensors);
+    result.staging_max.push_back(use.staging_bytes_max);
+    result.in_flight_max = std::max(result.in_flight_max, self.in_flight_max());
     std::uint64_t sent = 0;
-    for (const Member peer : members) sent += world.at(members[node]).link_bytes(peer).sent;
+    for (const runtime::sim::SimMember* const lane : lanes_of(world, members[node], job.deal.lanes)) {
+      for (const Member peer : members) sent += lane->link_bytes(peer).sent;
+    }
     result.link_bytes_sent.push_back(sent);
   }
   return result;

@@ -17,6 +17,7 @@ struct SimJob {
   std::size_t window_bytes = 256 * 1024;
   std::size_t staging_bytes_max = store::kStagingBytesMax;
   bool priorities = true;
+  plan::LaneDealOptions deal;  // .lanes of each member
 };
 
 // What a job that ran to its end leaves.

@@ -38,6 +38,7 @@ SimMembership::SimMembership(SimMembershipOptions options) : options_(std::move(
     workers_.push_back(std::make_unique<cluster::Membership>(
         node, node, *computes_.back(),
         cluster::MembershipOptions{.self = {member(rank), Rank{rank}, "node" + std::to_string(rank), 100 + rank, {},
+                                            options_.lanes[std::min(r, options_.lanes.size() - 1)],
                                             is_server ? std::optional<std::uint32_t>(rank - options_.workers) : std::nullopt},
                                    .workers = options_.workers,
                                    .servers = options_.servers,

@@ -22,6 +22,8 @@ struct SimMembershipOptions {
   // Worker r's arithmetic runs at this share of the others' speed.
   std::vector<double> flops_per_second;
   std::vector<int> never_join;              // ranks that are not started
+  // By rank: what a worker says of its lanes; the last holds for the ranks after it. All run on one here.
+  std::vector<std::uint32_t> lanes = {1};
 };
 
 class SimMembership {

@@ -23,6 +23,18 @@ def test_a_plan_gives_the_same_bits_again(lenet, scheme):
     assert again.report["train_loss"] == first.report["train_loss"]
 
 
+# ip1 weighs 1.6 MB, so under ps it lies on all lanes; the others live on one each.
+@pytest.mark.parametrize("scheme", ["ps", "sfb", "block"])
+def test_lanes_change_no_bit(lenet, scheme):
+    solver = lenet.solver(lenet.net(16), max_iter=10)
+    one = lenet.train(solver, 2, "--scheme", scheme)
+    for flags in [("--lanes", 2), ("--lanes", 3, "--pin-lanes")]:
+        several = lenet.train(solver, 2, "--scheme", scheme, *flags)
+        assert digest(several) == digest(one)
+        assert several.report["train_loss"] == one.report["train_loss"]
+        assert [layer["bytes_sent"] for layer in several.report["layers"]] == [layer["bytes_sent"] for layer in one.report["layers"]]
+
+
 def test_another_seed_gives_other_bits(lenet):
     net = lenet.net(16)
     runs = [lenet.train(lenet.solver(net, f"{seed}.prototxt", max_iter=5, random_seed=seed), 2) for seed in (1, 2)]

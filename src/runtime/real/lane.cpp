@@ -1,16 +1,29 @@
 #include "runtime/real/lane.h"
 
 #include <pthread.h>
+#include <sched.h>
 
 #include <asio/post.hpp>
 
+#include <cstring>
 #include <future>
+
+#include "base/text.h"
 
 namespace poseidon::runtime::real {
 
 RealLane::RealLane(const std::string& name) : work_(asio::make_work_guard(loop_)) {
   thread_ = std::thread([this] { loop_.run(); });
   pthread_setname_np(thread_.native_handle(), name.substr(0, 15).c_str());
+}
+
+Status RealLane::pin(int core) {
+  cpu_set_t set;
+  CPU_ZERO(&set);
+  CPU_SET(core, &set);
+  const int failed = pthread_setaffinity_np(thread_.native_handle(), sizeof set, &set);
+  if (failed == 0) return {};
+  return Error{ErrorCode::kSystem, base::concat("a lane cannot be pinned to core ", core, ": ", std::strerror(failed))};
 }
 
 RealLane::~RealLane() {

@@ -9,6 +9,7 @@
 #include <string>
 #include <thread>
 
+#include "poseidon/error.h"
 #include "runtime/runtime.h"
 
 namespace poseidon::runtime::real {
@@ -17,6 +18,8 @@ class RealLane : public Runtime {
  public:
   // Starts the thread, under `name` (at most 15 characters are shown by the system's tools).
   explicit RealLane(const std::string& name);
+  // The thread runs on this core only. kSystem where it may not.
+  Status pin(int core);
   // Ends the loop: tasks that are still queued do not run, and are destroyed on the calling thread.
   ~RealLane() override;
   RealLane(const RealLane&) = delete;

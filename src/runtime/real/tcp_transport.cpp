@@ -115,7 +115,9 @@ void TcpTransport::accept() {
 }
 
 Status TcpTransport::admit(Member peer, std::uint32_t lane) {
-  if (lane != 0) return Error{ErrorCode::kRefused, base::concat("lane ", lane, " does not exist here")};
+  if (lane != options_.lane) {
+    return Error{ErrorCode::kRefused, base::concat("lane ", lane, " was called, and lane ", options_.lane, " listens here")};
+  }
   if (connections_.contains(peer)) {
     return Error{ErrorCode::kRefused, base::concat("member ", index(peer), " is connected already")};
   }
@@ -190,7 +192,7 @@ void TcpTransport::try_next(const std::shared_ptr<Attempt>& attempt) {
     tune(attempt->socket);
     attempt->handshake = std::make_shared<HandshakeLink>(
         stream_over(std::move(attempt->socket), TlsStream::Side::kConnector),
-        wire::Handshake::connector(options_.key, options_.self, attempt->peer, 0), options_.handshake_deadline,
+        wire::Handshake::connector(options_.key, options_.self, attempt->peer, options_.lane), options_.handshake_deadline,
         [this, alive, attempt, try_again](Result<std::unique_ptr<Stream>> trusted, const wire::Handshake&) {
           if (!*alive || attempt->over) return;
           attempt->handshake = nullptr;

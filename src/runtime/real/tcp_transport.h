@@ -1,4 +1,5 @@
-// Transport over TCP, as it is or with TLS 1.3: one trusted connection for each peer, both directions on it.
+// Transport over TCP, as it is or with TLS 1.3: one trusted connection for each peer, both directions on it. A member with several
+// lanes has one for each, listening at a port of its own.
 //
 // Lane only, but for open() and port().
 #pragma once
@@ -21,6 +22,7 @@ namespace poseidon::runtime::real {
 struct TcpOptions {
   wire::JobKey key;
   Member self{0};
+  std::uint32_t lane = 0;         // of this member and of all its peers: one connection for each pair and lane
   std::string listen_host = "127.0.0.1";
   std::uint16_t listen_port = 0;  // 0: the system chooses
   // All links are TLS, and a peer without it is turned away. All members of a job agree on this.

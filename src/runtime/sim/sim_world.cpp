@@ -30,6 +30,18 @@ SimMember& SimWorld::add(Member id) {
 
 SimMember& SimWorld::at(Member id) { return *members_.at(id); }
 
+SimMember& SimWorld::add_lane(Member id) {
+  SimMember& home = at(id);
+  home.more_lanes_.push_back(std::make_unique<SimMember>(home, home.more_lanes_.size() + 1));
+  return *home.more_lanes_.back();
+}
+
+SimMember* SimWorld::find(Member id, std::size_t lane) {
+  SimMember& home = at(id);
+  if (lane == 0) return &home;
+  return lane <= home.more_lanes_.size() ? home.more_lanes_[lane - 1].get() : nullptr;
+}
+
 Duration SimWorld::jitter(Duration most) {
   return most.count() == 0 ? most : Duration(static_cast<std::int64_t>(random_() % static_cast<std::uint64_t>(most.count() + 1)));
 }
@@ -78,12 +90,15 @@ void SimWorld::run_for(Duration duration) {
 }
 
 void SimWorld::kill(Member id) {
-  at(id).alive_ = false;
+  for (std::size_t lane = 0; SimMember* const dead = find(id, lane); ++lane) dead->alive_ = false;
   for (const auto& [other, member] : members_) {
-    if (other == id || !member->links_.contains(id)) continue;
-    schedule(now_ + options_.close_notice, *member, [peer = member.get(), id] {
-      peer->link_down(id, Error{ErrorCode::kPeerLost, "the connection was closed by the other side"});
-    });
+    if (other == id) continue;
+    for (std::size_t lane = 0; SimMember* const peer = find(other, lane); ++lane) {
+      if (!peer->links_.contains(id)) continue;
+      schedule(now_ + options_.close_notice, *peer, [peer, id] {
+        peer->link_down(id, Error{ErrorCode::kPeerLost, "the connection was closed by the other side"});
+      });
+    }
   }
 }
 
@@ -97,12 +112,15 @@ double SimWorld::rate_of(Member member) const {
 
 bool SimWorld::is_cut(Member a, Member b) const { return cuts_.contains(std::minmax(a, b)); }
 
-void SimWorld::freeze(Member id) { at(id).frozen_ = true; }
+void SimWorld::freeze(Member id) {
+  for (std::size_t lane = 0; SimMember* const member = find(id, lane); ++lane) member->frozen_ = true;
+}
 
 void SimWorld::resume(Member id) {
-  SimMember& member = at(id);
-  member.frozen_ = false;
-  for (Task& task : std::exchange(member.kept_back_, {})) schedule(now_, member, std::move(task));
+  for (std::size_t lane = 0; SimMember* const member = find(id, lane); ++lane) {
+    member->frozen_ = false;
+    for (Task& task : std::exchange(member->kept_back_, {})) schedule(now_, *member, std::move(task));
+  }
 }
 
 void SimMember::run_task(Task task) {
@@ -130,13 +148,14 @@ TimerId SimMember::after(Duration delay, Task task) {
 void SimMember::cancel(TimerId timer) { timers_.erase(static_cast<std::uint64_t>(timer)); }
 
 void SimMember::connect(Member peer, const std::vector<Endpoint>&, Duration deadline) {
-  SimMember& other = world_.at(peer);
-  if (!other.alive_ || world_.is_cut(id_, peer)) {
+  SimMember* const callee = world_.find(peer, lane_);
+  if (callee == nullptr || !callee->alive_ || world_.is_cut(id_, peer)) {
     world_.schedule(world_.now() + deadline, *this, [this, peer] {
       if (listener_.on_down) listener_.on_down(peer, Error{ErrorCode::kTimeout, "nobody answered"});
     });
     return;
   }
+  SimMember& other = *callee;
   const auto up = [](SimMember& member, Member with) {
     if (!member.links_.insert(with).second) return;
     if (member.listener_.on_up) member.listener_.on_up(with);
@@ -148,8 +167,8 @@ void SimMember::connect(Member peer, const std::vector<Endpoint>&, Duration dead
 
 void SimMember::disconnect(Member peer) {
   if (links_.erase(peer) == 0) return;
-  SimMember& other = world_.at(peer);
-  world_.schedule(std::max(world_.now(), out_free_) + world_.options_.latency, other, [&other, self = id_] {
+  SimMember& other = *world_.find(peer, lane_);
+  world_.schedule(std::max(world_.now(), home_->out_free_) + world_.options_.latency, other, [&other, self = id_] {
     other.link_down(self, Error{ErrorCode::kPeerLost, "the connection was closed by the other side"});
   });
 }
@@ -183,7 +202,8 @@ void SimMember::send(Destination to, Frame frame, SentFn on_sent) {
   arriving->parts = std::move(frame.parts);
   const std::size_t wire_bytes = wire::kHeaderBytes + table + payload_bytes;
   const Duration on_link = seconds(static_cast<double>(wire_bytes) / world_.rate_of(id_));
-  out_free_ = std::max(out_free_, world_.now()) + on_link;
+  Time& out_free = home_->out_free_;
+  out_free = std::max(out_free, world_.now()) + on_link;
   if (!links_.contains(to.peer)) {
     post([on_sent = std::move(on_sent)] {
       if (on_sent) on_sent();
@@ -200,18 +220,19 @@ void SimMember::send(Destination to, Frame frame, SentFn on_sent) {
     }
     if (on_sent) on_sent();
     if (world_.is_cut(id_, to.peer)) return;
-    SimMember& other = world_.at(to.peer);
+    SimMember& other = *world_.find(to.peer, lane_);
+    Time& in_free = other.home_->in_free_;
     const Time at_port = world_.now() + world_.options_.latency;
     const Duration on_their_link = seconds(static_cast<double>(wire_bytes) / world_.rate_of(to.peer));
-    other.in_free_ = std::max(other.in_free_, at_port - on_link) + on_their_link;
-    const Time arrival = std::max(other.in_free_, at_port) + world_.jitter(world_.options_.shuffle_delay_max);
+    in_free = std::max(in_free, at_port - on_link) + on_their_link;
+    const Time arrival = std::max(in_free, at_port) + world_.jitter(world_.options_.shuffle_delay_max);
     world_.schedule(arrival, other, [&other, from = id_, arriving, wire_bytes] {
       if (!other.links_.contains(from)) return;
       other.link_bytes_[from].received += wire_bytes;
       other.arrive(from, arriving);
     });
   };
-  world_.schedule(out_free_, *this, std::move(leave));
+  world_.schedule(out_free, *this, std::move(leave));
 }
 
 void SimMember::set_body_handler(wire::FrameType type, BodyFn handle) { body_handlers_[type] = std::move(handle); }

@@ -6,7 +6,8 @@
 // The link model: every member has one full-duplex link to a switch that never blocks. A frame leaves after those that the
 // member sent before it (at the sender's rate), travels for the latency, and queues again at the receiver's link. Between two
 // members frames keep their order unless `shuffle_delay` is set; then each frame is late by its own random amount, as if
-// every frame had a lane of its own.
+// every frame had a lane of its own. A member may have several lanes: each is a SimMember that reaches the same lane of its peers,
+// and they share the member's link. All that happens happens one after the other, also on different lanes.
 //
 // Payloads are copied out of the sender's memory at the last moment that the Transport's contract allows (when `on_sent` is
 // due), so a sender that changes borrowed memory too early shows up as a wrong sum.
@@ -51,6 +52,10 @@ class SimWorld {
   // The member lives until the world goes.
   SimMember& add(Member id);
   SimMember& at(Member id);
+  // Gives the member one more lane, which lives as long: lane 1, 2, ...; at() is lane 0.
+  SimMember& add_lane(Member id);
+  // Null where the member has no such lane.
+  SimMember* find(Member id, std::size_t lane);
 
   Time now() const { return now_; }
   // Runs events until nothing is left, until `until`, or until `stop` is true. False if time ran out first.
@@ -112,7 +117,9 @@ class SimWorld {
 // One member's view: its lane's runtime, and its transport.
 class SimMember : public Runtime, public Transport {
  public:
-  SimMember(SimWorld& world, Member id) : world_(world), id_(id) {}
+  SimMember(SimWorld& world, Member id) : world_(world), id_(id), home_(this) {}
+  // A further lane of that member.
+  SimMember(SimMember& home, std::size_t lane) : world_(home.world_), id_(home.id_), lane_(lane), home_(&home) {}
 
   Time now() const override { return world_.now(); }
   void post(Task task) override;
@@ -152,6 +159,9 @@ class SimMember : public Runtime, public Transport {
 
   SimWorld& world_;
   Member id_;
+  std::size_t lane_ = 0;
+  SimMember* home_;                                     // lane 0: the member's link is there
+  std::vector<std::unique_ptr<SimMember>> more_lanes_;  // at home
   bool alive_ = true;
   bool frozen_ = false;
   std::vector<Task> kept_back_;  // while frozen
