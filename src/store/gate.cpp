@@ -82,7 +82,8 @@ void Gate::close() {
     unfinished_.insert(key(chunk));
     if (states_[chunk].begun) begun_.insert(key(chunk));
   }
-  advance();
+  // Also where nothing is to come of what it admits: nobody must think it open.
+  tell_admitted(admit_more());
 }
 
 void Gate::open() {
@@ -105,6 +106,11 @@ void Gate::admit(std::size_t chunk, std::vector<wire::ChunkName>& names) {
 
 void Gate::advance() {
   if (staged_ <= low_mark_) return open();
+  const std::vector<wire::ChunkName> names = admit_more();
+  if (!names.empty()) tell_admitted(names);
+}
+
+std::vector<wire::ChunkName> Gate::admit_more() {
   std::vector<wire::ChunkName> names;
   const std::size_t lowest = lowest_unfinished();
   if (!states_[lowest].admitted) admit(lowest, names);
@@ -117,17 +123,19 @@ void Gate::advance() {
       admit(chunk, names);
     }
   }
-  if (!names.empty()) tell_admitted(names);
+  return names;
 }
 
 wire::ChunkName Gate::name(std::size_t chunk) const { return {chunks_[chunk].tensor, chunks_[chunk].offset, states_[chunk].iteration}; }
 
 void Gate::tell_admitted(const std::vector<wire::ChunkName>& names) {
-  for (std::size_t begin = 0; begin < names.size(); begin += wire::kAdmittedMax) {
+  std::size_t begin = 0;
+  do {
     const std::size_t end = std::min(names.size(), begin + wire::kAdmittedMax);
     tell_({.closing = closings_, .open = false, .admitted = {names.begin() + static_cast<std::ptrdiff_t>(begin),
                                                             names.begin() + static_cast<std::ptrdiff_t>(end)}});
-  }
+    begin = end;
+  } while (begin < names.size());
 }
 
 }  // namespace poseidon::store

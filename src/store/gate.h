@@ -86,9 +86,12 @@ class Gate {
   void open();
   // Opens the gate where little enough is staged, else admits what may be.
   void advance();
+  // What is to come of these; chunks of which all is staged need no words.
+  std::vector<wire::ChunkName> admit_more();
   bool has_room_for(std::size_t chunk) const;
   void admit(std::size_t chunk, std::vector<wire::ChunkName>& names);
   wire::ChunkName name(std::size_t chunk) const;
+  // In one frame at least: that the gate is closed.
   void tell_admitted(const std::vector<wire::ChunkName>& names);
 
   std::vector<GateChunk> chunks_;

@@ -66,6 +66,19 @@ TEST_F(GateTest, AdmitsTheLowestAndWhatIsBegunAsFarAsThereIsRoom) {
   EXPECT_EQ(take(), (News{{.closing = 1, .open = true, .admitted = {}}}));
 }
 
+TEST_F(GateTest, SaysThatItClosesAlsoWhereNothingIsToComeOfWhatItAdmits) {
+  start(600, 0);
+  gate->opened(0, 0);
+  gate->staged(0, 100);
+  gate->staged(0, 100);
+  gate->staged(3, 300);
+  // 500 of 600 are staged. The lowest has all of the others' contributions, and chunk 3 would bring 300 more.
+  EXPECT_EQ(take(), (News{{.closing = 1, .open = false, .admitted = {}}}));
+  gate->summed(0, 200, true);
+  // 300 are staged: chunk 1 is the lowest now, and would bring 200.
+  EXPECT_EQ(take(), (News{{.closing = 1, .open = false, .admitted = {name(1, 0, 0)}}}));
+}
+
 TEST_F(GateTest, AdmitsTheLowestWhateverIsStagedAndThenTheNext) {
   start(0, 0);
   gate->opened(3, 0);
