@@ -106,7 +106,7 @@ class ReplayLauncher {
     return sums;
   }
 
-  ordered_json report(const std::vector<double>& seconds, double median, std::span<const launch::Exit> servers) const {
+  ordered_json report(const std::vector<double>& seconds, double median, std::span<const double> server_cpu_seconds) const {
     ordered_json j = {{"model", options_.workload.model},
                       {"workers", options_.workers},
                       {"servers", options_.serving.serving.servers},
@@ -138,9 +138,9 @@ class ReplayLauncher {
       j[field] = ordered_json::array();
       for (const auto& [rank, note] : notes_) j[field].push_back(ordered_json(note.at(field)));
     }
-    // Of the whole run: servers do not know which iterations are measured.
+    // Of all iterations: servers do not know which are measured.
     j["server_cpu_seconds"] = ordered_json::array();
-    for (const launch::Exit& server : servers) j["server_cpu_seconds"].push_back(server.cpu_seconds);
+    for (const double cpu_seconds : server_cpu_seconds) j["server_cpu_seconds"].push_back(cpu_seconds);
     if (prospect_.plan.wire) j["wire"] = to_string(*prospect_.plan.wire);
     j["layers"] = ordered_json::array();
     for (const plan::LayerPlan& layer : prospect_.plan.layers) {
@@ -159,7 +159,7 @@ class ReplayLauncher {
     std::printf("iteration: median %.4g s, least %.4g, most %.4g; speed-up %.2f; %.1f %% of the bound (%.4g s)\n", median, sorted.front(),
                 sorted.back(), options_.workers * alone_seconds_ / median, 100 * prospect_.bound_seconds / median, prospect_.bound_seconds);
     if (!options_.report) return kSuccess;
-    const auto servers = std::span(outcome.exits).subspan(static_cast<std::size_t>(options_.workers));
+    const auto servers = std::span(outcome.cpu_seconds).subspan(static_cast<std::size_t>(options_.workers));
     const Status written = base::write_file_atomically(*options_.report, report(seconds, median, servers).dump(2) + "\n");
     return written ? kSuccess : complain(written.error());
   }

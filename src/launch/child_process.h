@@ -9,6 +9,7 @@
 
 #include <filesystem>
 #include <map>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -26,7 +27,6 @@ struct ChildOptions {
 struct Exit {
   int code = 0;    // valid where signal is 0
   int signal = 0;  // that killed it
-  double cpu_seconds = 0;  // user and system, all threads; filled in by who has collected it
   // "exit code 3", "signal 9 (Killed)"
   std::string text() const;
 };
@@ -38,6 +38,8 @@ class ChildProcess {
 
   pid_t pid() const { return pid_; }
   void kill(int signal) const;
+  // User and system time of all its threads so far; nothing once it has ended and been collected.
+  std::optional<double> cpu_seconds() const;
   static Exit exit_of(int wait_status);
 
  private:
