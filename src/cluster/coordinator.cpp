@@ -108,7 +108,8 @@ void Coordinator::on_message(Member from, const Message& message) {
     if (listener_.on_start) listener_.on_start();
     return;
   }
-  if (!is_worker(rank)) return base::log::debug(base::concat(describe(rank), " sent a message out of turn, or that only workers send"));
+  // Dedicated servers have nothing more to say.
+  if (!is_worker(rank)) return base::log::debug(base::concat(describe(rank), " sent a message out of turn, or a worker's"));
   if (const auto* note = std::get_if<Note>(&message)) {
     if (listener_.on_note) listener_.on_note(rank, note->body);
     return;
@@ -127,14 +128,14 @@ void Coordinator::on_join(Member from, const Join& join) {
   if (phase_ != Phase::kJoining || joined_.contains(rank) || join.self.rank != rank) {
     return send(transport_, from, Abort{ErrorCode::kRefused, base::concat("rank ", index(rank), " cannot join: the job has begun")});
   }
-  const bool joins_as_worker = !join.self.server.has_value();
-  if (joins_as_worker != is_worker(rank) || (!joins_as_worker && *join.self.server != static_cast<std::uint32_t>(index(rank) - options_.workers))) {
-    return send(transport_, from, Abort{ErrorCode::kRefused, base::concat(join.self.text(), " cannot join as ", plan::node_name(rank, options_.workers),
-                                                                          ": this job has ", options_.workers, " workers and ",
-                                                                          options_.servers, " dedicated servers")});
+  const auto server = is_worker(rank) ? std::nullopt : std::optional(static_cast<std::uint32_t>(index(rank) - options_.workers));
+  if (join.self.server != server) {
+    const std::string why = base::concat(join.self.text(), " cannot join as ", plan::node_name(rank, options_.workers), ": this job has ",
+                                         options_.workers, " workers and ", options_.servers, " dedicated servers");
+    return send(transport_, from, Abort{ErrorCode::kRefused, why});
   }
   const bool is_first = joined_.empty() || !is_worker(joined_.begin()->first);
-  const Status same = !joins_as_worker || is_first ? Status() : compare(join, joined_.begin()->second);
+  const Status same = server || is_first ? Status() : compare(join, joined_.begin()->second);
   // Also one that differs is among those who hear why the job is over, and at once.
   joined_[rank] = join;
   if (!same) return abort(same.error());
@@ -224,7 +225,9 @@ std::optional<plan::ServerShares> Coordinator::who_serves() const {
 }
 
 Result<plan::Plan> Coordinator::given_plan(const Model& model, const std::optional<plan::ServerShares>& serving, bool alike) const {
-  const auto invalid = [this](const std::string& text) { return Error{ErrorCode::kInvalid, base::concat(options_.plan_name, ": ", text)}; };
+  const auto invalid = [this](const std::string& text) {
+    return Error{ErrorCode::kInvalid, base::concat(options_.plan_name, ": ", text)};
+  };
   Result<plan::Plan> plan = plan::parse_plan(*options_.plan_json, model, options_.workers);
   if (!plan) return invalid(plan.error().message);
   const auto wrong = std::find_if(plan->layers.begin(), plan->layers.end(), [](const auto& l) { return l.scheme == Scheme::kSfb; });
@@ -235,7 +238,8 @@ Result<plan::Plan> Coordinator::given_plan(const Model& model, const std::option
   // A plan without shares is none for these servers, or none for any: who serves changes no bit.
   if (plan->server_shares.empty() && options_.servers > 0) plan->server_shares = plan::parts_per_million(serving->of_node);
   if (plan->nodes() != nodes()) {
-    return invalid(base::concat("it was made for ", plan->nodes() - options_.workers, " dedicated servers, this job has ", options_.servers));
+    return invalid(base::concat("it was made for ", plan->nodes() - options_.workers, " dedicated servers, this job has ",
+                                options_.servers));
   }
   return plan;
 }

@@ -28,7 +28,8 @@ Worker::~Worker() {
 
 Status Worker::open() {
   if (options_.job.is_server()) {
-    return Error{ErrorCode::kInvalid, "this process was started as a dedicated server (POSEIDON_ROLE=server): it must run `poseidon serve`"};
+    return Error{ErrorCode::kInvalid,
+                 "this process was started as a dedicated server (POSEIDON_ROLE=server): it must run `poseidon serve`"};
   }
   lane_ = std::make_unique<runtime::real::RealLane>("poseidon lane 0");
   Result<JobLink> link = open_job_link(*lane_, options_.job);

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <iomanip>
+#include <numeric>
 #include <sstream>
 
 #include "base/text.h"
@@ -153,6 +154,25 @@ std::string choice_table(const std::vector<LayerChoice>& choices, int workers, c
     out << "\n";
   }
   return out.str();
+}
+
+std::string serving_text(const Plan& plan) {
+  if (plan.server_shares.empty()) return "";
+  const double all = std::accumulate(plan.server_shares.begin(), plan.server_shares.end(), 0.0);
+  // "10 %", or "5 to 20 %" where they differ by more than rounding.
+  const auto described = [&](auto begin, auto end) {
+    const auto [least, most] = std::minmax_element(begin, end);
+    std::ostringstream out;
+    out << std::setprecision(3) << 100 * *least / all;
+    if (*most > *least + 1) out << " to " << 100 * *most / all;
+    return out.str() + " %";
+  };
+  const auto servers = plan.server_shares.begin() + plan.workers;
+  std::string text = base::concat("Dense layers: each worker serves ", described(plan.server_shares.begin(), servers));
+  if (servers != plan.server_shares.end()) {
+    text += base::concat(", each of ", plan.nodes() - plan.workers, " dedicated servers ", described(servers, plan.server_shares.end()));
+  }
+  return text + "\n";
 }
 
 }  // namespace poseidon::plan

@@ -41,5 +41,7 @@ Plan plan_of(const std::vector<LayerChoice>& choices, int workers);
 
 // The table of choices for people: bytes that all workers send per iteration under every scheme, and the predicted times.
 std::string choice_table(const std::vector<LayerChoice>& choices, int workers, const Speeds& speeds);
+// Who serves how much of the dense layers, as a line for people; nothing where all workers serve alike.
+std::string serving_text(const Plan& plan);
 
 }  // namespace poseidon::plan

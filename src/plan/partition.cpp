@@ -87,14 +87,18 @@ class ShareDealer : public Dealer {
     for (Chunk& chunk : chunks) {
       const auto bytes = static_cast<std::int64_t>(chunk.end - chunk.begin);
       for (Server& server : servers_) server.lacks += server.share * bytes;
-      const auto most = std::max_element(servers_.begin(), servers_.end(), [](const Server& a, const Server& b) { return a.lacks < b.lacks; });
+      const auto most = std::max_element(servers_.begin(), servers_.end(),
+                                         [](const Server& a, const Server& b) { return a.lacks < b.lacks; });
       most->lacks -= all_shares_ * bytes;
       chunk.server = most->node;
     }
   }
   Rank whole(std::size_t bytes) override {
-    const auto with = [bytes](const Server& server) { return (server.load + static_cast<double>(bytes)) / static_cast<double>(server.share); };
-    const auto least = std::min_element(servers_.begin(), servers_.end(), [&](const Server& a, const Server& b) { return with(a) < with(b); });
+    const auto with = [bytes](const Server& server) {
+      return (server.load + static_cast<double>(bytes)) / static_cast<double>(server.share);
+    };
+    const auto least = std::min_element(servers_.begin(), servers_.end(),
+                                        [&](const Server& a, const Server& b) { return with(a) < with(b); });
     least->load += static_cast<double>(bytes);
     return least->node;
   }

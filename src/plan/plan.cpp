@@ -60,7 +60,8 @@ Result<LayerPlan> parse_layer(const json& entry, const Model& model, const Layer
 // "server_shares", by node.
 Result<std::vector<std::uint32_t>> parse_shares(const json& entries, int workers) {
   if (!entries.is_array() || entries.size() < static_cast<std::size_t>(workers) || entries.size() > kNodesMax) {
-    return invalid(base::concat("its \"server_shares\" must be a list of ", workers, " workers' shares, and after them the dedicated servers'"));
+    return invalid(base::concat("its \"server_shares\" must be a list of ", workers,
+                                " workers' shares, and after them the dedicated servers'"));
   }
   std::vector<std::uint32_t> shares;
   for (const json& entry : entries) {

@@ -78,8 +78,8 @@ ServerShares server_shares(const LinkRates& links, bool colocated) {
 }
 
 ServerShares server_shares(int workers, int servers, bool colocated) {
-  return server_shares({std::vector<double>(static_cast<std::size_t>(workers), 1), std::vector<double>(static_cast<std::size_t>(servers), 1)},
-                       colocated);
+  const LinkRates links{std::vector<double>(static_cast<std::size_t>(workers), 1), std::vector<double>(static_cast<std::size_t>(servers), 1)};
+  return server_shares(links, colocated);
 }
 
 // The largest remainders are rounded up (Hamilton's method), the first of equal ones first.

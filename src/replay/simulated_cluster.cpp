@@ -41,30 +41,46 @@ class Watcher : public base::EventListener {
   std::vector<runtime::Time> synced_;
 };
 
-// One node.
+std::unique_ptr<session::EngineSession> make_session(const SimulationOptions& options, const plan::DescribedModel& model, SimMember& member,
+                                                     runtime::Compute& compute, std::size_t node, const std::vector<Member>& members,
+                                                     base::EventListener* events) {
+  return session::EngineSession::create(
+             member, member, compute,
+             {.self = Rank{static_cast<std::int32_t>(node)},
+              .members = members,
+              .model = model.model,
+              .plan = options.plan,
+              .window_bytes = session::window_bytes_for({.link_bytes_per_second = options.link_bytes_per_second,
+                                                         .latency_seconds = seconds(options.latency),
+                                                         .dilation = options.workload.dilation}),
+              .priorities = options.priorities,
+              .size_only = true,
+              .events = events,
+              // A slow link is no news here.
+              .explain_after = std::chrono::hours(24),
+              .wait_max = std::chrono::hours(24 * 365)})
+      .value();
+}
+
+// A dedicated server: all that it does is to sum.
+struct Server {
+  Server(const SimulationOptions& options, const plan::DescribedModel& model, SimMember& member, std::size_t node,
+         const std::vector<Member>& members)
+      : sums(member, {.sum_bytes_per_second = options.sum_bytes_per_second, .flops_per_second = 1, .arithmetic = false}),
+        session(make_session(options, model, member, sums, node, members, nullptr)) {}
+
+  SimCompute sums;
+  std::unique_ptr<session::EngineSession> session;
+};
+
+// A node that trains.
 struct Node {
-  Node(const SimulationOptions& options, const plan::DescribedModel& model, SimMember& member_, std::size_t rank,
+  Node(const SimulationOptions& options, const plan::DescribedModel& model, SimMember& member, std::size_t rank,
        const std::vector<Member>& members, base::EventListener* events)
-      : member(member_), device(member_),
-        sums(member_, {.sum_bytes_per_second = options.sum_bytes_per_second, .flops_per_second = 1, .arithmetic = false}),
-        compute(device, member_, sums, options.workload, model.model),
-        session(session::EngineSession::create(
-                    member_, member_, compute,
-                    {.self = Rank{static_cast<std::int32_t>(rank)},
-                     .members = members,
-                     .model = model.model,
-                     .plan = options.plan,
-                     .window_bytes = session::window_bytes_for({.link_bytes_per_second = options.link_bytes_per_second,
-                                                                .latency_seconds = seconds(options.latency),
-                                                                .dilation = options.workload.dilation}),
-                     .priorities = options.priorities,
-                     .size_only = true,
-                     .events = events,
-                     // A slow link is no news here.
-                     .explain_after = std::chrono::hours(24),
-                     .wait_max = std::chrono::hours(24 * 365)})
-                    .value()),
-        worker(member_, *session, device, options.workload, model, Scratch::size_only(), options.overlap) {}
+      : device(member), sums(member, {.sum_bytes_per_second = options.sum_bytes_per_second, .flops_per_second = 1, .arithmetic = false}),
+        compute(device, member, sums, options.workload, model.model),
+        session(make_session(options, model, member, compute, rank, members, events)),
+        worker(member, *session, device, options.workload, model, Scratch::size_only(), options.overlap) {}
 
   void run(int iterations, const std::function<void(const Error&)>& on_error) {
     if (iterations == 0) {
@@ -78,7 +94,6 @@ struct Node {
     });
   }
 
-  SimMember& member;
   Device device;
   SimCompute sums;
   ReplayCompute compute;
@@ -94,8 +109,8 @@ Result<SimulationResult> simulate(const SimulationOptions& options) {
   const plan::DescribedModel model = plan::model_of(options.workload.description, options.workload.batch);
   SimWorld world({.seed = options.seed, .bytes_per_second = options.link_bytes_per_second, .latency = options.latency});
   std::vector<Member> members;
-  for (int rank = 0; rank < options.plan.workers; ++rank) {
-    members.push_back(Member{static_cast<std::uint32_t>(rank)});
+  for (int node = 0; node < options.plan.nodes(); ++node) {
+    members.push_back(Member{static_cast<std::uint32_t>(node)});
     world.add(members.back());
   }
   for (std::size_t a = 0; a < members.size(); ++a) {
@@ -107,7 +122,12 @@ Result<SimulationResult> simulate(const SimulationOptions& options) {
   const int iterations = options.warm_up + options.iterations + 1;
   watcher.watched = static_cast<Iteration>(iterations - 2);
   std::vector<std::unique_ptr<Node>> nodes;
-  for (std::size_t rank = 0; rank < members.size(); ++rank) {
+  const std::size_t workers = static_cast<std::size_t>(options.plan.workers);
+  std::vector<std::unique_ptr<Server>> servers;
+  for (std::size_t node = workers; node < members.size(); ++node) {
+    servers.push_back(std::make_unique<Server>(options, model, world.at(members[node]), node, members));
+  }
+  for (std::size_t rank = 0; rank < workers; ++rank) {
     nodes.push_back(std::make_unique<Node>(options, model, world.at(members[rank]), rank, members, rank == 0 ? &watcher : nullptr));
   }
   std::optional<Error> failed;
@@ -145,11 +165,11 @@ Result<SimulationResult> simulate(const SimulationOptions& options) {
   // Over the whole run: every iteration moves the same bytes.
   const double elapsed = seconds(world.now() - begin);
   result.device_busy = seconds(first.device.busy()) / elapsed;
-  for (const auto& node : nodes) {
+  for (const Member node : members) {
     double sent = 0;
     double received = 0;
     for (const Member peer : members) {
-      const runtime::LinkBytes bytes = node->member.link_bytes(peer);
+      const runtime::LinkBytes bytes = world.at(node).link_bytes(peer);
       sent += static_cast<double>(bytes.sent);
       received += static_cast<double>(bytes.received);
     }

@@ -1,4 +1,4 @@
-// A data-parallel job of replayed workers in virtual time: what `poseidon plan` predicts with.
+// A data-parallel job of replayed workers, and of the plan's dedicated servers, in virtual time: what `poseidon plan` predicts with.
 //
 // The engine is the real one, object file for object file; gradients have sizes and no contents. One full-duplex link a node,
 // a switch that never blocks, and arithmetic at the given speeds.
@@ -37,7 +37,7 @@ struct SimulationResult {
   std::vector<double> iteration_seconds;  // counted ones, of rank 0: from one forward pass's beginning to the next one's
   double waited_seconds = 0;              // of that, by the forward pass, mean
   double device_busy = 0;                 // share of the counted time, rank 0
-  double link_sent = 0;                   // share of the link's capacity, the busiest node's
+  double link_sent = 0;                   // share of the link's capacity, the busiest node's, be it a server's
   double link_received = 0;
   std::vector<SimulatedLayer> layers;     // as the model's layers; of rank 0, last counted iteration
   std::uint64_t events = 0;               // of the simulation, for those who make it faster

@@ -100,6 +100,13 @@ TEST(ChoiceTable, ShowsEveryLayerEverySchemeAndTheChoice) {
   EXPECT_THAT(table, HasSubstr("975.0 KiB"));
 }
 
+TEST(ServingText, TellsWhoServesHowMuch) {
+  EXPECT_EQ(serving_text({4, {}}), "");
+  EXPECT_EQ(serving_text({.workers = 4, .layers = {}, .server_shares = {100'000, 100'000, 100'000, 100'000, 300'000, 300'000}}),
+            "Dense layers: each worker serves 10 %, each of 2 dedicated servers 30 %\n");
+  EXPECT_EQ(serving_text({.workers = 3, .layers = {}, .server_shares = {1, 3, 4}}), "Dense layers: each worker serves 12.5 to 50 %\n");
+}
+
 Plan some_plan() {
   return {4,
           {{"conv1", Scheme::kPs, {}, Rank{0}},

@@ -26,16 +26,20 @@ struct Prediction {
 };
 
 Prediction predict(const Workload& load, int workers, double gbit, std::optional<Scheme> scheme = {},
-                   Overlap overlap = Overlap::kFull, bool priorities = true) {
+                   Overlap overlap = Overlap::kFull, bool priorities = true, const plan::Serving& serving = {}) {
   const double rate = gbit * 1e9 / 8;
   Prediction prediction;
   prediction.best = plan::least_time({.description = &load.description,
                                       .batch = load.batch,
                                       .samples_per_second = load.samples_per_second / load.dilation,
                                       .workers = workers,
+                                      .serving = serving,
                                       .link_bytes_per_second = rate,
                                       .scheme = scheme});
   plan::Plan plan{workers, {}};
+  if (serving.servers > 0) {
+    plan.server_shares = plan::parts_per_million(plan::server_shares(workers, serving.servers, serving.colocated).of_node);
+  }
   const plan::DescribedModel model = plan::model_of(load.description, load.batch);
   for (std::size_t l = 0; l < model.model.layers.size(); ++l) {
     plan.layers.push_back({model.model.layers[l].name, prediction.best.schemes[l].scheme, prediction.best.schemes[l].grid, Rank{0}});
@@ -114,6 +118,24 @@ TEST(SimulatedCluster, ChargesTheReconstructionOfBroadcastFactors) {
   EXPECT_GT(rebuild, 0.01 * load.iteration_seconds());
   EXPECT_NEAR(prediction.seconds, load.iteration_seconds() + rebuild, 0.01 * load.iteration_seconds());
   EXPECT_NEAR(predict(load, 8, 100, Scheme::kBlock).seconds, load.iteration_seconds(), 0.01 * load.iteration_seconds());
+}
+
+TEST(SimulatedCluster, IsFasterWithDedicatedServersAndNeverThanTheBound) {
+  const Workload load = workload("alexnet", 128, 1421);
+  const double colocated = predict(load, 8, 10, Scheme::kPs).seconds;
+  double before = colocated;
+  for (const int servers : {2, 4, 8}) {
+    const Prediction helped = predict(load, 8, 10, Scheme::kPs, Overlap::kFull, true, {servers, true});
+    EXPECT_LE(helped.best.seconds, helped.seconds * 1.0001) << servers;
+    // Peers are served alike, and not by their shares (docs/decisions/0017-shares-in-the-plan.md).
+    EXPECT_GE(helped.best.seconds / helped.seconds, 0.85) << servers;
+    EXPECT_LT(helped.seconds, before) << "more servers carry more";
+    before = helped.seconds;
+  }
+  // Two servers for eight workers, and nobody else, are what Jiang et al. warn of.
+  const Prediction alone = predict(load, 8, 10, Scheme::kPs, Overlap::kFull, true, {2, false});
+  EXPECT_LE(alone.best.seconds, alone.seconds * 1.0001);
+  EXPECT_GT(alone.seconds, 2 * colocated);
 }
 
 TEST(SimulatedCluster, RepeatsExactly) {

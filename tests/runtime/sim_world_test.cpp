@@ -54,6 +54,23 @@ TEST(SimWorld, AFrameTakesItsBytesAtTheRateAndTheLatency) {
   EXPECT_EQ(pair.arrivals[1].second - start, 153ms) << "after the first, whose bytes stand before it";
 }
 
+TEST(SimWorld, AFrameTakesItsTimeAtTheSlowerOfTwoLinks) {
+  // 100,000 bytes: 100 ms at 1 MB/s, 10 ms at 10 MB/s; the second frame waits for the first on the slow link, wherever that is.
+  for (const Member slow : {kA, kB}) {
+    SimOptions options;
+    options.bytes_per_second = 1e7;
+    options.bytes_per_second_of = {{slow, 1e6}};
+    options.latency = 3ms;
+    Pair pair(options);
+    const Time start = pair.world.now();
+    for (const std::uint64_t number : {1, 2}) pair.send(number, 100'000 - wire::kHeaderBytes);
+    pair.world.run_for(1s);
+    ASSERT_EQ(pair.arrivals.size(), 2u);
+    EXPECT_EQ(pair.arrivals[0].second - start, 103ms);
+    EXPECT_EQ(pair.arrivals[1].second - start, 203ms);
+  }
+}
+
 TEST(SimWorld, KeepsTheOrderOfAPairUnlessToldToShuffle) {
   for (const bool shuffle : {false, true}) {
     SimOptions options;
