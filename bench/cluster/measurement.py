@@ -49,7 +49,7 @@ class Task:
 class Run:
     """One run of a system that ended well. Seconds are dilated."""
     iteration_seconds: list
-    cpu_seconds: list  # per worker, user and system, during the measured iterations
+    cpu_seconds: list  # per worker and server, user and system, during the measured iterations
     window: object     # meter.Window of the measured iterations
     wire_bytes_in_all: list  # per host, the whole run with its start and end, to check a system's own count against
     dropped_packets: int

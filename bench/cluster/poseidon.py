@@ -2,6 +2,7 @@
 import dataclasses
 import json
 import pathlib
+import re
 import shutil
 import statistics
 import time
@@ -26,20 +27,33 @@ _REST_SHARE = 0.005
 
 @dataclasses.dataclass(frozen=True)
 class Variant:
-    """'poseidon', 'poseidon:ps', 'poseidon:wfbp', 'poseidon:ps:none': a scheme and a schedule, in any order."""
+    """'poseidon', 'poseidon:ps', 'poseidon:wfbp', 'poseidon:ps:none': a scheme and a schedule, in any order. 'poseidon:servers=2'
+    adds hosts that serve and do not train, 'poseidon:servers=2:alone' lets only them serve."""
     scheme: str = "auto"
     schedule: str = "full"
+    servers: int = 0
+    alone: bool = False
 
     @staticmethod
     def parse(name):
         chosen = {}
         for word in name.split(":")[1:]:
-            kind = "scheme" if word in SCHEMES else "schedule" if word in _SCHEDULES else None
+            count = re.fullmatch(r"servers=([1-9]\d*)", word)
+            kind, value = (("servers", int(count[1])) if count else ("alone", True) if word == "alone" else
+                           ("scheme", word) if word in SCHEMES else ("schedule", word) if word in _SCHEDULES else (None, None))
             if kind is None or kind in chosen:
                 raise ValueError(f"'{name}': after 'poseidon' comes, with colons, one of {', '.join(SCHEMES)}, one of "
-                                 f"{', '.join(_SCHEDULES)}, or one of each")
-            chosen[kind] = word
+                                 f"{', '.join(_SCHEDULES)}, servers=K, alone, or one of each")
+            chosen[kind] = value
+        if "alone" in chosen and "servers" not in chosen:
+            raise ValueError(f"'{name}': only servers=K can be alone")
         return Variant(**chosen)
+
+    @property
+    def flags(self):
+        """Of `poseidon replay`."""
+        servers = ["--servers", self.servers] if self.servers else []
+        return ["--scheme", self.scheme, *_SCHEDULES[self.schedule], *servers, *(["--no-colocated"] if self.alone else [])]
 
 
 def measure(task, variant, program, scratch):
@@ -51,11 +65,10 @@ def measure(task, variant, program, scratch):
     report_path.unlink(missing_ok=True)
     shutil.rmtree(folder, ignore_errors=True)
     before = wait_for_idle(task.idle_wait_seconds)
-    with Cluster(task.nodes, task.line, task.congestion_control) as cluster:
+    with Cluster(task.nodes + variant.servers, task.line, task.congestion_control) as cluster:
         command = [program, "replay", "--model", task.model_path, "--batch", task.batch,
                    "--images-per-second", task.samples_per_second, "--workers", task.nodes, "--dilation", f"{task.dilation:g}",
-                   "--iterations", task.iterations, "--warm-up", task.warm_up, "--scheme", variant.scheme,
-                   *_SCHEDULES[variant.schedule], "--bandwidth", units.format_rate(task.line), "--report", report_path,
+                   "--iterations", task.iterations, "--warm-up", task.warm_up, *variant.flags, "--bandwidth", units.format_rate(task.line), "--report", report_path,
                    "--run-folder", folder, "--start", cluster.start_pattern, "--listen", cluster.bridge_address]
         with Meter(cluster) as meter, Children() as children:
             children.start(command, log)
@@ -69,7 +82,10 @@ def measure(task, variant, program, scratch):
     schemes = {}
     for layer in report["layers"]:
         schemes.setdefault(layer["scheme"], []).append(layer["name"])
-    return Run(report["iteration_seconds"], report["cpu_seconds"], window, meter.received_in_all(), dropped,
+    # A server's figure is of all iterations, and of the one more that ends the last.
+    measured_share = task.iterations / (task.warm_up + task.iterations + 1)
+    cpu_seconds = report["cpu_seconds"] + [seconds * measured_share for seconds in report.get("server_cpu_seconds", [])]
+    return Run(report["iteration_seconds"], cpu_seconds, window, meter.received_in_all(), dropped,
                {"cpu_share_before": before,
                 "schemes": {scheme: names if scheme != "ps" else len(names) for scheme, names in schemes.items()},
                 "waited_seconds": report.get("waited_seconds"), "bytes_sent": report.get("bytes_sent"),

@@ -5,7 +5,7 @@
     bench/cluster/run.py --check      makes two hosts and sees whether their links carry what they should
     bench/cluster/run.py --clean      takes away what killed runs have left
 
-Systems: poseidon[:auto|ps|sfb|adam|block][:full|wfbp|backward|none], ddp (PyTorch DistributedDataParallel over gloo), horovod.
+Systems: poseidon[:auto|ps|sfb|adam|block][:full|wfbp|backward|none][:servers=K[:alone]], ddp (PyTorch DistributedDataParallel over gloo), horovod.
 The network is slowed down by the dilation, and so is computing: a line of 1 Gbit/s with dilation 10 stands in for 10 Gbit/s.
 Rows that are in the file --out already are not measured again.
 """
@@ -54,7 +54,7 @@ def parse():
     if not (options.check or options.clean or options.models):
         parser.error("say --models, --check or --clean")
     try:
-        systems.check_names(options.systems)
+        systems.check_names(options.systems, netns.NODES_MAX - max(options.nodes))
     except ValueError as error:
         parser.error(str(error))
     for model in options.models:

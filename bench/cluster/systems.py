@@ -5,13 +5,14 @@ from . import ddp, poseidon
 from .processes import Failed
 
 
-def check_names(names):
-    """Raises ValueError for a name that is no system, before anything long has begun."""
+def check_names(names, hosts_free):
+    """Raises ValueError for a name that is no system, or that wants more hosts of its own, before anything long has begun."""
     for name in names:
         if name.split(":")[0] == "poseidon":
-            poseidon.Variant.parse(name)
+            if poseidon.Variant.parse(name).servers > hosts_free:
+                raise ValueError(f"'{name}': there is room for {hosts_free} servers besides the nodes")
         elif name not in ("ddp", "horovod"):
-            raise ValueError(f"'{name}' is no system; there are poseidon[:SCHEME][:SCHEDULE], ddp and horovod")
+            raise ValueError(f"'{name}' is no system; there are poseidon[:SCHEME][:SCHEDULE][:servers=K], ddp and horovod")
 
 
 def measure(name, task, program, scratch, earlier):
