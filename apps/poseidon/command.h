@@ -30,6 +30,7 @@ int test_command(const std::vector<std::string>& arguments);
 int time_command(const std::vector<std::string>& arguments);
 int replay_command(const std::vector<std::string>& arguments);
 int plan_command(const std::vector<std::string>& arguments);
+int serve_command(const std::vector<std::string>& arguments);
 int convert_images_command(const std::vector<std::string>& arguments);
 
 // What every subcommand does with its arguments: Caffe's old spelling is understood, `--help` and mistakes end the command

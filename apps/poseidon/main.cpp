@@ -27,6 +27,7 @@ const std::vector<Subcommand>& subcommands() {
       {"time", "measure each layer, forward and backward", &time_command},
       {"replay", "measure the engine on a model description, without a framework", &replay_command},
       {"plan", "predict how fast a cluster trains", &plan_command},
+      {"serve", "be a dedicated server of a job; launchers start it", &serve_command},
       {"convert-images", "make a data base from image files", &convert_images_command},
   };
   return list;

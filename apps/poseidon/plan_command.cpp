@@ -15,6 +15,8 @@ namespace {
 struct PlanOptions {
   WorkloadOptions workload;
   std::vector<int> nodes = {8};
+  int servers = 0;
+  bool no_colocated = false;
   std::vector<std::string> bandwidths = {"10Gbit"};
   double latency_us = 50;
   int iterations = 3;
@@ -27,7 +29,8 @@ constexpr const char* kExamples =
     "  poseidon plan --model examples/models/vgg19.json --images-per-second 35.5 --batch 32 --nodes 8 --bandwidth 10Gbit\n"
     "  poseidon plan --model examples/models/alexnet.json --images-per-second 1421 --batch 128 \\\n"
     "      --nodes 2,4,8,16 --bandwidth 1Gbit,10Gbit\n"
-    "  poseidon plan --model examples/models/vgg19-22k.json --images-per-second 34.6 --batch 32 --nodes 8 --scheme ps --json";
+    "  poseidon plan --model examples/models/vgg19-22k.json --images-per-second 34.6 --batch 32 --nodes 8 --scheme ps --json\n"
+    "  poseidon plan --model examples/models/alexnet.json --images-per-second 1421 --batch 128 --nodes 8 --servers 4 --scheme ps";
 
 void describe(CLI::App& app, PlanOptions& into) {
   app.name("poseidon plan");
@@ -36,6 +39,10 @@ void describe(CLI::App& app, PlanOptions& into) {
   app.footer(kExamples);
   into.workload.describe(app);
   app.add_option("--nodes", into.nodes, "how many, or several numbers")->delimiter(',')->check(CLI::Range(1, 4096))->capture_default_str();
+  app.add_option("--servers", into.servers, "dedicated servers besides them, which sum gradients and train nothing")
+      ->check(CLI::Range(0, 4096))
+      ->capture_default_str();
+  app.add_flag("--no-colocated", into.no_colocated, "only the dedicated servers serve, and no node that trains does");
   app.add_option("--bandwidth", into.bandwidths, "of each node's link, each direction, as the line is rated; or several")
       ->delimiter(',')
       ->capture_default_str();
@@ -47,6 +54,7 @@ void describe(CLI::App& app, PlanOptions& into) {
 
 struct Row {
   int nodes = 1;
+  plan::Serving serving;
   std::string bandwidth;
   double alone_seconds = 0;
   Prospect prospect;
@@ -57,6 +65,7 @@ struct Row {
     std::sort(sorted.begin(), sorted.end());
     return sorted[sorted.size() / 2];
   }
+  std::string nodes_text() const { return serving.servers == 0 ? std::to_string(nodes) : base::concat(nodes, " + ", serving.servers); }
   double speedup() const { return nodes * alone_seconds / iteration_seconds(); }
   double fraction_of_bound() const { return prospect.bound_seconds / iteration_seconds(); }
   // What a user would have to change to go faster.
@@ -69,6 +78,7 @@ struct Row {
 
 nlohmann::ordered_json to_json(const Row& row) {
   nlohmann::ordered_json j = {{"nodes", row.nodes},
+                              {"servers", row.serving.servers},
                               {"bandwidth", row.bandwidth},
                               {"iteration_seconds", row.iteration_seconds()},
                               {"speedup", row.speedup()},
@@ -115,12 +125,16 @@ int plan_command(const std::vector<std::string>& arguments) {
   };
   const Result<replay::Workload> workload = read_workload(options.workload);
   if (!workload) return complain(workload.error(), exit_code_of(workload.error().code));
+  if (options.no_colocated && options.servers == 0) {
+    return complain({ErrorCode::kInvalid, "--no-colocated leaves nobody who serves: give --servers as well"}, kWrongUsage);
+  }
+  const plan::Serving serving{options.servers, !options.no_colocated};
   std::vector<Row> rows;
   for (const std::string& bandwidth : options.bandwidths) {
     const Result<double> rate = base::parse_bandwidth(bandwidth);
     if (!rate) return complain({rate.error().code, "--bandwidth: " + rate.error().message}, kWrongUsage);
     for (const int nodes : options.nodes) {
-      Result<Prospect> best = prospect(*workload, options.workload.scheme, nodes, *rate * kPayloadShare);
+      Result<Prospect> best = prospect(*workload, options.workload.scheme, nodes, serving, *rate * kPayloadShare);
       if (!best) return complain(best.error(), exit_code_of(best.error().code));
       Result<replay::SimulationResult> result = replay::simulate(
           {.workload = *workload,
@@ -129,7 +143,7 @@ int plan_command(const std::vector<std::string>& arguments) {
            .latency = runtime::Duration(static_cast<std::int64_t>(options.latency_us * 1e3)),
            .iterations = options.iterations - 1});
       if (!result) return complain(result.error(), kBroken);
-      rows.push_back({nodes, bandwidth, workload->iteration_seconds(), std::move(*best), std::move(*result)});
+      rows.push_back({nodes, serving, bandwidth, workload->iteration_seconds(), std::move(*best), std::move(*result)});
       if (options.as_json) continue;
       if (rows.size() == 1) {
         std::printf("%s: %llu parameters, batches of %lld, %.4g s an iteration on one node\n%6s %10s %12s %9s %12s %9s   %s\n",
@@ -138,7 +152,7 @@ int plan_command(const std::vector<std::string>& arguments) {
                     "least time", "of it", "limited by");
       }
       const Row& row = rows.back();
-      std::printf("%6d %10s %10.4g s %9.2f %10.4g s %7.1f %%   %s\n", row.nodes, row.bandwidth.c_str(), row.iteration_seconds(), row.speedup(),
+      std::printf("%6s %10s %10.4g s %9.2f %10.4g s %7.1f %%   %s\n", row.nodes_text().c_str(), row.bandwidth.c_str(), row.iteration_seconds(), row.speedup(),
                   row.prospect.bound_seconds, 100 * row.fraction_of_bound(), row.limit());
       std::fflush(stdout);
     }

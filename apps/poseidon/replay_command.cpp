@@ -4,6 +4,7 @@
 #include <cstdio>
 #include <map>
 #include <nlohmann/json.hpp>
+#include <span>
 #include <sstream>
 
 #include "apps/poseidon/command.h"
@@ -42,7 +43,8 @@ class ReplayLauncher {
     workload->dilation = options_.dilation;
     if (const Status status = check_writable(options_.report, "--report"); !status) return complain(status.error());
     Result<Prospect> best =
-        prospect(*workload, options_.workload.scheme, options_.workers, options_.line_bytes_per_second * kPayloadShare);
+        prospect(*workload, options_.workload.scheme, options_.workers, options_.serving.serving,
+                 options_.line_bytes_per_second * kPayloadShare);
     if (!best) return complain(best.error());
     prospect_ = std::move(*best);
     alone_seconds_ = workload->iteration_seconds();
@@ -51,19 +53,26 @@ class ReplayLauncher {
     Result<std::vector<std::string>> command = own_command("replay", arguments_);
     if (!command) return complain(command.error());
     launch::LocalJobOptions job;
+    Result<std::vector<std::string>> server_command = own_command("serve", {});
+    if (!server_command) return complain(server_command.error());
     job.workers = options_.workers;
+    job.servers = options_.serving.serving.servers;
     job.command = std::move(*command);
+    job.server_command = std::move(*server_command);
     job.start = words_of(options_.start);
     job.run_folder = *folder;
     job.host = options_.listen;
     job.coordinator.workers = options_.workers;
+    job.coordinator.servers = options_.serving.serving.servers;
+    job.coordinator.colocated = options_.serving.serving.colocated;
     job.coordinator.plan_json = plan::to_json(prospect_.plan);
     job.coordinator.plan_name = "--scheme " + options_.workload.scheme;
     job.coordinator.link_bytes_per_second = options_.line_bytes_per_second * kPayloadShare;
     job.coordinator.dilation = options_.dilation;
     // Networks of containers take a moment to come up, and slow links to say hello on.
-    std::printf("%s: %d workers, batches of %lld, %.4g s an iteration alone%s; logs in %s\n", workload->description.name.c_str(),
-                options_.workers, static_cast<long long>(workload->batch), alone_seconds_,
+    std::printf("%s: %d workers%s, batches of %lld, %.4g s an iteration alone%s; logs in %s\n", workload->description.name.c_str(),
+                options_.workers, job.servers > 0 ? base::concat(" and ", job.servers, " dedicated servers").c_str() : "",
+                static_cast<long long>(workload->batch), alone_seconds_,
                 options_.dilation > 1 ? base::concat(", dilated ", options_.dilation, " times").c_str() : "", folder->c_str());
     std::fflush(stdout);
     const Status planned = base::write_file_atomically(*folder / "plan.json", plan::to_json(prospect_.plan));
@@ -95,9 +104,10 @@ class ReplayLauncher {
     return sums;
   }
 
-  ordered_json report(const std::vector<double>& seconds, double median) const {
+  ordered_json report(const std::vector<double>& seconds, double median, std::span<const double> server_cpu_seconds) const {
     ordered_json j = {{"model", options_.workload.model},
                       {"workers", options_.workers},
+                      {"servers", options_.serving.serving.servers},
                       {"batch", options_.workload.batch},
                       {"samples_per_second", options_.workload.samples_per_second},
                       {"dilation", options_.dilation},
@@ -116,6 +126,9 @@ class ReplayLauncher {
       j[field] = ordered_json::array();
       for (const auto& [rank, note] : notes_) j[field].push_back(ordered_json(note.at(field)));
     }
+    // Of all iterations: servers do not know which are measured.
+    j["server_cpu_seconds"] = ordered_json::array();
+    for (const double cpu_seconds : server_cpu_seconds) j["server_cpu_seconds"].push_back(cpu_seconds);
     j["layers"] = ordered_json::array();
     for (const plan::LayerPlan& layer : prospect_.plan.layers) {
       j["layers"].push_back({{"name", layer.name}, {"scheme", to_string(layer.scheme)}});
@@ -133,7 +146,8 @@ class ReplayLauncher {
     std::printf("iteration: median %.4g s, least %.4g, most %.4g; speed-up %.2f; %.1f %% of the bound (%.4g s)\n", median, sorted.front(),
                 sorted.back(), options_.workers * alone_seconds_ / median, 100 * prospect_.bound_seconds / median, prospect_.bound_seconds);
     if (!options_.report) return kSuccess;
-    const Status written = base::write_file_atomically(*options_.report, report(seconds, median).dump(2) + "\n");
+    const auto servers = std::span(outcome.cpu_seconds).subspan(static_cast<std::size_t>(options_.workers));
+    const Status written = base::write_file_atomically(*options_.report, report(seconds, median, servers).dump(2) + "\n");
     return written ? kSuccess : complain(written.error());
   }
 

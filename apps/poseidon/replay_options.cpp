@@ -26,6 +26,7 @@ void describe(CLI::App& app, ReplayOptions& into) {
   app.footer(kExamples);
   into.workload.describe(app);
   app.add_option("--workers", into.workers, "how many worker processes")->check(CLI::Range(1, 1024))->capture_default_str();
+  into.serving.describe(app);
   app.add_option("--dilation", into.dilation, "how much longer computing takes than it says")->check(CLI::Range(1.0, 1e6))->capture_default_str();
   app.add_option("--iterations", into.iterations, "that are measured")->check(CLI::Range(1, 1'000'000))->capture_default_str();
   app.add_option("--warm-up", into.warm_up, "iterations before them")->check(CLI::Range(0, 1'000'000))->capture_default_str();
@@ -37,7 +38,8 @@ void describe(CLI::App& app, ReplayOptions& into) {
   app.add_flag("--no-priorities", into.no_priorities, "what is ready first leaves first, whatever its layer");
   app.add_option("--bandwidth", into.bandwidth, "of the links as they are (slowed down, in a dilated run), for the choice of schemes")
       ->capture_default_str();
-  app.add_option("--start", into.start, "words in front of each worker's command, e.g. 'ip netns exec host-{rank}'; they must become it (exec)");
+  app.add_option("--start", into.start, "words in front of each worker's command, e.g. 'ip netns exec host-{rank}', for a dedicated server with the workers' "
+                 "number plus its own; they must become it (exec)");
   app.add_option("--listen", into.listen, "address of this host that the workers can reach")->capture_default_str();
   app.add_option("--report", into.report, "write what was measured as JSON to this file");
   app.add_option("--run-folder", into.run_folder, "where logs and the plan go; a new one under poseidon-runs/ if not given");
@@ -56,6 +58,11 @@ ParsedReplayOptions parse_replay_options(const std::vector<std::string>& argumen
   describe(app, parsed.options);
   parsed.exit_code = parse(app, arguments);
   if (parsed.exit_code) return parsed;
+  if (const Status status = parsed.options.serving.check(); !status) {
+    std::fprintf(stderr, "poseidon replay: %s\n", status.error().message.c_str());
+    parsed.exit_code = kWrongUsage;
+    return parsed;
+  }
   const Result<double> rate = base::parse_bandwidth(parsed.options.bandwidth);
   if (!rate) {
     std::fprintf(stderr, "poseidon replay: --bandwidth: %s\n", rate.error().message.c_str());

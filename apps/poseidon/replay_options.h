@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "apps/poseidon/serving_options.h"
 #include "apps/poseidon/workload_options.h"
 
 namespace poseidon::app {
@@ -12,6 +13,7 @@ namespace poseidon::app {
 struct ReplayOptions {
   WorkloadOptions workload;
   int workers = 2;
+  ServingOptions serving;
   double dilation = 1;
   int iterations = 7;
   int warm_up = 2;

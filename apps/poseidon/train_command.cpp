@@ -47,12 +47,18 @@ class Launcher {
     folder_ = std::move(*folder);
     Result<std::vector<std::string>> command = own_command("train", arguments_);
     if (!command) return complain(command.error());
+    Result<std::vector<std::string>> server_command = own_command("serve", {});
+    if (!server_command) return complain(server_command.error());
     job.workers = options_.workers;
+    job.servers = options_.serving.serving.servers;
     job.command = std::move(*command);
+    job.server_command = std::move(*server_command);
     job.environment["OMP_NUM_THREADS"] = std::to_string(options_.threads);
     job.run_folder = folder_;
     job.port = options_.port;
     job.coordinator.workers = options_.workers;
+    job.coordinator.servers = options_.serving.serving.servers;
+    job.coordinator.colocated = options_.serving.serving.colocated;
     job.coordinator.schemes = options_.schemes;
     job.coordinator.link_bytes_per_second = options_.link_bytes_per_second;
     std::printf("%s: %d worker%s with %d thread%s each; logs and plan in %s\n", options_.solver.c_str(), options_.workers,
@@ -82,10 +88,11 @@ class Launcher {
   // What is left to say and to write when all processes have gone.
   int finish(const launch::JobOutcome& outcome) {
     std::optional<Error> error = outcome.error;
-    for (std::size_t rank = 0; rank < outcome.exits.size() && !error; ++rank) {
-      const launch::Exit& exit = outcome.exits[rank];
+    for (std::size_t node = 0; node < outcome.exits.size() && !error; ++node) {
+      const launch::Exit& exit = outcome.exits[node];
       if (exit.signal != 0 || exit.code != 0) {
-        error = Error{ErrorCode::kPeerLost, base::concat("rank ", rank, " ended with ", exit.text(), " after the training was over")};
+        error = Error{ErrorCode::kPeerLost, base::concat(plan::node_name(Rank{static_cast<std::int32_t>(node)}, options_.workers), " ended with ",
+                                                         exit.text(), " after the training was over")};
       }
     }
     if (report_.complete()) report_.print_summary();
@@ -104,6 +111,7 @@ class Launcher {
     if (error) {
       const int code = complain(*error);
       std::fprintf(stderr, "poseidon train: the workers' logs are %s/worker-*.log\n", folder_.c_str());
+      if (options_.serving.serving.servers > 0) std::fprintf(stderr, "poseidon train: the servers' are %s/server-*.log\n", folder_.c_str());
       return outcome.interrupted ? kSignalled + *outcome.interrupted : code;
     }
     if (outcome.interrupted) {

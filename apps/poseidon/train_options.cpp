@@ -26,6 +26,7 @@ constexpr const char* kExamples =
     "      --scheme auto,ip1=sfb --bandwidth 10Gbit --report report.json --run-folder first\n"
     "  poseidon train --solver examples/digits/lenet_solver.prototxt --workers 4 --iterations 100 \\\n"
     "      --plan first/plan.json   # the same bits again\n"
+    "  poseidon train --solver examples/digits/lenet_solver.prototxt --workers 2 --servers 1 --iterations 100\n"
     "  poseidon train --solver examples/digits/lenet_solver.prototxt --workers 2 --iterations 100 \\\n"
     "      --timeline timeline.json   # open it at https://ui.perfetto.dev";
 
@@ -35,6 +36,7 @@ void describe(CLI::App& app, TrainOptions& into) {
   app.footer(kExamples);
   app.add_option("--solver", into.solver, "the solver's prototxt")->required();
   app.add_option("--workers", into.workers, "how many worker processes")->check(CLI::Range(1, 1024))->capture_default_str();
+  into.serving.describe(app);
   app.add_option("--threads", into.threads, "threads of each worker; 0 shares the cores out")->check(CLI::Range(0, 4096))->capture_default_str();
   app.add_option("--scheme", into.scheme,
                  "how gradients travel: auto, ps, sfb, adam or block, and LAYER=SCHEME for exceptions, separated by commas")
@@ -59,6 +61,7 @@ void describe(CLI::App& app, TrainOptions& into) {
 
 // What the flags mean together. A sentence where they do not.
 std::optional<std::string> check(TrainOptions& options) {
+  if (const Status status = options.serving.check(); !status) return status.error().message;
   Result<plan::SchemeRequest> schemes = plan::parse_scheme_request(options.scheme);
   if (!schemes) return schemes.error().message;
   options.schemes = std::move(*schemes);

@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "apps/poseidon/serving_options.h"
 #include "plan/choose.h"
 
 namespace poseidon::app {
@@ -13,6 +14,7 @@ namespace poseidon::app {
 struct TrainOptions {
   std::string solver;
   int workers = 1;
+  ServingOptions serving;
   int threads = 0;                        // of each worker; 0: the cores shared out
   std::string scheme = "auto";
   std::optional<std::string> plan;        // file

@@ -31,11 +31,12 @@ void TrainReport::on_plan(const plan::Plan& plan, const std::vector<plan::LayerC
   if (options_.workers == 1) return;
   if (!choices.empty()) {
     std::fputs(plan::choice_table(choices, options_.workers, speeds).c_str(), stdout);
+    std::fputs(plan::serving_text(plan).c_str(), stdout);
     return;
   }
   std::printf("Schemes as in %s:", options_.plan.value_or("the plan").c_str());
   for (const plan::LayerPlan& layer : plan.layers) std::printf(" %s=%s", layer.name.c_str(), std::string(to_string(layer.scheme)).c_str());
-  std::printf("\n");
+  std::printf("\n%s", plan::serving_text(plan).c_str());
 }
 
 void TrainReport::on_note(Rank from, const TrainNote& note) {

@@ -4,7 +4,6 @@
 
 #include "base/file.h"
 #include "base/text.h"
-#include "plan/bound.h"
 #include "plan/choose.h"
 
 namespace poseidon::app {
@@ -51,7 +50,8 @@ Result<replay::Workload> read_workload(const WorkloadOptions& options) {
   return replay::Workload{std::move(*description), options.batch, options.samples_per_second, 1};
 }
 
-Result<Prospect> prospect(const replay::Workload& workload, const std::string& scheme, int workers, double link_bytes_per_second) {
+Result<Prospect> prospect(const replay::Workload& workload, const std::string& scheme, int workers, const plan::Serving& serving,
+                          double link_bytes_per_second) {
   Result<plan::SchemeRequest> request = plan::parse_scheme_request(scheme);
   if (!request) return request.error();
   const plan::DescribedModel model = plan::model_of(workload.description, workload.batch);
@@ -62,8 +62,12 @@ Result<Prospect> prospect(const replay::Workload& workload, const std::string& s
                                                    .batch = workload.batch,
                                                    .samples_per_second = workload.samples_per_second / workload.dilation,
                                                    .workers = workers,
+                                                   .serving = serving,
                                                    .link_bytes_per_second = link_bytes_per_second});
   Prospect result{{workers, {}}, best.seconds, {}};
+  if (serving.servers > 0) {
+    result.plan.server_shares = plan::parts_per_million(plan::server_shares(workers, serving.servers, serving.colocated).of_node);
+  }
   for (std::size_t l = 0; l < model.model.layers.size(); ++l) {
     const plan::SchemeCost& cost = best.schemes[l];
     result.plan.layers.push_back({model.model.layers[l].name, cost.scheme, cost.grid, Rank{0}});

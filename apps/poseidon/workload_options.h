@@ -5,6 +5,7 @@
 #include <string>
 
 #include "apps/poseidon/command.h"
+#include "plan/bound.h"
 #include "plan/plan.h"
 #include "poseidon/error.h"
 #include "replay/replay_worker.h"
@@ -32,6 +33,7 @@ struct Prospect {
   std::vector<double> link_seconds;  // by layer of the plan
 };
 // `scheme` as parsed by plan::parse_scheme_request; named layers are checked. In a dilated run times are dilated.
-Result<Prospect> prospect(const replay::Workload& workload, const std::string& scheme, int workers, double link_bytes_per_second);
+Result<Prospect> prospect(const replay::Workload& workload, const std::string& scheme, int workers, const plan::Serving& serving,
+                          double link_bytes_per_second);
 
 }  // namespace poseidon::app

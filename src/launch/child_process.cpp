@@ -9,6 +9,7 @@
 #include <csignal>
 #include <cstdlib>
 #include <cstring>
+#include <ctime>
 #include <sstream>
 
 #include "base/text.h"
@@ -110,6 +111,13 @@ Result<ChildProcess> ChildProcess::start(const ChildOptions& options) {
 }
 
 void ChildProcess::kill(int signal) const { ::kill(pid_, signal); }
+
+std::optional<double> ChildProcess::cpu_seconds() const {
+  clockid_t clock{};
+  timespec time{};
+  if (::clock_getcpuclockid(pid_, &clock) != 0 || ::clock_gettime(clock, &time) != 0) return std::nullopt;
+  return static_cast<double>(time.tv_sec) + 1e-9 * static_cast<double>(time.tv_nsec);
+}
 
 Exit ChildProcess::exit_of(int wait_status) {
   if (WIFSIGNALED(wait_status)) return {.code = 0, .signal = WTERMSIG(wait_status)};

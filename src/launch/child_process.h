@@ -9,6 +9,7 @@
 
 #include <filesystem>
 #include <map>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -37,6 +38,8 @@ class ChildProcess {
 
   pid_t pid() const { return pid_; }
   void kill(int signal) const;
+  // User and system time of all its threads so far; nothing once it has ended and been collected.
+  std::optional<double> cpu_seconds() const;
   static Exit exit_of(int wait_status);
 
  private:

@@ -4,11 +4,13 @@
 #include <poll.h>
 #include <signal.h>
 #include <sys/eventfd.h>
+#include <sys/resource.h>
 #include <sys/signalfd.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cerrno>
 #include <cstdlib>
 #include <cstring>
@@ -131,7 +133,10 @@ class LocalJob {
     const std::lock_guard lock(mutex_);
     outcome.error = error_;
     outcome.interrupted = interrupted_;
-    for (const Node& node : nodes_) outcome.exits.push_back(node.exit.value_or(Exit{}));
+    for (const Node& node : nodes_) {
+      outcome.exits.push_back(node.exit.value_or(Exit{}));
+      outcome.cpu_seconds.push_back(node.cpu_seconds_at_start ? std::max(0.0, node.cpu_seconds - *node.cpu_seconds_at_start) : 0);
+    }
     return outcome;
   }
 
@@ -140,6 +145,8 @@ class LocalJob {
   struct Node {
     ChildProcess process;
     std::optional<Exit> exit;
+    double cpu_seconds = 0;                      // in all, once it has ended
+    std::optional<double> cpu_seconds_at_start;  // of the job
   };
   bool is_worker(int node) const { return node < options_.workers; }
   std::filesystem::path file(int node, std::string_view suffix) const {
@@ -160,6 +167,11 @@ class LocalJob {
     if (!transport) return transport.error();
     transport_ = std::move(*transport);
     cluster::CoordinatorListener listener = listener_;
+    listener.on_start = [this, told = listener_.on_start] {
+      started_ = true;
+      wake();
+      if (told) told();
+    };
     listener.on_finish = [this] { over(std::nullopt); };
     listener.on_fail = [this](const Error& why) { over(why); };
     lane_->run([&] {
@@ -196,7 +208,7 @@ class LocalJob {
       child.environment["POSEIDON_RUN_FOLDER"] = options_.run_folder.string();
       Result<ChildProcess> process = ChildProcess::start(child);
       if (!process) return process.error();
-      nodes_.push_back({*process, std::nullopt});
+      nodes_.push_back({*process, std::nullopt, 0, std::nullopt});
     }
     return {};
   }
@@ -208,6 +220,9 @@ class LocalJob {
       over_ = true;
       if (!error_) error_ = std::move(why);
     }
+    wake();
+  }
+  void wake() {
     const std::uint64_t one = 1;
     [[maybe_unused]] const ssize_t n = ::write(wake_, &one, sizeof one);
   }
@@ -224,6 +239,9 @@ class LocalJob {
     while (true) {
       for (int signal = signals_.next(); signal != 0; signal = signals_.next()) {
         if (signal != SIGCHLD) on_signal(signal);
+      }
+      if (started_.exchange(false)) {
+        for (Node& node : nodes_) node.cpu_seconds_at_start = node.process.cpu_seconds();
       }
       reap();
       const bool all_ended = std::all_of(nodes_.begin(), nodes_.end(), [](const Node& n) { return n.exit.has_value(); });
@@ -263,8 +281,11 @@ class LocalJob {
     for (std::size_t number = 0; number < nodes_.size(); ++number) {
       Node& node = nodes_[number];
       int status = 0;
-      if (node.exit || ::waitpid(node.process.pid(), &status, WNOHANG) != node.process.pid()) continue;
+      rusage usage{};
+      if (node.exit || ::wait4(node.process.pid(), &status, WNOHANG, &usage) != node.process.pid()) continue;
       node.exit = ChildProcess::exit_of(status);
+      const auto seconds = [](const timeval& t) { return static_cast<double>(t.tv_sec) + 1e-6 * static_cast<double>(t.tv_usec); };
+      node.cpu_seconds = seconds(usage.ru_utime) + seconds(usage.ru_stime);
       on_exit(static_cast<int>(number), node);
     }
   }
@@ -301,6 +322,7 @@ class LocalJob {
   std::unique_ptr<runtime::real::TcpTransport> transport_;    // lane only
   std::unique_ptr<cluster::Coordinator> coordinator_;         // lane only
   std::vector<Node> nodes_;                                   // by rank, then the servers; main thread only
+  std::atomic<bool> started_ = false;                         // set by the lane: the main thread has not looked at it yet
   std::mutex mutex_;
   bool over_ = false;                                         // guarded by mutex_
   std::optional<Error> error_;                                // guarded by mutex_

@@ -39,6 +39,8 @@ struct JobOutcome {
   std::optional<Error> error;       // nothing: all workers finished their work and ended with 0
   std::optional<int> interrupted;   // the signal that asked for the end
   std::vector<Exit> exits;          // by rank, the dedicated servers' after the workers'
+  // Likewise: user and system time of each process since all were ready, when loading and measuring was over; 0 where that never came.
+  std::vector<double> cpu_seconds;
 };
 
 // Runs the job and returns when no process of it is left. The listener's callbacks come from the coordinator's lane; its

@@ -86,6 +86,18 @@ TEST_F(Child, IsKilledByKill) {
   EXPECT_EQ(ChildProcess::exit_of(status).signal, SIGKILL);
 }
 
+TEST_F(Child, TellsItsProcessorTimeUntilItHasBeenCollected) {
+  const Result<ChildProcess> child = ChildProcess::start(shell("i=0; while [ $i -lt 50000 ]; do i=$((i+1)); done; kill -STOP $$"));
+  ASSERT_TRUE(child.ok());
+  int status = 0;
+  ASSERT_EQ(::waitpid(child->pid(), &status, WUNTRACED), child->pid());
+  ASSERT_TRUE(WIFSTOPPED(status));
+  EXPECT_GT(child->cpu_seconds().value_or(0), 1e-3) << "50,000 rounds take some milliseconds";
+  child->kill(SIGKILL);
+  ASSERT_EQ(::waitpid(child->pid(), &status, 0), child->pid());
+  EXPECT_FALSE(child->cpu_seconds().has_value());
+}
+
 TEST_F(Child, HasOurEnvironmentWithWhatIsAddedAndReplaced) {
   ::setenv("POSEIDON_TEST_KEPT", "ours", 1);
   ::setenv("POSEIDON_TEST_REPLACED", "ours", 1);

@@ -33,7 +33,8 @@ class Process:
     pid: int
     started: str  # in clock ticks since boot; with it a number that was given away anew is not mistaken for the old process
     program: str  # the name of its file
-    rank: int     # of the worker that it is or reads for
+    rank: int     # of the worker that it is or reads for; a dedicated server's number
+    serves: bool  # it is a dedicated server
 
     def signal(self, number):
         os.kill(self.pid, number)
@@ -61,7 +62,7 @@ def _environment(pid):
 
 
 def of_job(run_folder):
-    """The living workers and readers of the job with this run folder."""
+    """The living workers, dedicated servers and readers of the job with this run folder."""
     found = []
     for folder in pathlib.Path("/proc").iterdir():
         if not folder.name.isdigit():
@@ -72,7 +73,8 @@ def of_job(run_folder):
             continue
         with contextlib.suppress(OSError):  # it has ended meanwhile
             program = pathlib.Path(os.readlink(folder / "exe")).name
-            found.append(Process(int(folder.name), stat[19], program, int(environment["POSEIDON_RANK"])))
+            found.append(Process(int(folder.name), stat[19], program, int(environment["POSEIDON_RANK"]),
+                                 environment.get("POSEIDON_ROLE") == "server"))
     return found
 
 
@@ -158,7 +160,11 @@ class LiveJob:
 
     def worker_processes(self):
         """By rank."""
-        return {process.rank: process for process in of_job(self.run_folder) if process.program == "poseidon"}
+        return {process.rank: process for process in of_job(self.run_folder) if process.program == "poseidon" and not process.serves}
+
+    def server_processes(self):
+        """Dedicated ones, by number."""
+        return {process.rank: process for process in of_job(self.run_folder) if process.serves}
 
     def readers(self):
         """By rank; those of a training without tests, where each worker has one."""
