@@ -15,6 +15,17 @@ constexpr Epoch kFirstEpoch{1};
 Rank rank_of(Member member) { return Rank{static_cast<std::int32_t>(index(member))}; }
 Member member_of(Rank rank) { return Member{static_cast<std::uint32_t>(index(rank))}; }
 
+// Each round of measuring keeps both directions of every worker's link busy: everybody sends to the worker so many ranks further.
+// With few workers each pair has its turn in each direction; with many, near and far ones.
+std::vector<std::uint32_t> measuring_rounds(int workers) {
+  constexpr int kAllPairsMax = 8;
+  std::vector<std::uint32_t> shifts;
+  for (int shift = 1; shift < workers; shift = workers <= kAllPairsMax ? shift + 1 : 2 * shift) {
+    shifts.push_back(static_cast<std::uint32_t>(shift));
+  }
+  return shifts;
+}
+
 // How a parameter reads in a complaint.
 std::string described(const TensorSpec& tensor) {
   return base::concat(tensor.name, " as ", base::readable_shape(tensor.shape), " ", to_string(tensor.dtype));
@@ -25,6 +36,11 @@ std::string described(const TensorSpec& tensor) {
 Coordinator::Coordinator(runtime::Runtime& runtime, runtime::Transport& transport, CoordinatorOptions options,
                          CoordinatorListener listener)
     : runtime_(runtime), transport_(transport), options_(std::move(options)), listener_(std::move(listener)),
+      planner_({.workers = options_.workers,
+                .schemes = options_.schemes,
+                .plan_json = options_.plan_json,
+                .plan_name = options_.plan_name,
+                .replan = options_.replan}),
       silence_(options_.heartbeat.silent_intervals_max) {
   enter(Phase::kJoining);
   transport_.set_listener({.on_up = [this](Member peer) { silence_.watch(peer); },
@@ -87,29 +103,24 @@ void Coordinator::on_message(Member from, const Message& message) {
     if (!everybody(rank)) return;
     if (options_.workers == 1) return make_plan();
     enter(Phase::kMeasuring);
-    return send_to_all(Measure{});
+    return start_measuring(false);
   }
   if (const auto* speeds = std::get_if<Speeds>(&message); speeds != nullptr && phase_ == Phase::kMeasuring) {
-    speeds_[rank] = speeds->speeds;
-    if (everybody(rank)) make_plan();
-    return;
+    return on_speeds(rank, speeds->speeds);
   }
   if (std::get_if<Ready>(&message) != nullptr && phase_ == Phase::kPlanning) {
     if (!everybody(rank)) return;
     enter(Phase::kRunning);
-    send_to_all(Start{});
+    started();
     if (listener_.on_start) listener_.on_start();
     return;
   }
+  if (phase_ == Phase::kRunning && on_change_message(rank, message)) return;
   if (const auto* note = std::get_if<Note>(&message)) {
     if (listener_.on_note) listener_.on_note(rank, note->body);
     return;
   }
   if (const auto* gather = std::get_if<Gather>(&message)) return on_gather(rank, *gather);
-  if (const auto* paused = std::get_if<Paused>(&message)) {
-    limits_[rank] = paused->limit;
-    return stop_when_all_paused();
-  }
   if (std::get_if<Leave>(&message) != nullptr) return on_leave(rank);
   base::log::debug(base::concat(describe(rank), " sent a message out of turn"));
 }
@@ -181,35 +192,56 @@ plan::Speeds Coordinator::slowest() const {
   return speeds;
 }
 
-void Coordinator::make_plan() {
-  const Model& model = joined_.begin()->second.model;
-  const plan::Speeds speeds = slowest();
-  const bool alike = std::all_of(joined_.begin(), joined_.end(), [&](const auto& entry) {
-    return entry.second.arithmetic == joined_.begin()->second.arithmetic;
-  });
-  std::vector<plan::LayerChoice> choices;
-  plan::Plan plan;
-  if (options_.plan_json) {
-    Result<plan::Plan> given = plan::parse_plan(*options_.plan_json, model, options_.workers);
-    if (!given) return abort(Error{given.error().code, base::concat(options_.plan_name, ": ", given.error().message)});
-    plan = std::move(*given);
-    const auto wrong = std::find_if(plan.layers.begin(), plan.layers.end(), [](const auto& l) { return l.scheme == Scheme::kSfb; });
-    if (!alike && wrong != plan.layers.end()) {
-      return abort(Error{ErrorCode::kInvalid,
-                         base::concat(options_.plan_name, ": layer ", wrong->name, " cannot use sfb: the workers' processors or thread ",
-                                      "counts differ, so their replicas would not stay equal")});
-    }
-  } else {
-    Result<std::vector<plan::LayerChoice>> chosen = plan::choose(model, options_.workers, options_.schemes, speeds, alike);
-    if (!chosen) return abort(chosen.error());
-    choices = std::move(*chosen);
-    plan = plan::plan_of(choices, options_.workers);
+void Coordinator::start_measuring(bool arithmetic) {
+  speeds_.clear();
+  links_.clear();
+  shifts_left_ = measuring_rounds(options_.workers);
+  measure_round(arithmetic);
+}
+
+void Coordinator::measure_round(bool arithmetic) {
+  answered_.clear();
+  send_to_all(Measure{shifts_left_.front(), arithmetic});
+}
+
+void Coordinator::on_speeds(Rank rank, const plan::Speeds& speeds) {
+  const int to = (index(rank) + static_cast<int>(shifts_left_.front())) % options_.workers;
+  links_.push_back({rank, Rank{to}, speeds.link_bytes_per_second, speeds.latency_seconds});
+  const auto [own, is_first] = speeds_.try_emplace(rank, speeds);
+  if (!is_first) {
+    own->second.link_bytes_per_second = std::min(own->second.link_bytes_per_second, speeds.link_bytes_per_second);
+    own->second.latency_seconds = std::max(own->second.latency_seconds, speeds.latency_seconds);
   }
-  if (listener_.on_plan) listener_.on_plan(plan, choices, speeds, model);
+  if (!everybody(rank)) return;
+  shifts_left_.erase(shifts_left_.begin());
+  if (!shifts_left_.empty()) return measure_round(false);
+  if (listener_.on_links) listener_.on_links(links_);
+  return phase_ == Phase::kMeasuring ? make_plan() : change_measured();
+}
+
+void Coordinator::make_plan() {
+  const Join& first = joined_.begin()->second;
+  const auto all = [&](const auto& holds) {
+    return std::all_of(joined_.begin(), joined_.end(), [&](const auto& entry) { return holds(entry.second); });
+  };
+  const bool alike = all([&](const Join& join) { return join.arithmetic == first.arithmetic; });
+  const bool replan = all([&](const Join& join) { return join.replans && join.first == first.first; });
+  const Result<std::vector<plan::LayerChoice>> choices = planner_.begin(first.model, alike, slowest(), first.first, replan);
+  if (!choices) return abort(choices.error());
+  if (listener_.on_plan) listener_.on_plan(planner_.plan(), *choices, planner_.speeds(), first.model);
   enter(Phase::kPlanning);
-  send_to_all(UsePlan{plan::to_json(plan), session::window_bytes_for({.link_bytes_per_second = speeds.link_bytes_per_second,
-                                                                        .latency_seconds = speeds.latency_seconds,
-                                                                        .dilation = options_.dilation})});
+  send_plan();
+}
+
+void Coordinator::send_plan() {
+  const plan::Speeds& speeds = planner_.speeds();
+  const std::optional<plan::PlanVersion> next = planner_.next_given();
+  boundary_ = next ? std::optional(next->from) : std::nullopt;
+  send_to_all(UsePlan{plan::to_json(planner_.plan()),
+                      session::window_bytes_for({.link_bytes_per_second = speeds.link_bytes_per_second,
+                                                 .latency_seconds = speeds.latency_seconds,
+                                                 .dilation = options_.dilation}),
+                      boundary_, planner_.watches()});
 }
 
 void Coordinator::on_gather(Rank rank, const Gather& gather) {
@@ -227,26 +259,16 @@ void Coordinator::request_stop() {
   stopping_ = true;
   // Before the start there is nothing that an orderly stop would keep, and whom all wait for may never come.
   if (phase_ != Phase::kRunning) return abort(Error{ErrorCode::kAborted, "interrupted before the training began"});
-  send_to_all(Pause{});
-}
-
-// Every worker has promised to begin nothing beyond its limit, so nobody is further than the furthest limit, and all can still
-// get there: that iteration is the last for all.
-void Coordinator::stop_when_all_paused() {
-  if (!stopping_ || phase_ != Phase::kRunning) return;
-  Iteration last = 0;
-  for (const auto& [rank, join] : joined_) {
-    if (left_.contains(rank)) continue;
-    const auto limit = limits_.find(rank);
-    if (limit == limits_.end()) return;
-    last = std::max(last, limit->second);
-  }
-  send_to_all(StopAfter{last});
+  // Whoever pauses for a change of plan already may as well stop there.
+  if (change_ != Change::kPausing) pause();
 }
 
 void Coordinator::on_leave(Rank rank) {
   left_.insert(rank);
-  if (left_.size() < static_cast<std::size_t>(options_.workers)) return stop_when_all_paused();
+  if (left_.size() < static_cast<std::size_t>(options_.workers)) {
+    if (change_ != Change::kNone && !stopping_) cancel_change();
+    return go_on_when_all_paused();
+  }
   enter(Phase::kFinished);
   if (listener_.on_finish) listener_.on_finish();
   send_to_all(Goodbye{});
@@ -294,16 +316,35 @@ std::vector<std::string> Coordinator::missing() const {
   return names;
 }
 
+// What those who are missing have to do; nothing where nobody is waited for.
+std::optional<std::string> Coordinator::awaited() const {
+  switch (phase_) {
+    case Phase::kJoining:
+      return "to join";
+    case Phase::kLinking:
+      return "to connect to the other workers";
+    case Phase::kMeasuring:
+      return "to measure its link";
+    case Phase::kPlanning:
+      return "to install the plan";
+    case Phase::kRunning:
+      return awaited_change();
+    case Phase::kFinished:
+    case Phase::kFailed:
+      break;
+  }
+  return std::nullopt;
+}
+
 void Coordinator::check_deadline() {
-  if (phase_ == Phase::kRunning) return;
+  const std::optional<std::string> what = awaited();
+  if (!what) return;
   const runtime::Duration waited = runtime_.now() - phase_since_;
-  const char* const what = phase_ == Phase::kJoining    ? "to join"
-                           : phase_ == Phase::kLinking  ? "to connect to the other workers"
-                           : phase_ == Phase::kMeasuring ? "to measure its link"
-                                                         : "to install the plan";
-  const std::string text = base::concat("waiting for ", base::join_words(missing()), " ", what, " since ",
+  const std::string text = base::concat("waiting for ", base::join_words(missing()), " ", *what, " since ",
                                         base::readable_seconds(std::chrono::duration<double>(waited).count()));
-  const runtime::Duration most = phase_ == Phase::kJoining ? options_.join_max : options_.phase_max;
+  const runtime::Duration most = phase_ == Phase::kJoining        ? options_.join_max
+                                 : change_ == Change::kSettling ? options_.settle_max
+                                                                : options_.phase_max;
   if (waited >= most) return abort(Error{ErrorCode::kTimeout, base::concat("gave up ", text)});
   if (waited < next_explanation_) return;
   next_explanation_ = 2 * waited;

@@ -1,4 +1,4 @@
-// A worker's side of the job: join, link up, measure, install the plan, start, stop together, leave.
+// A worker's side of the job: join, link up, measure, install the plan, start, go over to another plan, stop together, leave.
 //
 // Lane only. Answers the coordinator; what the plan means for the engine is the listener's business.
 #pragma once
@@ -25,6 +25,8 @@ struct MembershipOptions {
   int workers = 1;
   std::vector<runtime::Endpoint> coordinator;
   Model model;
+  Iteration first = 0;                             // the iteration that will begin first
+  bool replans = false;                            // can go over to another plan between two iterations
   HeartbeatOptions heartbeat;
   runtime::Duration connect_max = std::chrono::seconds(30);
   // After the link to a peer broke: the coordinator says what becomes of the job, or else it is over.
@@ -32,10 +34,14 @@ struct MembershipOptions {
 };
 
 struct MembershipListener {
-  // The members are linked and agree on a plan. Install it (sinks and acceptors), then call ready().
+  // The members are linked and agree on a plan. Install it (sinks and acceptors), then call ready(). Comes again when a plan has
+  // ended; by then all sums of iterations before have come everywhere, and nothing is on its way.
   std::function<void(const OpenEpoch& epoch, const UsePlan& plan)> on_plan;
-  // Everybody is ready: data may be sent.
+  // Everybody is ready for the first time: data may be sent.
   std::function<void()> on_start;
+  // The iteration that wants to begin is the first of another plan: hand in what is missing, wait for all sums, then call
+  // settled(). It begins when all have the other plan. Empty: there is nothing to settle.
+  std::function<void()> on_settle;
   // What all workers gave to the gathering, by rank.
   std::function<void(const std::vector<std::string>& bodies)> on_gathered;
   // Everybody has left: the links may be closed.
@@ -53,6 +59,8 @@ class Membership {
 
   void join();
   void ready();
+  void settled();
+  void tell_profile(const plan::Profile& profile);
   void note(const std::string& body);
   // Gives this worker's part to the next gathering. All workers gather in the same order, each one at a time.
   void gather(const std::string& body);
@@ -61,7 +69,7 @@ class Membership {
   void fail(const Error& why);
 
   // May this iteration begin? `then(true)` runs when it may, `then(false)` when all stop before it; at once, unless a pause has
-  // to be settled first. One at a time.
+  // to be agreed on first or another plan begins with it. One at a time.
   void begin(Iteration iteration, std::function<void(bool go)> then);
 
   bool failed() const { return failed_; }
@@ -72,8 +80,10 @@ class Membership {
   void on_message(const Message& message);
   void on_epoch(const OpenEpoch& epoch);
   void linked_if_all_up();
-  void measure();
-  void answer_pause();
+  void on_start();
+  void on_measure(const Measure& request);
+  void measure_link(std::uint32_t shift);
+  void answer_pause(std::uint64_t number);
   void settle_begin();
   void end(const Error& why);
   void tick();
@@ -97,11 +107,15 @@ class Membership {
   bool left_ = false;
   bool failed_ = false;
 
-  // The agreement to stop.
+  // The agreements to stop, and to go over to another plan.
   Iteration next_ = 0;                      // the first iteration that has not begun
   bool paused_ = false;
   std::optional<Iteration> limit_;          // begins nothing beyond it while paused
   std::optional<Iteration> last_;           // the last iteration of all
+  std::optional<Iteration> hold_;           // the present plan ends before it
+  std::optional<Iteration> next_hold_;      // the end of the plan that is being installed
+  bool settling_ = false;                   // at the hold: on_settle has been called
+  bool started_ = false;
   std::optional<Iteration> wants_;          // a begin() that waits
   std::function<void(bool)> then_;
   std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);

@@ -16,7 +16,8 @@
 #include "cluster/membership.h"
 #include "runtime/real/lane.h"
 #include "runtime/real/tcp_transport.h"
-#include "session/engine.h"
+#include "session/profile_window.h"
+#include "session/replaceable_engine.h"
 
 namespace poseidon::cluster {
 
@@ -31,9 +32,18 @@ struct JobAddress {
 // Nothing when POSEIDON_RANK is not set: no job. kInvalid, naming the variable, when the contract is broken.
 Result<std::optional<JobAddress>> job_from_environment();
 
+// What a worker must be able to do so that its job may go over to another plan between two iterations. Both are called by
+// begin(), on its thread. After a begin() the layers' schemes may be others than before.
+struct PlanChangeHooks {
+  std::function<void()> settle;            // hands in what is missing of the last iteration, and waits for all sums; may throw
+  std::function<double()> waited_seconds;  // of the forward passes so far, for sums
+};
+
 struct WorkerOptions {
   JobAddress job;
   Model model;
+  Iteration first = 0;                            // the iteration that will begin first
+  std::optional<PlanChangeHooks> plan_change_hooks;       // nothing: this worker keeps to the plan that it begins with
   // One for each tensor; rank 0's are copied to all before join() returns. Empty: nothing is copied.
   std::vector<TensorView> values;
   std::function<std::unique_ptr<runtime::Compute>(runtime::Runtime& lane)> make_compute;
@@ -54,7 +64,7 @@ class Worker {
   // The plan in force.
   const plan::Plan& plan() const { return engine_->plan(); }
 
-  // Waits while an agreement to stop is being settled. False: all stop before this iteration, or the job is over (see error()).
+  // Waits while an agreement to stop is being settled, or all go over to another plan. False: all stop before this iteration, or the job is over (see error()).
   bool begin(Iteration iteration);
   // A message to the application that runs the coordinator. Does not wait.
   void note(const std::string& body);
@@ -81,6 +91,8 @@ class Worker {
   Status open();
   void on_plan(const OpenEpoch& epoch, const UsePlan& use);
   Result<std::unique_ptr<session::Engine>> make_engine(const OpenEpoch& epoch, const UsePlan& use);
+  // The iteration that began last is over, but for its sums.
+  void observe(double waited_seconds);
   void end(const Error& why);
   // Waits until the condition, which others change under mutex_, holds or the job is over.
   template <typename Condition>
@@ -91,14 +103,25 @@ class Worker {
   std::unique_ptr<runtime::real::TcpTransport> transport_;  // these four: used and destroyed on the lane
   std::unique_ptr<runtime::Compute> compute_;
   std::unique_ptr<Membership> membership_;
-  std::unique_ptr<session::Engine> engine_;
+  std::unique_ptr<session::ReplaceableEngine> engine_;
   std::vector<Member> peers_;
+  // For the profiles; lane only.
+  struct Begun {
+    Iteration iteration = 0;
+    runtime::Time at{};
+    double waited_seconds = 0;  // of all iterations before
+  };
+  bool watching_ = false;
+  std::optional<Begun> begun_;
+  session::ProfileWindow window_;
 
   mutable std::mutex mutex_;
   std::condition_variable changed_;
   bool started_ = false;         // guarded by mutex_
   bool values_in_ = false;       // guarded by mutex_
   bool goodbye_ = false;         // guarded by mutex_
+  bool settle_wanted_ = false;   // guarded by mutex_: begin() shall settle
+  std::optional<bool> may_begin_;  // guarded by mutex_: the answer to begin()
   std::optional<std::vector<std::string>> gathered_;  // guarded by mutex_
   std::optional<Error> error_;   // guarded by mutex_
 };

@@ -73,6 +73,24 @@ Result<PlanSequence> parse_plan_sequence(std::string_view text, const Model& mod
   }
 }
 
+std::string difference(const Plan& from, const Plan& to) {
+  constexpr std::size_t kNamedMax = 6;
+  const auto text = [](const LayerPlan& layer) {
+    std::string words(to_string(layer.scheme));
+    if (layer.scheme == Scheme::kBlock) words += base::concat(" ", layer.grid.rows, "x", layer.grid.cols);
+    if (layer.scheme == Scheme::kAdam) words += base::concat(" at rank ", index(layer.owner));
+    return words;
+  };
+  std::string words;
+  std::size_t differ = 0;
+  for (std::size_t l = 0; l < from.layers.size(); ++l) {
+    if (from.layers[l] == to.layers[l] || ++differ > kNamedMax) continue;
+    words += base::concat(words.empty() ? "" : ", ", from.layers[l].name, " ", text(from.layers[l]), " -> ", text(to.layers[l]));
+  }
+  if (differ > kNamedMax) words += base::concat(" and ", differ - kNamedMax, " more");
+  return words;
+}
+
 std::size_t version_at(const PlanSequence& versions, Iteration iteration) {
   const auto after = std::upper_bound(versions.begin(), versions.end(), iteration,
                                       [](Iteration at, const PlanVersion& version) { return at < version.from; });

@@ -31,6 +31,9 @@ std::string to_json(const PlanSequence& versions);
 // kInvalid, saying where, when the text is neither a plan nor a sequence for this model and number of workers.
 Result<PlanSequence> parse_plan_sequence(std::string_view json, const Model& model, int workers);
 
+// In which layers two plans of one model differ, for people: "ip1 sfb -> block 2x2, ip2 ps -> sfb". Empty: in none.
+std::string difference(const Plan& from, const Plan& to);
+
 // The version in force in an iteration: an index.
 std::size_t version_at(const PlanSequence& versions, Iteration iteration);
 
