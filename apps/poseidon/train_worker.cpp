@@ -98,6 +98,8 @@ void TrainWorker::join() {
   cluster::WorkerOptions options{.job = job_, .model = aten::model_of(layers)};
   options.make_compute = [this](runtime::Runtime& lane) { return std::make_unique<aten::AtenCompute>(lane, options_.threads); };
   options.events = timeline_.get();
+  options.first = solver_->iteration();
+  options.plan_change_hooks = {.settle = [this] { exchange_->settle_all(); }, .waited_seconds = [this] { return exchange_->wait_seconds(); }};
   for (const aten::LayerParameters& layer : layers) {
     for (const at::Tensor& parameter : layer.parameters) options.values.push_back(aten::view_of(parameter));
   }
