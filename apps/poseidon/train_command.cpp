@@ -64,6 +64,7 @@ class Launcher {
     job.coordinator.schemes = options_.schemes;
     job.coordinator.wire = options_.wire;
     job.coordinator.link_bytes_per_second = options_.link_bytes_per_second;
+    job.coordinator.replan.enabled = !options_.no_replan;
     std::printf("%s: %d worker%s with %d thread%s each; logs and plan in %s\n", options_.solver.c_str(), options_.workers,
                 options_.workers == 1 ? "" : "s", options_.threads, options_.threads == 1 ? "" : "s", folder_.c_str());
     std::fflush(stdout);
@@ -77,8 +78,14 @@ class Launcher {
                 [this](const plan::Plan& plan, const std::vector<plan::LayerChoice>& choices, const plan::Speeds& speeds, const Model&) {
                   report_.on_plan(plan, choices, speeds);
                   std::fflush(stdout);
-                  const Status written = base::write_file_atomically(folder_ / "plan.json", plan::to_json(plan));
-                  if (!written) abort_(written.error());
+                  write_plans();
+                },
+            .on_links = [this](const std::vector<cluster::MeasuredLink>& links) { report_.on_links(links); },
+            .on_change =
+                [this](const cluster::PlanChange& change) {
+                  report_.on_change(change);
+                  std::fflush(stdout);
+                  write_plans();
                 },
             .on_note =
                 [this](Rank from, const std::string& body) {
@@ -86,6 +93,11 @@ class Launcher {
                   if (note) return report_.on_note(from, *note);
                   abort_({ErrorCode::kCorruptFrame, base::concat("a note of rank ", index(from), " cannot be read: ", note.error().message)});
                 }};
+  }
+
+  void write_plans() {
+    const Status written = base::write_file_atomically(folder_ / "plan.json", plan::to_json(report_.plans()));
+    if (!written) abort_(written.error());
   }
 
   // What is left to say and to write when all processes have gone.

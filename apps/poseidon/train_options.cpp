@@ -46,7 +46,8 @@ void describe(CLI::App& app, TrainOptions& into) {
   app.add_option("--scheme", into.scheme,
                  "how gradients travel: auto, ps, sfb, adam or block, and LAYER=SCHEME for exceptions, separated by commas")
       ->capture_default_str();
-  app.add_option("--plan", into.plan, "repeat the plan in this file instead of choosing one");
+  app.add_option("--plan", into.plan, "repeat the plan, or the plans one after the other, in this file instead of choosing");
+  app.add_flag("--no-replan", into.no_replan, "keep to the first plan, whatever is measured later");
   app.add_option("--bandwidth", into.bandwidth, "of each link, for the choice of schemes, e.g. 10Gbit; measured if not given");
   app.add_option("--iterations", into.iterations, "stop after so many in all, instead of the solver's max_iter")
       ->check(CLI::Range(std::int64_t{0}, kIterationsMax));

@@ -21,6 +21,7 @@ struct TrainOptions {
   std::string scheme = "auto";
   std::optional<std::string> plan;        // file
   std::optional<std::string> bandwidth;
+  bool no_replan = false;
   std::optional<std::uint64_t> iterations;
   std::optional<std::string> snapshot;    // a .solverstate to go on from
   std::vector<std::string> weights;

@@ -21,12 +21,18 @@ double per_iteration(std::uint64_t bytes, std::uint64_t iterations) {
   return iterations == 0 ? 0 : static_cast<double>(bytes) / static_cast<double>(iterations);
 }
 
+ordered_json schemes_of(const plan::Plan& plan) {
+  ordered_json schemes = ordered_json::object();
+  for (const plan::LayerPlan& layer : plan.layers) schemes[layer.name] = to_string(layer.scheme);
+  return schemes;
+}
+
 }  // namespace
 
 TrainReport::TrainReport(const TrainOptions& options) : options_(options) {}
 
 void TrainReport::on_plan(const plan::Plan& plan, const std::vector<plan::LayerChoice>& choices, const plan::Speeds& speeds) {
-  plan_ = plan;
+  first_plan_ = plan;
   speeds_ = speeds;
   if (options_.workers == 1) return;
   if (plan.wire) std::printf("Gradients travel as %s.\n", std::string(to_string(*plan.wire)).c_str());
@@ -38,6 +44,23 @@ void TrainReport::on_plan(const plan::Plan& plan, const std::vector<plan::LayerC
   std::printf("Schemes as in %s:", options_.plan.value_or("the plan").c_str());
   for (const plan::LayerPlan& layer : plan.layers) std::printf(" %s=%s", layer.name.c_str(), std::string(to_string(layer.scheme)).c_str());
   std::printf("\n%s", plan::serving_text(plan).c_str());
+}
+
+void TrainReport::on_change(const cluster::PlanChange& change) {
+  changes_.push_back(change);
+  speeds_ = change.speeds;
+  std::string line = base::concat("from iteration ", change.from, " on: ", change.what.empty() ? "the same schemes" : change.what, " (", change.why);
+  if (change.seconds_after > 0) {
+    line += base::concat("; predicted: ", base::readable_seconds(change.seconds_after), " an iteration instead of ",
+                         base::readable_seconds(change.seconds_before));
+  }
+  std::printf("%s)\n", line.c_str());
+}
+
+plan::PlanSequence TrainReport::plans() const {
+  plan::PlanSequence plans = {{0, first_plan_}};
+  for (const cluster::PlanChange& change : changes_) plans.push_back({change.from, change.plan});
+  return plans;
 }
 
 void TrainReport::on_note(Rank from, const TrainNote& note) {
@@ -58,7 +81,7 @@ void TrainReport::on_progress(Rank from, const ProgressNote& note) {
   for (const IterationNote& told : note.iterations) {
     Iteration& entry = open_[told.iteration];
     ++entry.workers;
-    entry.loss_sum += told.loss;
+    entry.losses[from] = told.loss;
     entry.rate = told.rate;
     entry.records += told.records;
     entry.seconds_sum += told.seconds;
@@ -67,7 +90,9 @@ void TrainReport::on_progress(Rank from, const ProgressNote& note) {
     if (entry.workers < options_.workers) continue;
     const Iteration done = entry;
     open_.erase(told.iteration);
-    train_loss_.emplace_back(told.iteration, done.loss_sum / options_.workers);
+    double loss_sum = 0;
+    for (const auto& [rank, loss] : done.losses) loss_sum += loss;
+    train_loss_.emplace_back(told.iteration, loss_sum / options_.workers);
     records_ += done.records;
     training_seconds_ += done.seconds_sum / options_.workers;
     window_.records += done.records;
@@ -131,7 +156,7 @@ void TrainReport::print_summary() const {
     std::printf("%-16s %-8s %14s %14s   payload per iteration, mean of the workers\n", "layer", "scheme", "sent", "received");
     std::uint64_t all_sent = 0;
     std::uint64_t all_received = 0;
-    for (std::size_t l = 0; l < plan_.layers.size(); ++l) {
+    for (std::size_t l = 0; l < plan().layers.size(); ++l) {
       std::uint64_t sent = 0;
       std::uint64_t received = 0;
       for (const auto& [rank, note] : finals_) {
@@ -139,11 +164,12 @@ void TrainReport::print_summary() const {
         received += note.layers[l].bytes_received;
       }
       const std::uint64_t runs = first.iterations * static_cast<std::uint64_t>(options_.workers);
-      std::printf("%-16s %-8s %14s %14s\n", plan_.layers[l].name.c_str(), std::string(to_string(plan_.layers[l].scheme)).c_str(),
+      std::printf("%-16s %-8s %14s %14s\n", plan().layers[l].name.c_str(), std::string(to_string(plan().layers[l].scheme)).c_str(),
                   base::readable_bytes(per_iteration(sent, runs)).c_str(), base::readable_bytes(per_iteration(received, runs)).c_str());
       all_sent += sent;
       all_received += received;
     }
+    if (!changes_.empty()) std::printf("%-16s (the last plan's; the bytes are those of all %zu plans)\n", "", changes_.size() + 1);
     std::uint64_t framed = 0;
     for (const auto& [rank, note] : finals_) framed += note.bytes_sent;
     const std::uint64_t runs = first.iterations * static_cast<std::uint64_t>(options_.workers);
@@ -160,7 +186,7 @@ std::string TrainReport::report(const std::optional<std::string>& error, bool in
   j["workers"] = options_.workers;
   j["threads"] = options_.threads;
   j["dtype"] = options_.dtype;
-  j["wire"] = plan_.wire ? ordered_json(to_string(*plan_.wire)) : ordered_json(nullptr);
+  j["wire"] = plan().wire ? ordered_json(to_string(*plan().wire)) : ordered_json(nullptr);
   const FinalNote* const first = finals_.empty() ? nullptr : &finals_.begin()->second;
   j["iterations"] = first != nullptr ? first->iterations : train_loss_.size();
   j["samples"] = records_;
@@ -187,7 +213,7 @@ std::string TrainReport::report(const std::optional<std::string>& error, bool in
   j["snapshots"] = ordered_json::array();
   for (const SnapshotNote& s : snapshots_) j["snapshots"].push_back({{"iteration", s.iteration}, {"model", s.model}, {"state", s.state}});
   j["layers"] = ordered_json::array();
-  for (std::size_t l = 0; l < plan_.layers.size() && complete(); ++l) {
+  for (std::size_t l = 0; l < plan().layers.size() && complete(); ++l) {
     // Payload per iteration: the mean of the workers, and each by itself.
     ordered_json by_worker = ordered_json::array();
     double sent = 0;
@@ -199,8 +225,8 @@ std::string TrainReport::report(const std::optional<std::string>& error, bool in
       sent += own_sent / options_.workers;
       received += own_received / options_.workers;
     }
-    ordered_json layer = {{"name", plan_.layers[l].name}, {"scheme", to_string(plan_.layers[l].scheme)}};
-    if (plan_.layers[l].scheme == Scheme::kBlock) layer["grid"] = {plan_.layers[l].grid.rows, plan_.layers[l].grid.cols};
+    ordered_json layer = {{"name", plan().layers[l].name}, {"scheme", to_string(plan().layers[l].scheme)}};
+    if (plan().layers[l].scheme == Scheme::kBlock) layer["grid"] = {plan().layers[l].grid.rows, plan().layers[l].grid.cols};
     layer["bytes_sent"] = sent;
     layer["bytes_received"] = received;
     layer["by_worker"] = std::move(by_worker);
@@ -216,6 +242,21 @@ std::string TrainReport::report(const std::optional<std::string>& error, bool in
   }
   j["link"] = {{"bytes_per_second", speeds_.link_bytes_per_second}, {"latency_seconds", speeds_.latency_seconds},
                {"flops_per_second", speeds_.flops_per_second}, {"sum_bytes_per_second", speeds_.sum_bytes_per_second}};
+  j["links"] = ordered_json::array();
+  for (const cluster::MeasuredLink& link : links_) {
+    j["links"].push_back({{"from", index(link.from)}, {"to", index(link.to)}, {"bytes_per_second", link.bytes_per_second},
+                          {"latency_seconds", link.latency_seconds}});
+  }
+  j["plans"] = ordered_json::array();
+  j["plans"].push_back({{"from", 0}, {"schemes", schemes_of(first_plan_)}});
+  for (const cluster::PlanChange& change : changes_) {
+    ordered_json entry = {{"from", change.from}, {"schemes", schemes_of(change.plan)}, {"why", change.why}, {"what", change.what}};
+    if (change.seconds_after > 0) {
+      entry["predicted_seconds_before"] = change.seconds_before;
+      entry["predicted_seconds"] = change.seconds_after;
+    }
+    j["plans"].push_back(std::move(entry));
+  }
   if (first != nullptr) j["parameters_digest"] = first->digest;
   return j.dump(2, ' ', false, ordered_json::error_handler_t::replace) + "\n";
 }

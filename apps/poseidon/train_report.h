@@ -11,7 +11,9 @@
 
 #include "apps/poseidon/train_notes.h"
 #include "apps/poseidon/train_options.h"
+#include "cluster/coordinator.h"
 #include "plan/choose.h"
+#include "plan/plan_sequence.h"
 #include "poseidon/types.h"
 
 namespace poseidon::app {
@@ -21,8 +23,12 @@ class TrainReport {
   explicit TrainReport(const TrainOptions& options);
 
   void on_plan(const plan::Plan& plan, const std::vector<plan::LayerChoice>& choices, const plan::Speeds& speeds);
+  void on_links(const std::vector<cluster::MeasuredLink>& links) { links_ = links; }
+  void on_change(const cluster::PlanChange& change);
   void on_note(Rank from, const TrainNote& note);
 
+  // The plans so far, to write and to repeat.
+  plan::PlanSequence plans() const;
   // Everybody has told its end.
   bool complete() const { return finals_.size() == static_cast<std::size_t>(options_.workers); }
   void print_summary() const;
@@ -33,7 +39,7 @@ class TrainReport {
   // One iteration, of the workers that have told it so far.
   struct Iteration {
     int workers = 0;
-    double loss_sum = 0;
+    std::map<Rank, double> losses;  // summed in the order of ranks, so that the mean does not depend on who told first
     double smoothed_loss_sum = 0;
     double rate = 0;
     std::uint64_t records = 0;
@@ -54,7 +60,11 @@ class TrainReport {
   double seconds() const;
 
   const TrainOptions& options_;
-  plan::Plan plan_;
+  const plan::Plan& plan() const { return changes_.empty() ? first_plan_ : changes_.back().plan; }
+
+  plan::Plan first_plan_;
+  std::vector<cluster::PlanChange> changes_;
+  std::vector<cluster::MeasuredLink> links_;
   plan::Speeds speeds_;
   std::map<std::uint64_t, Iteration> open_;  // iterations that not all workers have told
   std::vector<std::pair<std::uint64_t, double>> train_loss_;

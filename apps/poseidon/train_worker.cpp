@@ -100,6 +100,8 @@ void TrainWorker::join() {
   options.events = timeline_.get();
   options.lanes = options_.lanes;
   options.pin_lanes = options_.pin_lanes;
+  options.first = solver_->iteration();
+  options.plan_change_hooks = {.settle = [this] { exchange_->settle_all(); }, .waited_seconds = [this] { return exchange_->wait_seconds(); }};
   for (const aten::LayerParameters& layer : layers) {
     for (const at::Tensor& parameter : layer.parameters) options.values.push_back(aten::view_of(parameter));
   }

@@ -67,15 +67,11 @@ SessionExchange::SessionExchange(Session& session, std::vector<LayerParameters> 
     const LayerId id{static_cast<std::uint32_t>(l)};
     Layer layer{.parameters = std::move(layers[l]),
                 .first_slot = slots_.size(),
-                .factors = session_.scheme(id) != Scheme::kPs,
+                .factors = false,
                 .wait_span = "",
                 .weight_sum = {},
                 .bias_sum = {}};
     layer.wait_span = "wait " + layer.parameters.name;
-    if (layer.factors) {
-      layer.weight_sum = at::empty_like(layer.parameters.parameters[0]);
-      if (layer.parameters.parameters.size() > 1) layer.bias_sum = at::empty_like(layer.parameters.parameters[1]);
-    }
     for (std::size_t p = 0; p < layer.parameters.parameters.size(); ++p) {
       const std::size_t slot = slots_.size();
       auto accumulator = torch::autograd::impl::grad_accumulator(layer.parameters.parameters[p]);
@@ -90,6 +86,7 @@ SessionExchange::SessionExchange(Session& session, std::vector<LayerParameters> 
     }
     layers_.push_back(std::move(layer));
   }
+  follow_plan();
 }
 
 SessionExchange::~SessionExchange() { *alive_ = false; }
@@ -105,8 +102,21 @@ void SessionExchange::record_span(base::EventKind kind, const std::string& name)
 }
 
 void SessionExchange::begin(Iteration iteration) {
+  follow_plan();
   if (iteration_) finished_ = iteration_;
   iteration_ = iteration;
+}
+
+void SessionExchange::follow_plan() {
+  for (std::size_t l = 0; l < layers_.size(); ++l) {
+    Layer& layer = layers_[l];
+    const bool factors = session_.scheme(LayerId{static_cast<std::uint32_t>(l)}) != Scheme::kPs;
+    if (factors == layer.factors) continue;
+    TORCH_CHECK(is_settled(layer), "another plan for ", layer.parameters.name, " before its last gradient was settled");
+    layer.factors = factors;
+    layer.weight_sum = factors ? at::empty_like(layer.parameters.parameters[0]) : at::Tensor();
+    if (layer.parameters.parameters.size() > 1) layer.bias_sum = factors ? at::empty_like(layer.parameters.parameters[1]) : at::Tensor();
+  }
 }
 
 void SessionExchange::hand_in(Slot& slot, Iteration iteration, at::Tensor memory) {

@@ -51,6 +51,7 @@ class SessionExchange final : public GradientExchange {
 
   int rank() const override { return static_cast<int>(index(session_.rank())); }
   int workers() const override { return session_.workers(); }
+  // Also takes up the session's plan, where it is another than in the iteration before: settle_all() must have been called then.
   void begin(Iteration iteration) override;
   // Both throw JobOver.
   void settle(LayerId layer) override;
@@ -84,6 +85,7 @@ class SessionExchange final : public GradientExchange {
     at::Tensor bias_sum;
   };
 
+  void follow_plan();
   void on_gradient(std::size_t slot);
   void on_factors(LayerId layer, Iteration iteration, at::Tensor outputs, at::Tensor inputs);
   void hand_in(Slot& slot, Iteration iteration, at::Tensor memory);

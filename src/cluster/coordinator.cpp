@@ -16,6 +16,17 @@ constexpr Epoch kFirstEpoch{1};
 Rank rank_of(Member member) { return Rank{static_cast<std::int32_t>(index(member))}; }
 Member member_of(Rank rank) { return Member{static_cast<std::uint32_t>(index(rank))}; }
 
+// Each round of measuring keeps both directions of every member's link busy: everybody sends to the member so many places further.
+// With few members each pair has its turn in each direction; with many, near and far ones.
+std::vector<std::uint32_t> measuring_rounds(int members) {
+  constexpr int kAllPairsMax = 8;
+  std::vector<std::uint32_t> shifts;
+  for (int shift = 1; shift < members; shift = members <= kAllPairsMax ? shift + 1 : 2 * shift) {
+    shifts.push_back(static_cast<std::uint32_t>(shift));
+  }
+  return shifts;
+}
+
 // How a parameter reads in a complaint.
 std::string described(const TensorSpec& tensor) {
   return base::concat(tensor.name, " as ", base::readable_shape(tensor.shape), " ", to_string(tensor.dtype));
@@ -26,6 +37,14 @@ std::string described(const TensorSpec& tensor) {
 Coordinator::Coordinator(runtime::Runtime& runtime, runtime::Transport& transport, CoordinatorOptions options,
                          CoordinatorListener listener)
     : runtime_(runtime), transport_(transport), options_(std::move(options)), listener_(std::move(listener)),
+      planner_({.workers = options_.workers,
+                .servers = options_.servers,
+                .colocated = options_.colocated,
+                .schemes = options_.schemes,
+                .plan_json = options_.plan_json,
+                .plan_name = options_.plan_name,
+                .wire = options_.wire,
+                .replan = options_.replan}),
       silence_(options_.heartbeat.silent_intervals_max) {
   enter(Phase::kJoining);
   transport_.set_listener({.on_up = [this](Member peer) { silence_.watch(peer); },
@@ -58,9 +77,13 @@ void Coordinator::enter(Phase phase) {
   answered_.clear();
 }
 
+bool Coordinator::all_workers(const std::function<bool(const Join&)>& holds) const {
+  return std::all_of(joined_.begin(), joined_.end(), [&](const auto& entry) { return !is_worker(entry.first) || holds(entry.second); });
+}
+
 bool Coordinator::everybody(Rank rank) {
   answered_.insert(rank);
-  return answered_.size() == static_cast<std::size_t>(nodes());
+  return answered_.size() == static_cast<std::size_t>(awaited_nodes());
 }
 
 void Coordinator::send_to_all(const Message& message) {
@@ -94,20 +117,19 @@ void Coordinator::on_message(Member from, const Message& message) {
     if (!everybody(rank)) return;
     if (options_.workers == 1) return make_plan();
     enter(Phase::kMeasuring);
-    return send_to_all(Measure{});
+    return start_measuring(false);
   }
   if (const auto* speeds = std::get_if<Speeds>(&message); speeds != nullptr && phase_ == Phase::kMeasuring) {
-    speeds_[rank] = speeds->speeds;
-    if (everybody(rank)) make_plan();
-    return;
+    return on_speeds(rank, speeds->speeds);
   }
   if (std::get_if<Ready>(&message) != nullptr && phase_ == Phase::kPlanning) {
     if (!everybody(rank)) return;
     enter(Phase::kRunning);
-    send_to_all(Start{});
+    started();
     if (listener_.on_start) listener_.on_start();
     return;
   }
+  if (phase_ == Phase::kRunning && on_change_message(rank, message)) return;
   // Dedicated servers have nothing more to say.
   if (!is_worker(rank)) return base::log::debug(base::concat(describe(rank), " sent a message out of turn, or a worker's"));
   if (const auto* note = std::get_if<Note>(&message)) {
@@ -115,10 +137,6 @@ void Coordinator::on_message(Member from, const Message& message) {
     return;
   }
   if (const auto* gather = std::get_if<Gather>(&message)) return on_gather(rank, *gather);
-  if (const auto* paused = std::get_if<Paused>(&message)) {
-    limits_[rank] = paused->limit;
-    return stop_when_all_paused();
-  }
   if (std::get_if<Leave>(&message) != nullptr) return on_leave(rank);
   base::log::debug(base::concat(describe(rank), " sent a message out of turn"));
 }
@@ -204,87 +222,82 @@ plan::Speeds Coordinator::slowest() const {
   return speeds;
 }
 
-std::optional<plan::ServerShares> Coordinator::who_serves() const {
-  plan::LinkRates links{std::vector<double>(static_cast<std::size_t>(options_.workers), slowest().link_bytes_per_second),
-                        std::vector<double>(static_cast<std::size_t>(options_.servers), slowest().link_bytes_per_second)};
+plan::LinkRates Coordinator::link_rates() const {
+  const double slowest_link = slowest().link_bytes_per_second;
+  plan::LinkRates rates{std::vector<double>(static_cast<std::size_t>(options_.workers), slowest_link),
+                        std::vector<double>(static_cast<std::size_t>(options_.servers), slowest_link)};
   const bool on_one_host = std::all_of(joined_.begin(), joined_.end(), [&](const auto& entry) {
     return entry.second.self.host == joined_.begin()->second.self.host;
   });
   // Between members of one host is its memory, and no link: what was measured there tells who was busy just then.
-  if (!options_.link_bytes_per_second && !on_one_host && speeds_.size() == static_cast<std::size_t>(nodes())) {
-    // Each member was measured sending to the next one, so a slow link shows at its own member and at the one before: the better
-    // of what a member sent and what was sent to it tells whose it is. (A member between two slow ones counts as slow.)
-    std::vector<double> rates;
-    double before = speeds_.rbegin()->second.link_bytes_per_second;
-    for (const auto& [rank, own] : speeds_) {
-      rates.push_back(std::max(own.link_bytes_per_second, before));
-      before = own.link_bytes_per_second;
+  if (options_.link_bytes_per_second || on_one_host || links_.empty()) return rates;
+  // A slow link shows at its own member and at those who sent to it or were sent to: the best of what a member sent and what was
+  // sent to it tells whose it is. (A member measured with slow ones alone counts as slow.)
+  std::vector<double> best(static_cast<std::size_t>(nodes()), 0);
+  for (const MeasuredLink& link : links_) {
+    for (const Rank end : {link.from, link.to}) {
+      double& rate = best[static_cast<std::size_t>(index(end))];
+      rate = std::max(rate, link.bytes_per_second);
     }
-    rates = plan::steadied(rates);
-    links.workers.assign(rates.begin(), rates.begin() + options_.workers);
-    links.servers.assign(rates.begin() + options_.workers, rates.end());
   }
-  const bool are_alike = std::adjacent_find(links.workers.begin(), links.workers.end(), std::not_equal_to<>()) == links.workers.end();
-  // What one of two workers owns does not change what their links carry.
-  if (options_.servers == 0 && (are_alike || options_.workers <= 2)) return std::nullopt;
-  return plan::server_shares(links, options_.colocated);
+  best = plan::steadied(best);
+  rates.workers.assign(best.begin(), best.begin() + options_.workers);
+  rates.servers.assign(best.begin() + options_.workers, best.end());
+  return rates;
 }
 
-Result<plan::Plan> Coordinator::given_plan(const Model& model, const std::optional<plan::ServerShares>& serving, bool alike) const {
-  const auto invalid = [this](const std::string& text) {
-    return Error{ErrorCode::kInvalid, base::concat(options_.plan_name, ": ", text)};
-  };
-  Result<plan::Plan> plan = plan::parse_plan(*options_.plan_json, model, options_.workers);
-  if (!plan) return invalid(plan.error().message);
-  const auto wrong = std::find_if(plan->layers.begin(), plan->layers.end(), [](const auto& l) { return l.scheme == Scheme::kSfb; });
-  if (!alike && wrong != plan->layers.end()) {
-    return invalid(base::concat("layer ", wrong->name, " cannot use sfb: the workers' processors or thread counts differ, so their ",
-                                "replicas would not stay equal"));
+void Coordinator::start_measuring(bool arithmetic) {
+  speeds_.clear();
+  links_.clear();
+  shifts_left_ = measuring_rounds(nodes());
+  measure_round(arithmetic);
+}
+
+void Coordinator::measure_round(bool arithmetic) {
+  answered_.clear();
+  send_to_all(Measure{shifts_left_.front(), arithmetic});
+}
+
+void Coordinator::on_speeds(Rank rank, const plan::Speeds& speeds) {
+  const int to = (index(rank) + static_cast<int>(shifts_left_.front())) % nodes();
+  links_.push_back({rank, Rank{to}, speeds.link_bytes_per_second, speeds.latency_seconds});
+  const auto [own, is_first] = speeds_.try_emplace(rank, speeds);
+  if (!is_first) {
+    own->second.link_bytes_per_second = std::min(own->second.link_bytes_per_second, speeds.link_bytes_per_second);
+    own->second.latency_seconds = std::max(own->second.latency_seconds, speeds.latency_seconds);
   }
-  if (options_.wire && plan->wire != options_.wire) {
-    return invalid(base::concat("in this plan gradients travel as ", plan->wire ? to_string(*plan->wire) : "they are", ", not as ",
-                                to_string(*options_.wire), "; a plan fixes every bit, so repeat it without --wire"));
-  }
-  // A plan without shares is none for these servers, or none for any: who serves changes no bit.
-  if (plan->server_shares.empty() && options_.servers > 0) plan->server_shares = plan::parts_per_million(serving->of_node);
-  if (plan->nodes() != nodes()) {
-    return invalid(base::concat("it was made for ", plan->nodes() - options_.workers, " dedicated servers, this job has ",
-                                options_.servers));
-  }
-  return plan;
+  if (!everybody(rank)) return;
+  shifts_left_.erase(shifts_left_.begin());
+  if (!shifts_left_.empty()) return measure_round(false);
+  if (listener_.on_links) listener_.on_links(links_);
+  return phase_ == Phase::kMeasuring ? make_plan() : change_measured();
 }
 
 void Coordinator::make_plan() {
-  const Model& model = joined_.begin()->second.model;
-  const plan::Speeds speeds = slowest();
-  const bool alike = std::all_of(joined_.begin(), joined_.end(), [&](const auto& entry) {
-    return !is_worker(entry.first) || entry.second.arithmetic == joined_.begin()->second.arithmetic;
-  });
-  const std::optional<plan::ServerShares> serving = who_serves();
-  std::vector<plan::LayerChoice> choices;
-  plan::Plan plan;
-  if (options_.plan_json) {
-    Result<plan::Plan> given = given_plan(model, serving, alike);
-    if (!given) return abort(given.error());
-    plan = std::move(*given);
-  } else {
-    Result<std::vector<plan::LayerChoice>> chosen =
-        plan::choose(plan::model_on_wire(model, options_.workers, options_.wire), options_.workers, options_.schemes, speeds, alike,
-                     serving ? &*serving : nullptr);
-    if (!chosen) return abort(chosen.error());
-    choices = std::move(*chosen);
-    plan = plan::plan_of(choices, options_.workers);
-    plan.wire = options_.wire;
-    if (serving) plan.server_shares = plan::parts_per_million(serving->of_node);
-  }
-  if (listener_.on_plan) listener_.on_plan(plan, choices, speeds, model);
+  const Join& first = joined_.begin()->second;
+  const bool alike = all_workers([&](const Join& join) { return join.arithmetic == first.arithmetic; });
+  const bool replan = all_workers([&](const Join& join) { return join.replans && join.first == first.first; });
+  const Result<std::vector<plan::LayerChoice>> choices =
+      planner_.begin(first.model, alike, {slowest(), link_rates()}, first.first, replan);
+  if (!choices) return abort(choices.error());
+  if (listener_.on_plan) listener_.on_plan(planner_.plan(), *choices, planner_.speeds(), first.model);
   enter(Phase::kPlanning);
-  UsePlan use{plan::to_json(plan), session::window_bytes_for({.link_bytes_per_second = speeds.link_bytes_per_second,
-                                                              .latency_seconds = speeds.latency_seconds,
-                                                              .dilation = options_.dilation}),
-              std::nullopt};
+  send_plan();
+}
+
+void Coordinator::send_plan() {
+  const plan::Speeds& speeds = planner_.speeds();
+  const std::optional<plan::PlanVersion> next = planner_.next_given();
+  boundary_ = next ? std::optional(next->from) : std::nullopt;
+  UsePlan use{.plan = plan::to_json(planner_.plan()),
+              .window_bytes = session::window_bytes_for({.link_bytes_per_second = speeds.link_bytes_per_second,
+                                                         .latency_seconds = speeds.latency_seconds,
+                                                         .dilation = options_.dilation}),
+              .until = boundary_,
+              .watch = planner_.watches(),
+              .model = {}};
   send_to_workers(use);
-  use.model = model;
+  use.model = joined_.begin()->second.model;
   for (const auto& [rank, join] : joined_) {
     if (!is_worker(rank)) send(transport_, member_of(rank), use);
   }
@@ -305,26 +318,16 @@ void Coordinator::request_stop() {
   stopping_ = true;
   // Before the start there is nothing that an orderly stop would keep, and whom all wait for may never come.
   if (phase_ != Phase::kRunning) return abort(Error{ErrorCode::kAborted, "interrupted before the training began"});
-  send_to_workers(Pause{});
-}
-
-// Every worker has promised to begin nothing beyond its limit, so nobody is further than the furthest limit, and all can still
-// get there: that iteration is the last for all.
-void Coordinator::stop_when_all_paused() {
-  if (!stopping_ || phase_ != Phase::kRunning) return;
-  Iteration last = 0;
-  for (const auto& [rank, join] : joined_) {
-    if (!is_worker(rank) || left_.contains(rank)) continue;
-    const auto limit = limits_.find(rank);
-    if (limit == limits_.end()) return;
-    last = std::max(last, limit->second);
-  }
-  send_to_workers(StopAfter{last});
+  // Whoever pauses for a change of plan already may as well stop there.
+  if (change_ != Change::kPausing) pause();
 }
 
 void Coordinator::on_leave(Rank rank) {
   left_.insert(rank);
-  if (left_.size() < static_cast<std::size_t>(options_.workers)) return stop_when_all_paused();
+  if (left_.size() < static_cast<std::size_t>(options_.workers)) {
+    if (change_ != Change::kNone && !stopping_) cancel_change();
+    return go_on_when_all_paused();
+  }
   enter(Phase::kFinished);
   if (listener_.on_finish) listener_.on_finish();
   send_to_all(Goodbye{});
@@ -365,23 +368,42 @@ void Coordinator::tick() {
 
 std::vector<std::string> Coordinator::missing() const {
   std::vector<std::string> names;
-  for (int r = 0; r < nodes(); ++r) {
+  for (int r = 0; r < awaited_nodes(); ++r) {
     const bool is_there = phase_ == Phase::kJoining ? joined_.contains(Rank{r}) : answered_.contains(Rank{r});
     if (!is_there) names.push_back(describe(Rank{r}));
   }
   return names;
 }
 
+// What those who are missing have to do; nothing where nobody is waited for.
+std::optional<std::string> Coordinator::awaited() const {
+  switch (phase_) {
+    case Phase::kJoining:
+      return "to join";
+    case Phase::kLinking:
+      return "to connect to the other members";
+    case Phase::kMeasuring:
+      return "to measure its link";
+    case Phase::kPlanning:
+      return "to install the plan";
+    case Phase::kRunning:
+      return awaited_change();
+    case Phase::kFinished:
+    case Phase::kFailed:
+      break;
+  }
+  return std::nullopt;
+}
+
 void Coordinator::check_deadline() {
-  if (phase_ == Phase::kRunning) return;
+  const std::optional<std::string> what = awaited();
+  if (!what) return;
   const runtime::Duration waited = runtime_.now() - phase_since_;
-  const char* const what = phase_ == Phase::kJoining    ? "to join"
-                           : phase_ == Phase::kLinking  ? "to connect to the other members"
-                           : phase_ == Phase::kMeasuring ? "to measure its link"
-                                                         : "to install the plan";
-  const std::string text = base::concat("waiting for ", base::join_words(missing()), " ", what, " since ",
+  const std::string text = base::concat("waiting for ", base::join_words(missing()), " ", *what, " since ",
                                         base::readable_seconds(std::chrono::duration<double>(waited).count()));
-  const runtime::Duration most = phase_ == Phase::kJoining ? options_.join_max : options_.phase_max;
+  const runtime::Duration most = phase_ == Phase::kJoining        ? options_.join_max
+                                 : change_ == Change::kSettling ? options_.settle_max
+                                                                : options_.phase_max;
   if (waited >= most) return abort(Error{ErrorCode::kTimeout, base::concat("gave up ", text)});
   if (waited < next_explanation_) return;
   next_explanation_ = 2 * waited;

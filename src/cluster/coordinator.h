@@ -7,6 +7,7 @@
 //   measure   links and arithmetic; a rate that the user has given takes the place of the measured one
 //   plan      one scheme for each layer, and who serves how much; the same for all. Servers are told the model with it
 //   start     when everybody has installed the plan
+//   change    now and then all go over to another plan, between the same two iterations
 //   leave     when every worker has done its work
 // A member that dies, falls silent or fails ends the job for all, with one reason that names it.
 //
@@ -21,8 +22,8 @@
 #include <vector>
 
 #include "cluster/messages.h"
+#include "cluster/planner.h"
 #include "cluster/silence.h"
-#include "plan/choose.h"
 #include "plan/server_shares.h"
 #include "runtime/runtime.h"
 #include "runtime/transport.h"
@@ -34,19 +35,30 @@ struct CoordinatorOptions {
   int servers = 0;                                // dedicated ones: members workers, workers + 1, ...
   bool colocated = true;                          // false: only the dedicated servers serve, of which there must be one
   plan::SchemeRequest schemes;
-  std::optional<std::string> plan_json;           // repeats this plan instead of choosing
+  std::optional<std::string> plan_json;           // repeats this plan, or sequence of plans, instead of choosing
   std::string plan_name = "the given plan";       // where it comes from, for messages
   // In which float32 gradients travel (plan::Plan::wire). Nothing: as they are, or as plan_json says.
   std::optional<DType> wire;
   std::optional<double> link_bytes_per_second;    // instead of measuring
   double dilation = 1;                            // of a replay whose network is slower than the one that it stands for
+  ReplanOptions replan;
   HeartbeatOptions heartbeat;
   // Loading libraries and data takes seconds on a busy machine; a worker that never comes should not hold the others longer.
   runtime::Duration join_max = std::chrono::seconds(120);
-  runtime::Duration phase_max = std::chrono::seconds(60);  // each step between joining and the start
+  runtime::Duration phase_max = std::chrono::seconds(60);  // each step between joining and the start, or of a change of plan
+  // From the first worker that waits for the next plan until the last. Long, since one may be busy with a test or a snapshot.
+  runtime::Duration settle_max = std::chrono::minutes(30);
   runtime::Duration explain_after = std::chrono::seconds(2);
   // After a link broke: the launcher may know better why (a signal), and is given this long to say.
   runtime::Duration death_grace = std::chrono::milliseconds(300);
+};
+
+// One direction of a link between two workers, as it was measured.
+struct MeasuredLink {
+  Rank from{0};
+  Rank to{0};
+  double bytes_per_second = 0;
+  double latency_seconds = 0;
 };
 
 struct CoordinatorListener {
@@ -57,6 +69,10 @@ struct CoordinatorListener {
                      const Model& model)>
       on_plan;
   std::function<void()> on_start;
+  // The links have been measured: before on_plan, and perhaps again before on_change.
+  std::function<void(const std::vector<MeasuredLink>& links)> on_links;
+  // All workers go over to another plan.
+  std::function<void(const PlanChange& change)> on_change;
   std::function<void(Rank from, const std::string& body)> on_note;
   // Every worker has left in order.
   std::function<void()> on_finish;
@@ -72,6 +88,9 @@ class Coordinator {
 
   // All workers stop after the same iteration, and leave in order. Before the start: ends the job with an error.
   void request_stop();
+  // All workers go over to this plan before an iteration that they agree on. False: not now (the job does not run, ends, or
+  // goes over to another plan already), or these workers cannot.
+  bool change_plan(plan::Plan plan, const std::string& why);
   // Everybody stops now, with this reason.
   void abort(const Error& why);
   bool over() const { return phase_ == Phase::kFinished || phase_ == Phase::kFailed; }
@@ -81,23 +100,44 @@ class Coordinator {
  private:
   enum class Phase { kJoining, kLinking, kMeasuring, kPlanning, kRunning, kFinished, kFailed };
 
+  // How far a change of plan is.
+  enum class Change {
+    kNone,
+    kPausing,     // everybody promises how far it goes
+    kSettling,    // everybody runs up to the same iteration, boundary_
+    kMeasuring,   // links and arithmetic, again
+    kInstalling,  // the next plan
+  };
+
   void on_message(Member from, const Message& message);
+  // Messages of a running job that are about its plans. False: this is none.
+  bool on_change_message(Rank rank, const Message& message);
   void on_join(Member from, const Join& join);
   Status compare(const Join& join, const Join& first) const;
   void open_epoch();
+  void start_measuring(bool arithmetic);
+  void measure_round(bool arithmetic);
+  void on_speeds(Rank rank, const plan::Speeds& speeds);
   void make_plan();
+  void send_plan();
+  void started();
   plan::Speeds slowest() const;
-  // Shares by the links' rates; nothing where all workers serve alike and nobody else does.
-  std::optional<plan::ServerShares> who_serves() const;
-  // The plan that was given, with shares where it lacks them.
-  Result<plan::Plan> given_plan(const Model& model, const std::optional<plan::ServerShares>& serving, bool alike) const;
+  // Of all members' links, as far as they are known.
+  plan::LinkRates link_rates() const;
   void on_gather(Rank rank, const Gather& gather);
-  void stop_when_all_paused();
+  void go_on_when_all_paused();
+  void pause();
+  void on_profile(Rank rank, const plan::Profile& profile);
+  void on_settled(Rank rank);
+  void change_measured();
+  void cancel_change();
+  void install();
+  void enter(Change change);
   void on_leave(Rank rank);
   void on_link_down(Member peer, const Error& why);
   void suspect(Rank rank, const std::string& why);
   void enter(Phase phase);
-  // True once everybody has answered in this phase.
+  // True once everybody has answered in this phase, or step of a change.
   bool everybody(Rank rank);
   void tick();
   void check_deadline();
@@ -105,7 +145,12 @@ class Coordinator {
   void send_to_workers(const Message& message);
   int nodes() const { return options_.workers + options_.servers; }
   bool is_worker(Rank rank) const { return index(rank) < options_.workers; }
+  bool all_workers(const std::function<bool(const Join&)>& holds) const;
+  // How many must answer what is being asked: all members, or only the workers, who alone run iterations. The first of all.
+  int awaited_nodes() const { return change_ == Change::kPausing || change_ == Change::kSettling ? options_.workers : nodes(); }
   std::vector<std::string> missing() const;
+  std::optional<std::string> awaited() const;
+  std::optional<std::string> awaited_change() const;
 
   runtime::Runtime& runtime_;
   runtime::Transport& transport_;
@@ -116,11 +161,18 @@ class Coordinator {
   runtime::Duration next_explanation_{};
   std::map<Rank, Join> joined_;         // workers before dedicated servers
   std::set<Rank> answered_;  // in this phase
+  Planner planner_;
   std::map<Rank, plan::Speeds> speeds_;
+  std::vector<MeasuredLink> links_;
+  std::vector<std::uint32_t> shifts_left_;  // rounds of measuring that are to come; the present one first
   std::map<std::uint64_t, std::map<Rank, std::string>> gatherings_;  // by number; those that are not complete
   std::set<Rank> left_;                 // workers
   bool stopping_ = false;
+  std::uint64_t pauses_ = 0;          // so many have been asked for
   std::map<Rank, Iteration> limits_;  // beyond which a paused worker begins nothing
+  Change change_ = Change::kNone;
+  std::optional<PlanChange> next_;         // what the change leads to; nothing: what the new measurements say
+  std::optional<Iteration> boundary_;      // the present plan ends before it
   std::optional<Error> failure_;
   SilenceDetector silence_;
   runtime::TimerId timer_{};

@@ -14,7 +14,7 @@ using runtime::kCoordinator;
 Membership::Membership(runtime::Runtime& runtime, runtime::Transport& transport, runtime::Compute& compute,
                        MembershipOptions options, MembershipListener listener)
     : runtime_(runtime), transport_(transport), compute_(compute), options_(std::move(options)), listener_(std::move(listener)),
-      link_probe_(runtime, transport), silence_(options_.heartbeat.silent_intervals_max) {
+      link_probe_(runtime, transport), silence_(options_.heartbeat.silent_intervals_max), next_(options_.first) {
   transport_.set_listener({.on_up = [this](Member peer) { on_up(peer); },
                            .on_down = [this](Member peer, const Error& why) { on_down(peer, why); },
                            .on_alive = [this](Member peer) { silence_.heard(peer); }});
@@ -51,7 +51,7 @@ void Membership::on_up(Member peer) {
   }
   coordinator_up_ = true;
   silence_.watch(peer);
-  tell(Join{options_.self, options_.model, compute_speed_->digest});
+  tell(Join{options_.self, options_.model, compute_speed_->digest, options_.first, options_.replans});
 }
 
 void Membership::on_down(Member peer, const Error& why) {
@@ -79,20 +79,29 @@ void Membership::on_message(const Message& message) {
   if (failed_) return;
   if (const auto* abort = std::get_if<Abort>(&message)) return end(Error{abort->code, abort->message});
   if (const auto* epoch = std::get_if<OpenEpoch>(&message)) return on_epoch(*epoch);
-  if (std::get_if<Measure>(&message) != nullptr) return measure();
+  if (const auto* request = std::get_if<Measure>(&message)) return on_measure(*request);
   if (const auto* plan = std::get_if<UsePlan>(&message)) {
+    next_hold_ = plan->until;
     if (epoch_ && listener_.on_plan) listener_.on_plan(*epoch_, *plan);
     return;
   }
-  if (std::get_if<Start>(&message) != nullptr) {
-    if (listener_.on_start) listener_.on_start();
-    return;
-  }
+  if (std::get_if<Start>(&message) != nullptr) return on_start();
   if (const auto* gathered = std::get_if<Gathered>(&message)) {
     if (listener_.on_gathered) listener_.on_gathered(gathered->bodies);
     return;
   }
-  if (std::get_if<Pause>(&message) != nullptr) return answer_pause();
+  if (const auto* pause = std::get_if<Pause>(&message)) return answer_pause(pause->number);
+  if (const auto* hold = std::get_if<HoldBefore>(&message)) {
+    hold_ = hold->iteration;
+    paused_ = false;
+    return settle_begin();
+  }
+  if (std::get_if<GoOn>(&message) != nullptr) {
+    hold_.reset();
+    settling_ = false;
+    paused_ = false;
+    return settle_begin();
+  }
   if (const auto* stop = std::get_if<StopAfter>(&message)) {
     last_ = stop->iteration;
     paused_ = false;
@@ -124,15 +133,44 @@ void Membership::linked_if_all_up() {
   tell(Linked{});
 }
 
-void Membership::measure() {
+void Membership::on_start() {
+  hold_ = std::exchange(next_hold_, std::nullopt);
+  settling_ = false;
+  if (started_) return settle_begin();
+  started_ = true;
+  if (listener_.on_start) listener_.on_start();
+}
+
+void Membership::on_measure(const Measure& request) {
   if (!epoch_ || epoch_->members.size() < 2) return;
-  const std::size_t next = (static_cast<std::size_t>(index(options_.self.rank)) + 1) % epoch_->members.size();
+  if (request.shift == 0 || request.shift >= epoch_->members.size()) {
+    return fail(Error{ErrorCode::kCorruptFrame, base::concat("cannot measure the link to the worker ", request.shift, " ranks further")});
+  }
+  if (!request.arithmetic) return measure_link(request.shift);
+  probe_compute(runtime_, compute_, [this, alive = alive_, shift = request.shift](const Result<ComputeSpeed>& speed) {
+    if (!*alive || failed_) return;
+    if (!speed) return fail(speed.error());
+    compute_speed_ = *speed;
+    measure_link(shift);
+  });
+}
+
+void Membership::measure_link(std::uint32_t shift) {
+  const std::size_t next = (static_cast<std::size_t>(index(options_.self.rank)) + shift) % epoch_->members.size();
   link_probe_.measure(epoch_->members[next].member, [this](const LinkSpeed& link) {
     tell(Speeds{{link.bytes_per_second, link.latency_seconds, compute_speed_->flops_per_second, compute_speed_->sum_bytes_per_second}});
   });
 }
 
 void Membership::ready() { tell(Ready{}); }
+
+void Membership::settled() {
+  if (!failed_) tell(Settled{});
+}
+
+void Membership::tell_profile(const plan::Profile& profile) {
+  if (!failed_) tell(Profiled{profile});
+}
 
 void Membership::note(const std::string& body) {
   if (!failed_) tell(Note{body});
@@ -162,18 +200,24 @@ void Membership::begin(Iteration iteration, std::function<void(bool)> then) {
 
 void Membership::settle_begin() {
   if (!wants_) return;
-  if (paused_ && *wants_ > *limit_) return;
   const bool go = !last_ || *wants_ <= *last_;
+  if (go && paused_ && *wants_ > *limit_) return;
+  if (go && hold_ && *wants_ >= *hold_) {
+    if (std::exchange(settling_, true)) return;
+    return listener_.on_settle ? listener_.on_settle() : settled();
+  }
   if (go) next_ = *wants_ + 1;
   wants_.reset();
   std::exchange(then_, nullptr)(go);
 }
 
-void Membership::answer_pause() {
+void Membership::answer_pause(std::uint64_t number) {
   if (paused_ || last_) return;
   paused_ = true;
   limit_ = wants_ ? *wants_ : next_;
-  tell(Paused{*limit_});
+  // What comes after the hold cannot begin yet, so nobody may be asked to get there.
+  if (hold_) limit_ = std::min(*limit_, *hold_ - 1);
+  tell(Paused{number, *limit_});
 }
 
 void Membership::end(const Error& why) {

@@ -1,5 +1,5 @@
-// A member's side of the job, be it a worker or a dedicated server: join, link up, measure, install the plan, start; for workers
-// also stop together and leave.
+// A member's side of the job, be it a worker or a dedicated server: join, link up, measure, install the plan, start, go over to
+// another plan; for workers also stop together and leave.
 //
 // Lane only. Answers the coordinator; what the plan means for the engine is the listener's business.
 #pragma once
@@ -27,6 +27,8 @@ struct MembershipOptions {
   int servers = 0;                                 // dedicated ones
   std::vector<runtime::Endpoint> coordinator;
   Model model;                                     // a dedicated server has none: the plan brings it
+  Iteration first = 0;                             // the iteration that will begin first
+  bool replans = false;                            // can go over to another plan between two iterations
   HeartbeatOptions heartbeat;
   runtime::Duration connect_max = std::chrono::seconds(30);
   // After the link to a peer broke: the coordinator says what becomes of the job, or else it is over.
@@ -34,10 +36,14 @@ struct MembershipOptions {
 };
 
 struct MembershipListener {
-  // The members are linked and agree on a plan. Install it (sinks and acceptors), then call ready().
+  // The members are linked and agree on a plan. Install it (sinks and acceptors), then call ready(). Comes again when a plan has
+  // ended; by then all sums of iterations before have come everywhere, and nothing is on its way.
   std::function<void(const OpenEpoch& epoch, const UsePlan& plan)> on_plan;
-  // Everybody is ready: data may be sent.
+  // Everybody is ready for the first time: data may be sent.
   std::function<void()> on_start;
+  // The iteration that wants to begin is the first of another plan: hand in what is missing, wait for all sums, then call
+  // settled(). It begins when all have the other plan. Empty: there is nothing to settle.
+  std::function<void()> on_settle;
   // What all workers gave to the gathering, by rank.
   std::function<void(const std::vector<std::string>& bodies)> on_gathered;
   // Every worker has left: the links may be closed.
@@ -55,6 +61,8 @@ class Membership {
 
   void join();
   void ready();
+  void settled();
+  void tell_profile(const plan::Profile& profile);
   void note(const std::string& body);
   // Gives this worker's part to the next gathering. All workers gather in the same order, each one at a time.
   void gather(const std::string& body);
@@ -63,7 +71,7 @@ class Membership {
   void fail(const Error& why);
 
   // May this iteration begin? `then(true)` runs when it may, `then(false)` when all stop before it; at once, unless a pause has
-  // to be settled first. One at a time.
+  // to be agreed on first or another plan begins with it. One at a time.
   void begin(Iteration iteration, std::function<void(bool go)> then);
 
   bool failed() const { return failed_; }
@@ -74,8 +82,10 @@ class Membership {
   void on_message(const Message& message);
   void on_epoch(const OpenEpoch& epoch);
   void linked_if_all_up();
-  void measure();
-  void answer_pause();
+  void on_start();
+  void on_measure(const Measure& request);
+  void measure_link(std::uint32_t shift);
+  void answer_pause(std::uint64_t number);
   void settle_begin();
   void end(const Error& why);
   void tick();
@@ -100,11 +110,15 @@ class Membership {
   bool goodbye_ = false;
   bool failed_ = false;
 
-  // The agreement to stop.
+  // The agreements to stop, and to go over to another plan.
   Iteration next_ = 0;                      // the first iteration that has not begun
   bool paused_ = false;
   std::optional<Iteration> limit_;          // begins nothing beyond it while paused
   std::optional<Iteration> last_;           // the last iteration of all
+  std::optional<Iteration> hold_;           // the present plan ends before it
+  std::optional<Iteration> next_hold_;      // the end of the plan that is being installed
+  bool settling_ = false;                   // at the hold: on_settle has been called
+  bool started_ = false;
   std::optional<Iteration> wants_;          // a begin() that waits
   std::function<void(bool)> then_;
   std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);

@@ -125,6 +125,21 @@ Model model_from(const json& object) {
   return model;
 }
 
+double not_negative(const json& value, const char* what) {
+  const double number = value.get<double>();
+  if (!(number >= 0) || number > std::numeric_limits<double>::max()) bad(base::concat(what, " must not be negative"));
+  return number;
+}
+
+plan::Profile profile_from(const json& object) {
+  plan::Profile profile{natural(object, "iteration", UINT64_MAX), not_negative(object.at("iteration_seconds"), "iteration_seconds"),
+                        not_negative(object.at("waited_seconds"), "waited_seconds"), {}};
+  for (const json& entry : list(object, "layers", kTensorsMax)) {
+    profile.layers.push_back({not_negative(entry.at(0), "a layer's time"), not_negative(entry.at(1), "a layer's time")});
+  }
+  return profile;
+}
+
 ErrorCode code_from(const json& object) {
   const auto name = object.at("code").get<std::string>();
   for (const ErrorCode code : kCodes) {
@@ -134,7 +149,10 @@ ErrorCode code_from(const json& object) {
 }
 
 // One overload for each kind: what it is called, and its fields.
-json body(const Join& m) { return {{"kind", "join"}, {"self", to_json(m.self)}, {"model", to_json(m.model)}, {"arithmetic", m.arithmetic}}; }
+json body(const Join& m) {
+  return {{"kind", "join"},       {"self", to_json(m.self)}, {"model", to_json(m.model)}, {"arithmetic", m.arithmetic},
+          {"first", m.first},     {"replans", m.replans}};
+}
 json body(const Linked&) { return {{"kind", "linked"}}; }
 json body(const Speeds& m) {
   return {{"kind", "speeds"},
@@ -144,9 +162,19 @@ json body(const Speeds& m) {
           {"sum_bytes_per_second", m.speeds.sum_bytes_per_second}};
 }
 json body(const Ready&) { return {{"kind", "ready"}}; }
+json body(const Profiled& m) {
+  json layers = json::array();
+  for (const plan::ComputeTimes& layer : m.profile.layers) layers.push_back({layer.forward, layer.backward});
+  return {{"kind", "profiled"},
+          {"iteration", m.profile.iteration},
+          {"iteration_seconds", m.profile.iteration_seconds},
+          {"waited_seconds", m.profile.waited_seconds},
+          {"layers", layers}};
+}
+json body(const Settled&) { return {{"kind", "settled"}}; }
 json body(const Note& m) { return {{"kind", "note"}, {"body", m.body}}; }
 json body(const Gather& m) { return {{"kind", "gather"}, {"number", m.number}, {"body", m.body}}; }
-json body(const Paused& m) { return {{"kind", "paused"}, {"limit", m.limit}}; }
+json body(const Paused& m) { return {{"kind", "paused"}, {"number", m.number}, {"limit", m.limit}}; }
 json body(const Leave&) { return {{"kind", "leave"}}; }
 json body(const Failed& m) { return {{"kind", "failed"}, {"code", to_string(m.code)}, {"message", m.message}}; }
 json body(const PeerLost& m) { return {{"kind", "peer_lost"}, {"peer", index(m.peer)}, {"why", m.why}}; }
@@ -155,15 +183,18 @@ json body(const OpenEpoch& m) {
   for (const MemberInfo& info : m.members) members.push_back(to_json(info));
   return {{"kind", "open_epoch"}, {"epoch", index(m.epoch)}, {"members", members}};
 }
-json body(const Measure&) { return {{"kind", "measure"}}; }
+json body(const Measure& m) { return {{"kind", "measure"}, {"shift", m.shift}, {"arithmetic", m.arithmetic}}; }
 json body(const UsePlan& m) {
-  json object = {{"kind", "use_plan"}, {"plan", m.plan}, {"window_bytes", m.window_bytes}};
-  if (m.model) object["model"] = to_json(*m.model);
-  return object;
+  json use = {{"kind", "use_plan"}, {"plan", m.plan}, {"window_bytes", m.window_bytes}, {"watch", m.watch}};
+  if (m.until) use["until"] = *m.until;
+  if (m.model) use["model"] = to_json(*m.model);
+  return use;
 }
 json body(const Start&) { return {{"kind", "start"}}; }
 json body(const Gathered& m) { return {{"kind", "gathered"}, {"number", m.number}, {"bodies", m.bodies}}; }
-json body(const Pause&) { return {{"kind", "pause"}}; }
+json body(const Pause& m) { return {{"kind", "pause"}, {"number", m.number}}; }
+json body(const HoldBefore& m) { return {{"kind", "hold_before"}, {"iteration", m.iteration}}; }
+json body(const GoOn&) { return {{"kind", "go_on"}}; }
 json body(const StopAfter& m) { return {{"kind", "stop_after"}, {"iteration", m.iteration}}; }
 json body(const Goodbye&) { return {{"kind", "goodbye"}}; }
 json body(const Abort& m) { return {{"kind", "abort"}, {"code", to_string(m.code)}, {"message", m.message}}; }
@@ -172,16 +203,21 @@ json body(const Alive&) { return {{"kind", "alive"}}; }
 Message message_from(const json& m) {
   const auto kind = m.at("kind").get<std::string>();
   if (kind == "alive") return Alive{};
-  if (kind == "join") return Join{member_from(m.at("self")), model_from(m.at("model")), m.at("arithmetic").get<std::string>()};
+  if (kind == "join") {
+    return Join{member_from(m.at("self")), model_from(m.at("model")), m.at("arithmetic").get<std::string>(),
+                natural(m, "first", UINT64_MAX), m.at("replans").get<bool>()};
+  }
   if (kind == "linked") return Linked{};
   if (kind == "speeds") {
     return Speeds{{positive(m, "link_bytes_per_second"), positive(m, "latency_seconds"), positive(m, "flops_per_second"),
                    positive(m, "sum_bytes_per_second")}};
   }
   if (kind == "ready") return Ready{};
+  if (kind == "profiled") return Profiled{profile_from(m)};
+  if (kind == "settled") return Settled{};
   if (kind == "note") return Note{m.at("body").get<std::string>()};
   if (kind == "gather") return Gather{natural(m, "number", UINT64_MAX), m.at("body").get<std::string>()};
-  if (kind == "paused") return Paused{natural(m, "limit", UINT64_MAX)};
+  if (kind == "paused") return Paused{natural(m, "number", UINT64_MAX), natural(m, "limit", UINT64_MAX)};
   if (kind == "leave") return Leave{};
   if (kind == "failed") return Failed{code_from(m), m.at("message").get<std::string>()};
   if (kind == "peer_lost") {
@@ -192,9 +228,16 @@ Message message_from(const json& m) {
     for (const json& entry : list(m, "members", kMembersMax)) open.members.push_back(member_from(entry));
     return open;
   }
-  if (kind == "measure") return Measure{};
+  if (kind == "measure") {
+    return Measure{static_cast<std::uint32_t>(natural(m, "shift", kMembersMax)), m.at("arithmetic").get<bool>()};
+  }
   if (kind == "use_plan") {
-    UsePlan use{m.at("plan").get<std::string>(), natural(m, "window_bytes", std::uint64_t{1} << 40), std::nullopt};
+    UsePlan use{.plan = m.at("plan").get<std::string>(),
+                .window_bytes = natural(m, "window_bytes", std::uint64_t{1} << 40),
+                .until = {},
+                .watch = m.at("watch").get<bool>(),
+                .model = {}};
+    if (m.contains("until")) use.until = natural(m, "until", UINT64_MAX);
     if (m.contains("model")) use.model = model_from(m.at("model"));
     return use;
   }
@@ -204,7 +247,9 @@ Message message_from(const json& m) {
     for (const json& entry : list(m, "bodies", kMembersMax)) gathered.bodies.push_back(entry.get<std::string>());
     return gathered;
   }
-  if (kind == "pause") return Pause{};
+  if (kind == "pause") return Pause{natural(m, "number", UINT64_MAX)};
+  if (kind == "hold_before") return HoldBefore{natural(m, "iteration", UINT64_MAX)};
+  if (kind == "go_on") return GoOn{};
   if (kind == "stop_after") return StopAfter{natural(m, "iteration", UINT64_MAX)};
   if (kind == "goodbye") return Goodbye{};
   if (kind == "abort") return Abort{code_from(m), m.at("message").get<std::string>()};

@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "plan/cost_model.h"
+#include "plan/profile.h"
 #include "poseidon/error.h"
 #include "poseidon/types.h"
 #include "runtime/transport.h"
@@ -38,12 +39,18 @@ struct Join {
   MemberInfo self;
   Model model;             // a dedicated server has none yet
   std::string arithmetic;  // digest of a probe product: equal where the arithmetic is
+  Iteration first = 0;     // the iteration that it will begin with
+  bool replans = false;    // it can go over to another plan between two iterations
 };
 struct Linked {};  // links to all other members are up
 struct Speeds {
   plan::Speeds speeds;
 };
 struct Ready {};   // the plan is installed: data may come
+struct Profiled {  // from workers: what its iterations are like
+  plan::Profile profile;
+};
+struct Settled {};  // from workers: waits to begin the iteration that a plan ends before, and has all sums of those before
 struct Note {      // from workers, for the application that runs the coordinator
   std::string body;
 };
@@ -51,7 +58,9 @@ struct Gather {    // from workers: this one's part of the gathering with that n
   std::uint64_t number = 0;
   std::string body;
 };
-struct Paused {    // from workers, answer to Pause: begins no iteration after this one until it is told how far all go
+struct Paused {    // from workers, answer to the Pause of that number: begins no iteration after this one until it is told how far
+                   // all go
+  std::uint64_t number = 0;
   Iteration limit = 0;
 };
 struct Leave {};   // from workers: has done all its work
@@ -69,18 +78,29 @@ struct OpenEpoch {
   Epoch epoch{0};
   std::vector<MemberInfo> members;  // by rank, the dedicated servers after the workers
 };
-struct Measure {};
-struct UsePlan {
-  std::string plan;               // plan::to_json
-  std::uint64_t window_bytes = 0;
-  std::optional<Model> model;     // for dedicated servers, which are told what the workers train
+struct Measure {            // the link to the member that many places further in OpenEpoch::members
+  std::uint32_t shift = 1;
+  bool arithmetic = false;  // the arithmetic as well, first
 };
-struct Start {};
+struct UsePlan {
+  std::string plan;                // plan::to_json
+  std::uint64_t window_bytes = 0;
+  std::optional<Iteration> until;  // the iteration before which it ends; nothing: none is known yet
+  bool watch = false;              // tell now and then what the iterations are like (Profiled)
+  std::optional<Model> model;      // for dedicated servers, which are told what the workers train
+};
+struct Start {};  // data may be sent; a worker that waits for its next plan goes on
 struct Gathered {  // to workers: the parts of all, by rank
   std::uint64_t number = 0;
   std::vector<std::string> bodies;
 };
-struct Pause {};    // to workers
+struct Pause {     // to workers
+  std::uint64_t number = 0;
+};
+struct HoldBefore {  // to workers: the plan in force ends before this iteration, which begins with the Start of the next
+  Iteration iteration = 0;
+};
+struct GoOn {};     // to workers: there will be no other plan now; the pause, or the hold, is over
 struct StopAfter {  // to workers: the last iteration that anyone may run
   Iteration iteration = 0;
 };
@@ -93,8 +113,8 @@ struct Abort {
 // Both ways.
 struct Alive {};
 
-using Message = std::variant<Join, Linked, Speeds, Ready, Note, Gather, Paused, Leave, Failed, PeerLost, OpenEpoch, Measure, UsePlan,
-                             Start, Gathered, Pause, StopAfter, Goodbye, Abort, Alive>;
+using Message = std::variant<Join, Linked, Speeds, Ready, Profiled, Settled, Note, Gather, Paused, Leave, Failed, PeerLost, OpenEpoch,
+                             Measure, UsePlan, Start, Gathered, Pause, HoldBefore, GoOn, StopAfter, Goodbye, Abort, Alive>;
 
 std::string encode(const Message& message);
 // kCorruptFrame with the reason where the bytes are no message.

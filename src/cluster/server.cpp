@@ -67,6 +67,8 @@ class Server {
                                   .plan = std::move(*plan),
                                   .window_bytes = use.window_bytes};
     for (const MemberInfo& info : epoch.members) engine.members.push_back(info.member);
+    // The workers have all their sums of the plan before, if there was one; two engines cannot share a transport.
+    engine_.reset();
     Result<std::unique_ptr<session::Engine>> made = make(std::move(engine));
     if (!made) return membership_->fail(made.error());
     engine_ = std::move(*made);

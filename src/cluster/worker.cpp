@@ -41,6 +41,7 @@ Status Worker::open() {
   if (!link) return link.error();
   transport_ = std::move(link->transport);
   compute_ = options_.make_compute(*lane_);
+  engine_ = std::make_unique<session::ReplaceableEngine>(*lane_, options_.job.rank, options_.job.workers, options_.model);
   if (const Status status = open_lanes(link->tcp); !status) return status;
   if (lanes_) lanes_->announce(link->self);
   lane_->run([&] {
@@ -51,6 +52,8 @@ Status Worker::open() {
                           .servers = options_.job.servers,
                           .coordinator = {options_.job.coordinator},
                           .model = options_.model,
+                          .first = options_.first,
+                          .replans = options_.plan_change_hooks.has_value(),
                           .heartbeat = options_.heartbeat},
         MembershipListener{
             .on_plan = [this](const OpenEpoch& epoch, const UsePlan& use) { on_plan(epoch, use); },
@@ -65,6 +68,12 @@ Status Worker::open() {
                   }
                   const std::lock_guard lock(mutex_);
                   started_ = true;
+                  changed_.notify_all();
+                },
+            .on_settle =
+                [this] {
+                  const std::lock_guard lock(mutex_);
+                  settle_wanted_ = true;
                   changed_.notify_all();
                 },
             .on_gathered =
@@ -126,10 +135,16 @@ Result<std::unique_ptr<session::Engine>> Worker::make_network(session::EngineOpt
 }
 
 void Worker::on_plan(const OpenEpoch& epoch, const UsePlan& use) {
-  for (const MemberInfo& info : epoch.members) peers_.push_back(info.member);
+  const bool is_first = !engine_->installed();
+  engine_->retire();
   Result<std::unique_ptr<session::Engine>> engine = make_engine(epoch, use);
   if (!engine) return membership_->fail(engine.error());
-  engine_ = std::move(*engine);
+  engine_->install(std::move(*engine));
+  watching_ = use.watch && options_.plan_change_hooks;
+  engine_->watch(watching_);
+  window_.clear();
+  if (!is_first) return membership_->ready();
+  for (const MemberInfo& info : epoch.members) peers_.push_back(info.member);
   if (options_.values.empty()) {
     const std::lock_guard lock(mutex_);
     values_in_ = true;
@@ -149,7 +164,7 @@ void Worker::end(const Error& why) {
     if (!error_) error_ = why;
   }
   changed_.notify_all();
-  if (engine_) engine_->fail(why);
+  engine_->fail(why);
 }
 
 template <typename Condition>
@@ -160,20 +175,44 @@ Status Worker::wait(Condition condition) {
   return {};
 }
 
+void Worker::observe(double waited_seconds) {
+  if (!watching_ || !begun_) return;
+  const runtime::Time now = lane_->now();
+  const auto since = [&](runtime::Time at) { return std::chrono::duration<double>(at - begun_->at).count(); };
+  plan::Observation observation{since(now), waited_seconds - begun_->waited_seconds, {}};
+  for (const std::optional<runtime::Time>& at : engine_->handed_in_since(begun_->at)) {
+    observation.handed_in.push_back(at ? std::optional(since(*at)) : std::nullopt);
+  }
+  window_.add(begun_->iteration, std::move(observation));
+  if (const std::optional<plan::Profile> profile = window_.take(now)) membership_->tell_profile(*profile);
+}
+
 bool Worker::begin(Iteration iteration) {
-  bool answered = false;  // guarded by mutex_
-  bool go = false;
-  lane_->post([&, iteration] {
-    membership_->begin(iteration, [&](bool may) {
+  {
+    const std::lock_guard lock(mutex_);
+    may_begin_.reset();
+    settle_wanted_ = false;
+  }
+  const double waited = options_.plan_change_hooks ? options_.plan_change_hooks->waited_seconds() : 0;
+  lane_->post([this, iteration, waited] {
+    observe(waited);
+    membership_->begin(iteration, [this, iteration, waited](bool may) {
+      begun_ = Begun{iteration, lane_->now(), waited};
       const std::lock_guard lock(mutex_);
-      answered = true;
-      go = may;
+      may_begin_ = may;
       changed_.notify_all();
     });
   });
-  std::unique_lock lock(mutex_);
-  changed_.wait(lock, [&] { return answered; });
-  return go && !error_;
+  for (;;) {
+    {
+      std::unique_lock lock(mutex_);
+      changed_.wait(lock, [&] { return may_begin_ || settle_wanted_; });
+      if (may_begin_) return *may_begin_ && !error_;
+      settle_wanted_ = false;
+    }
+    if (options_.plan_change_hooks) options_.plan_change_hooks->settle();
+    lane_->post([this] { membership_->settled(); });
+  }
 }
 
 void Worker::note(const std::string& body) {
@@ -207,7 +246,6 @@ std::optional<Error> Worker::error() const {
 Worker::Traffic Worker::traffic() {
   Traffic traffic;
   lane_->run([&] {
-    if (!engine_) return;
     traffic.engine = engine_->use();
     for (const Member peer : peers_) {
       const runtime::LinkBytes bytes = transport_->link_bytes(peer);

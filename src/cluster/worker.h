@@ -18,13 +18,23 @@
 #include "cluster/worker_lanes.h"
 #include "runtime/real/lane.h"
 #include "runtime/real/tcp_transport.h"
-#include "session/engine.h"
+#include "session/profile_window.h"
+#include "session/replaceable_engine.h"
 
 namespace poseidon::cluster {
+
+// What a worker must be able to do so that its job may go over to another plan between two iterations. Both are called by
+// begin(), on its thread. After a begin() the layers' schemes may be others than before.
+struct PlanChangeHooks {
+  std::function<void()> settle;            // hands in what is missing of the last iteration, and waits for all sums; may throw
+  std::function<double()> waited_seconds;  // of the forward passes so far, for sums
+};
 
 struct WorkerOptions {
   JobAddress job;
   Model model;
+  Iteration first = 0;                            // the iteration that will begin first
+  std::optional<PlanChangeHooks> plan_change_hooks;       // nothing: this worker keeps to the plan that it begins with
   // One for each tensor; rank 0's are copied to all before join() returns. Empty: nothing is copied.
   std::vector<TensorView> values;
   // For the first lane, which also makes the products of the others.
@@ -49,7 +59,7 @@ class Worker {
   // The plan in force.
   const plan::Plan& plan() const { return engine_->plan(); }
 
-  // Waits while an agreement to stop is being settled. False: all stop before this iteration, or the job is over (see error()).
+  // Waits while an agreement to stop is being settled, or all go over to another plan. False: all stop before this iteration, or the job is over (see error()).
   bool begin(Iteration iteration);
   // A message to the application that runs the coordinator. Does not wait.
   void note(const std::string& body);
@@ -80,6 +90,8 @@ class Worker {
   Result<std::unique_ptr<session::Engine>> make_engine(const OpenEpoch& epoch, const UsePlan& use);
   // What speaks to other members, on one lane or several.
   Result<std::unique_ptr<session::Engine>> make_network(session::EngineOptions options);
+  // The iteration that began last is over, but for its sums.
+  void observe(double waited_seconds);
   void end(const Error& why);
   // Waits until the condition, which others change under mutex_, holds or the job is over.
   template <typename Condition>
@@ -90,15 +102,26 @@ class Worker {
   std::unique_ptr<runtime::real::TcpTransport> transport_;  // these four: used and destroyed on the lane
   std::unique_ptr<runtime::Compute> compute_;
   std::unique_ptr<Membership> membership_;
-  std::unique_ptr<session::Engine> engine_;
+  std::unique_ptr<session::ReplaceableEngine> engine_;
   std::unique_ptr<WorkerLanes> lanes_;  // null with one lane
   std::vector<Member> peers_;
+  // For the profiles; lane only.
+  struct Begun {
+    Iteration iteration = 0;
+    runtime::Time at{};
+    double waited_seconds = 0;  // of all iterations before
+  };
+  bool watching_ = false;
+  std::optional<Begun> begun_;
+  session::ProfileWindow window_;
 
   mutable std::mutex mutex_;
   std::condition_variable changed_;
   bool started_ = false;         // guarded by mutex_
   bool values_in_ = false;       // guarded by mutex_
   bool goodbye_ = false;         // guarded by mutex_
+  bool settle_wanted_ = false;   // guarded by mutex_: begin() shall settle
+  std::optional<bool> may_begin_;  // guarded by mutex_: the answer to begin()
   std::optional<std::vector<std::string>> gathered_;  // guarded by mutex_
   std::optional<Error> error_;   // guarded by mutex_
 };

@@ -1,92 +1,12 @@
 #include "plan/bound.h"
 
 #include <algorithm>
-#include <array>
-#include <functional>
+
+#include "plan/search.h"
 
 namespace poseidon::plan {
 namespace {
 
-// All combinations of three schemes for so many layers: 729 bounds of a few hundred layers each.
-constexpr std::size_t kExhaustiveLayersMax = 6;
-
-// One choice of scheme for each trained layer, as indices into its options.
-using Choice = std::vector<std::size_t>;
-
-class Search {
- public:
-  Search(const std::vector<std::vector<SchemeCost>>& options, std::function<double(const Choice&)> time_of)
-      : options_(options), time_of_(std::move(time_of)), best_(options.size(), 0) {
-    for (std::size_t l = 0; l < options.size(); ++l) {
-      if (options[l].size() > 1) free_.push_back(l);
-    }
-    best_time_ = time_of_(best_);
-  }
-
-  Choice run() {
-    if (free_.size() <= kExhaustiveLayersMax) {
-      Choice choice(options_.size(), 0);
-      try_all(choice, 0);
-    } else {
-      for (std::size_t start = 0; start < 3; ++start) descend(start);
-    }
-    return best_;
-  }
-
- private:
-  void consider(const Choice& choice, double time) {
-    // A hair's breadth of difference is rounding, and the simpler scheme stands.
-    if (time >= best_time_ * (1 - 1e-12)) return;
-    best_time_ = time;
-    best_ = choice;
-  }
-
-  void try_all(Choice& choice, std::size_t next) {
-    if (next == free_.size()) return consider(choice, time_of_(choice));
-    for (std::size_t option = 0; option < options_[free_[next]].size(); ++option) {
-      choice[free_[next]] = option;
-      try_all(choice, next + 1);
-    }
-    choice[free_[next]] = 0;
-  }
-
-  // Moves of one layer or of two neighbours at once, as long as they gain: one layer's bytes often pay only together with the
-  // next one's.
-  void descend(std::size_t start) {
-    Choice now(options_.size(), 0);
-    for (const std::size_t l : free_) now[l] = std::min(start, options_[l].size() - 1);
-    double least = time_of_(now);
-    for (bool better = true; better;) {
-      better = false;
-      const auto attempt = [&](const Choice& trial) {
-        const double time = time_of_(trial);
-        if (time >= least - 1e-9) return;
-        least = time;
-        now = trial;
-        better = true;
-      };
-      for (std::size_t i = 0; i < free_.size(); ++i) {
-        for (std::size_t a = 0; a < options_[free_[i]].size(); ++a) {
-          Choice trial = now;
-          trial[free_[i]] = a;
-          attempt(trial);
-          if (i + 1 == free_.size()) continue;
-          for (std::size_t b = 0; b < options_[free_[i + 1]].size(); ++b) {
-            trial[free_[i + 1]] = b;
-            attempt(trial);
-          }
-        }
-      }
-    }
-    consider(now, least);
-  }
-
-  const std::vector<std::vector<SchemeCost>>& options_;
-  std::function<double(const Choice&)> time_of_;
-  std::vector<std::size_t> free_;
-  Choice best_;
-  double best_time_ = 0;
-};
 
 }  // namespace
 
@@ -188,7 +108,9 @@ BoundAnswer least_time(const BoundQuestion& question) {
     }
     return layers;
   };
-  const Choice choice = Search(options, [&](const Choice& c) { return bound(with(c)); }).run();
+  std::vector<std::size_t> counts;
+  for (const std::vector<SchemeCost>& costs : options) counts.push_back(costs.size());
+  const Choice choice = search(counts, [&](const Choice& c) { return bound(with(c)); });
   BoundAnswer answer;
   answer.layers = with(choice);
   answer.seconds = bound(answer.layers);

@@ -16,9 +16,11 @@ std::vector<Message> one_of_each() {
   MemberInfo server = info;
   server.rank = Rank{4};
   server.server = 0;
-  return {Join{info, test::small_model(), "ab12"}, Linked{}, Speeds{{1e9, 1e-5, 2e10, 5e9}}, Ready{}, Note{"{\"x\": 1}"}, Gather{3, "0.5"}, Paused{17}, Leave{},
-          Failed{ErrorCode::kInvalid, "no such\nfile"}, PeerLost{Rank{2}, "closed"}, OpenEpoch{Epoch{1}, {info, server}}, Measure{},
-          UsePlan{"{}", 1 << 20, std::nullopt}, UsePlan{"{}", 1, test::small_model()}, Start{}, Gathered{3, {"0.5", ""}}, Pause{}, StopAfter{18}, Goodbye{}, Abort{ErrorCode::kPeerLost, "rank 2"}, Alive{}};
+  return {Join{info, test::small_model(), "ab12", 300, true}, Linked{}, Speeds{{1e9, 1e-5, 2e10, 5e9}}, Ready{},
+          Profiled{{42, 0.5, 0.125, {{0.1, 0.2}, {0, 0}}}}, Settled{}, Note{"{\"x\": 1}"}, Gather{3, "0.5"}, Paused{2, 17}, Leave{},
+          Failed{ErrorCode::kInvalid, "no such\nfile"}, PeerLost{Rank{2}, "closed"}, OpenEpoch{Epoch{1}, {info, server}}, Measure{3, true},
+          UsePlan{"{}", 1 << 20, 120, true, std::nullopt}, UsePlan{"{}", 1, {}, false, test::small_model()}, Start{}, Gathered{3, {"0.5", ""}},
+          Pause{2}, HoldBefore{19}, GoOn{}, StopAfter{18}, Goodbye{}, Abort{ErrorCode::kPeerLost, "rank 2"}, Alive{}};
 }
 
 TEST(Messages, ComeBackAsTheyWere) {
@@ -52,7 +54,13 @@ TEST(Messages, AMemberHasOneToSixteenLanesAndNamesNoOther) {
 
 TEST(Messages, ThatAreNoneAreRefusedWithoutAThrow) {
   for (const char* text : {"", "{", "[]", "7", "{}", R"({"kind": "dance"})", R"({"kind": 3})", R"({"kind": "paused"})",
-                           R"({"kind": "paused", "limit": -1})", R"({"kind": "paused", "limit": 1.5})",
+                           R"({"kind": "paused", "number": 1, "limit": -1})", R"({"kind": "paused", "number": 1, "limit": 1.5})",
+                           R"({"kind": "profiled", "iteration": 1, "iteration_seconds": -1, "waited_seconds": 0, "layers": []})",
+                           R"({"kind": "profiled", "iteration": 1, "iteration_seconds": 1, "waited_seconds": 0, "layers": [[1]]})",
+                           R"({"kind": "profiled", "iteration": 1, "iteration_seconds": 1, "waited_seconds": 0, "layers": [[1, -2]]})",
+                           R"({"kind": "profiled", "iteration": 1, "iteration_seconds": 1, "waited_seconds": 0, "layers": [["a", 2]]})",
+                           R"({"kind": "measure", "shift": 70000, "arithmetic": false})",
+                           R"({"kind": "use_plan", "plan": "{}", "window_bytes": 1, "watch": false, "until": -1})",
                            R"({"kind": "speeds", "link_bytes_per_second": 0, "latency_seconds": 1, "flops_per_second": 1, "sum_bytes_per_second": 1})",
                            R"({"kind": "peer_lost", "peer": 70000, "why": ""})", R"({"kind": "abort", "code": "nonsense", "message": ""})"}) {
     const Result<Message> decoded = decode_text(text);

@@ -45,8 +45,12 @@ std::size_t batch_of(const TrainingScript& job, std::size_t layer, std::size_t r
   return static_cast<std::size_t>(static_cast<double>(most) * (draw(job.problem, kRows + layer, rank, iteration) + 1) / 2);
 }
 
-bool is_factored(const TrainingScript& job, std::size_t layer) {
-  return job.plan.workers > 1 && job.plan.layers[layer].scheme != Scheme::kPs;
+bool is_factored(const TrainingScript& job, std::size_t layer, Iteration iteration) {
+  const plan::Plan* plan = &job.plan;
+  for (const plan::PlanVersion& version : job.later) {
+    if (version.from <= iteration) plan = &version.plan;
+  }
+  return job.plan.workers > 1 && plan->layers[layer].scheme != Scheme::kPs;
 }
 
 TensorView view(std::vector<float>& data) {
@@ -73,20 +77,20 @@ std::vector<TensorView> views_of(std::vector<std::vector<float>>& values) {
 ScriptedWorker::ScriptedWorker(const TrainingScript& script, std::size_t rank, runtime::Runtime& runtime, Session& session,
                                std::vector<std::vector<float>>& values, std::uint64_t time_seed)
     : script_(script), rank_(rank), runtime_(runtime), session_(session), values_(values), random_(time_seed),
-      ready_(values.size(), true), go_on_(values.size()) {
+      ready_(values.size(), true), iteration_(script.first), go_on_(values.size()) {
   for (const std::vector<float>& value : values) gradients_.emplace_back(value.size());
 }
 
 void ScriptedWorker::start(std::function<void(std::optional<Error>)> on_end) {
   on_end_ = std::move(on_end);
-  if (script_.order != SubmitOrder::kFree) return forward(0);
+  if (script_.order != SubmitOrder::kFree) return next_iteration();
   for (std::size_t layer = 0; layer < script_.model.layers.size(); ++layer) {
     std::vector<std::optional<TensorId>> parts = {std::nullopt};
-    if (!is_factored(script_, layer)) {
+    if (!travels_as_factors(layer)) {
       parts.assign(script_.model.layers[layer].tensors.begin(), script_.model.layers[layer].tensors.end());
     }
     alone_ += parts.size();
-    for (const std::optional<TensorId> one : parts) go_alone(layer, one, 0);
+    for (const std::optional<TensorId> one : parts) go_alone(layer, one, script_.first);
   }
 }
 
@@ -95,7 +99,7 @@ void ScriptedWorker::go_alone(std::size_t layer, std::optional<TensorId> one, It
     if (--alone_ == 0) std::exchange(on_end_, nullptr)(std::nullopt);
     return;
   }
-  runtime_.after(compute_time(), [this, layer, one, iteration] {
+  runtime_.after(compute_time(layer, 1), [this, layer, one, iteration] {
     go_on_[index(one.value_or(script_.model.layers[layer].tensors[0]))] = [this, layer, one, iteration] {
       go_alone(layer, one, iteration + 1);
     };
@@ -103,7 +107,31 @@ void ScriptedWorker::go_alone(std::size_t layer, std::optional<TensorId> one, It
   });
 }
 
-runtime::Duration ScriptedWorker::compute_time() {
+void ScriptedWorker::next_iteration() {
+  if (!gate_ || iteration_ == static_cast<Iteration>(script_.iterations)) return forward(0);
+  gate_(iteration_, [this](bool go) {
+    if (go) return forward(0);
+    settle([this] {
+      if (on_end_) std::exchange(on_end_, nullptr)(std::nullopt);
+    });
+  });
+}
+
+bool ScriptedWorker::all_ready() const {
+  return std::all_of(ready_.begin(), ready_.end(), [](bool ready) { return ready; });
+}
+
+void ScriptedWorker::settle(std::function<void()> done) {
+  if (all_ready()) return done();
+  settled_ = std::move(done);
+}
+
+bool ScriptedWorker::travels_as_factors(std::size_t layer) const {
+  return script_.plan.workers > 1 && session_.scheme(LayerId{static_cast<std::uint32_t>(layer)}) != Scheme::kPs;
+}
+
+runtime::Duration ScriptedWorker::compute_time(std::size_t layer, int passes) {
+  if (!script_.forward_times.empty()) return passes * script_.forward_times[layer];
   const auto time = 1 + static_cast<std::int64_t>(random_() % static_cast<std::uint64_t>(script_.layer_time_max.count()));
   return runtime::Duration(script_.slow_rank == rank_ ? 20 * time : time);
 }
@@ -126,18 +154,18 @@ void ScriptedWorker::forward(std::size_t layer) {
   }
   if (!layer_ready(layer)) {
     waiting_for_ = layer;
+    waiting_since_ = runtime_.now();
     return;
   }
-  waiting_for_.reset();
-  runtime_.after(compute_time(), [this, layer] { forward(layer + 1); });
+  runtime_.after(compute_time(layer, 1), [this, layer] { forward(layer + 1); });
 }
 
 void ScriptedWorker::backward(std::size_t layers_left) {
   if (layers_left == 0) {
     ++iteration_;
-    return forward(0);
+    return next_iteration();
   }
-  runtime_.after(compute_time(), [this, left = layers_left - 1] {
+  runtime_.after(compute_time(order_[layers_left - 1], 2), [this, left = layers_left - 1] {
     submit(order_[left], iteration_);
     backward(left);
   });
@@ -145,7 +173,7 @@ void ScriptedWorker::backward(std::size_t layers_left) {
 
 void ScriptedWorker::submit(std::size_t layer, Iteration iteration, std::optional<TensorId> one) {
   const LayerSpec& spec = script_.model.layers[layer];
-  if (is_factored(script_, layer)) return submit_factors(layer, iteration);
+  if (travels_as_factors(layer)) return submit_factors(layer, iteration);
   for (const TensorId tensor : spec.tensors) {
     if (one && tensor != *one) continue;
     const std::size_t t = index(tensor);
@@ -207,7 +235,11 @@ void ScriptedWorker::update(const std::vector<std::size_t>& tensors, const Synce
     ready_[t] = true;
   }
   if (const auto go_on = std::exchange(go_on_[tensors[0]], nullptr)) return go_on();
-  if (waiting_for_ && layer_ready(*waiting_for_)) forward(*waiting_for_);
+  if (waiting_for_ && layer_ready(*waiting_for_)) {
+    waited_ += runtime_.now() - waiting_since_;
+    return forward(*std::exchange(waiting_for_, std::nullopt));
+  }
+  if (settled_ && all_ready()) std::exchange(settled_, nullptr)();
 }
 
 std::vector<std::vector<double>> train_alone(const TrainingScript& job) {
@@ -217,10 +249,10 @@ std::vector<std::vector<double>> train_alone(const TrainingScript& job) {
     const std::vector<float> drawn = draws(job.problem, kValue + t, 0, 0, job.model.tensors[t].elements());
     values.emplace_back(drawn.begin(), drawn.end());
   }
-  for (Iteration iteration = 0; iteration < static_cast<Iteration>(job.iterations); ++iteration) {
+  for (Iteration iteration = job.first; iteration < static_cast<Iteration>(job.iterations); ++iteration) {
     for (std::size_t layer = 0; layer < job.model.layers.size(); ++layer) {
       const LayerSpec& spec = job.model.layers[layer];
-      if (is_factored(job, layer)) {
+      if (is_factored(job, layer, iteration)) {
         const std::size_t w = index(spec.tensors[0]);
         const std::size_t m = static_cast<std::size_t>(job.model.tensors[w].shape[0]);
         const std::size_t n = static_cast<std::size_t>(job.model.tensors[w].shape[1]);

@@ -11,7 +11,7 @@
 #include <string>
 #include <vector>
 
-#include "plan/plan.h"
+#include "plan/plan_sequence.h"
 #include "poseidon/session.h"
 #include "runtime/runtime.h"
 
@@ -27,7 +27,9 @@ enum class SubmitOrder {
 struct TrainingScript {
   Model model;
   plan::Plan plan;
-  int iterations = 3;
+  plan::PlanSequence later;            // the plans after it, for train_alone(); the session knows its own
+  Iteration first = 0;                 // the iteration to begin with
+  int iterations = 3;                  // up to which to train
   std::uint64_t problem = 1;           // which gradients
   double absent_probability = 0;       // that a worker has no gradient of a dense layer's tensor
   double short_batch_probability = 0;  // that a worker has fewer rows of factors than announced
@@ -35,6 +37,7 @@ struct TrainingScript {
   std::optional<std::size_t> slow_rank;  // takes 20 times as long as the others
   // Time that one layer's forward or backward takes at most; each draw differs.
   runtime::Duration layer_time_max = std::chrono::microseconds(200);
+  std::vector<runtime::Duration> forward_times;  // if given: of each layer, always; its backward takes twice as long
 };
 
 // The values to begin with: right at rank 0 only, so that the broadcast must bring them to the others.
@@ -51,8 +54,20 @@ class ScriptedWorker {
   // Trains all iterations, then `on_end`, with what went wrong if anything did.
   void start(std::function<void(std::optional<Error>)> on_end);
 
+  // Asked before each iteration; it begins when `then(true)` is called, and with `then(false)` training ends.
+  using GateFn = std::function<void(Iteration iteration, std::function<void(bool)> then)>;
+  void set_gate(GateFn gate) { gate_ = std::move(gate); }
+  // Calls `done` once all sums have come.
+  void settle(std::function<void()> done);
+  // Of the forward passes, for sums.
+  runtime::Duration waited() const { return waited_; }
+
  private:
-  runtime::Duration compute_time();
+  void next_iteration();
+  runtime::Duration compute_time(std::size_t layer, int passes);
+  bool all_ready() const;
+  // Now: its scheme may be another one after a change of plan.
+  bool travels_as_factors(std::size_t layer) const;
   bool layer_ready(std::size_t layer) const;
   void forward(std::size_t layer);
   void backward(std::size_t layers_left);
@@ -72,6 +87,10 @@ class ScriptedWorker {
   std::vector<std::vector<float>> gradients_;
   std::vector<bool> ready_;
   std::optional<std::size_t> waiting_for_;
+  runtime::Time waiting_since_{};
+  runtime::Duration waited_{};
+  GateFn gate_;
+  std::function<void()> settled_;
   Iteration iteration_ = 0;
   std::vector<std::size_t> order_;                   // of this iteration's layers, from its back
   std::vector<std::function<void()>> go_on_;         // SubmitOrder::kFree: by tensor, what follows its sum

@@ -1,5 +1,4 @@
 """Two runs of one plan end in the same bits, also when the second is a resumption of a part of the first."""
-import json
 import shutil
 
 import pytest
@@ -16,9 +15,11 @@ def test_a_plan_gives_the_same_bits_again(lenet, scheme):
     solver = lenet.solver(lenet.net(16), max_iter=30)
     first = lenet.train(solver, 3, "--scheme", scheme)
     plan = lenet.run_folder / "plan.json"
-    chosen = [layer["scheme"] for layer in json.loads(plan.read_text())["layers"]]
     again = lenet.train(solver, 3, "--plan", plan)
-    assert [layer["scheme"] for layer in again.report["layers"]] == chosen
+    # On a slow machine `auto` may have gone over to another plan in the middle; then that is repeated as well.
+    chosen = [(entry["from"], entry["schemes"]) for entry in first.report["plans"]]
+    assert [(entry["from"], entry["schemes"]) for entry in again.report["plans"]] == chosen
+    assert len(chosen) == 1 or scheme == "auto"
     assert digest(again) == digest(first)
     assert again.report["train_loss"] == first.report["train_loss"]
 

@@ -225,7 +225,9 @@ void SimMember::send(Destination to, Frame frame, SentFn on_sent) {
     const Time at_port = world_.now() + world_.options_.latency;
     const Duration on_their_link = seconds(static_cast<double>(wire_bytes) / world_.rate_of(to.peer));
     in_free = std::max(in_free, at_port - on_link) + on_their_link;
-    const Time arrival = std::max(in_free, at_port) + world_.jitter(world_.options_.shuffle_delay_max);
+    // Control has one lane, and keeps its order.
+    const bool shuffled = arriving->header.part.type != wire::FrameType::kControl;
+    const Time arrival = std::max(in_free, at_port) + (shuffled ? world_.jitter(world_.options_.shuffle_delay_max) : Duration{0});
     world_.schedule(arrival, other, [&other, from = id_, arriving, wire_bytes] {
       if (!other.links_.contains(from)) return;
       other.link_bytes_[from].received += wire_bytes;

@@ -5,9 +5,9 @@
 //
 // The link model: every member has one full-duplex link to a switch that never blocks. A frame leaves after those that the
 // member sent before it (at the sender's rate), travels for the latency, and queues again at the receiver's link. Between two
-// members frames keep their order unless `shuffle_delay` is set; then each frame is late by its own random amount, as if
-// every frame had a lane of its own. A member may have several lanes: each is a SimMember that reaches the same lane of its peers,
-// and they share the member's link. All that happens happens one after the other, also on different lanes.
+// members frames keep their order unless `shuffle_delay` is set; then each frame but those of control is late by its own random
+// amount, as if every frame had a lane of its own. A member may have several lanes: each is a SimMember that reaches the same lane
+// of its peers, and they share the member's link. All that happens happens one after the other, also on different lanes.
 //
 // Payloads are copied out of the sender's memory at the last moment that the Transport's contract allows (when `on_sent` is
 // due), so a sender that changes borrowed memory too early shows up as a wrong sum.
@@ -64,6 +64,8 @@ class SimWorld {
 
   // The process dies: its tasks never run again, its peers see the connections close.
   void kill(Member id);
+  // All links are as fast as this for what is sent from now on.
+  void set_link_rate(double bytes_per_second) { options_.bytes_per_second = bytes_per_second; }
   // Frames between the two vanish without a notice (a pulled cable), from now on or until healed.
   void cut(Member a, Member b);
   void heal(Member a, Member b);

@@ -1,0 +1,172 @@
+// The coordinator's part in going over to another plan, between the same two iterations on all workers:
+//
+//   pausing      everybody promises to begin nothing beyond its own limit, so all can still run up to the furthest of these
+//   settling     all run up to there, and each waits for the sums that it is still owed; when all have theirs, nobody needs
+//                anything more from anybody, and nothing is on its way
+//   measuring    perhaps: links and arithmetic, while nothing else uses them
+//   installing   everybody replaces its engine; data flows again when all have
+//
+// Dedicated servers sum what workers push, so they have nothing to settle: once all workers have their sums, nothing is left with a
+// server either. They measure and install with the others.
+//
+// Plans that were given begin with settling: the iteration is known from the start. Whatever fails ends the job with a name.
+#include <algorithm>
+
+#include "base/log.h"
+#include "base/text.h"
+#include "cluster/coordinator.h"
+
+namespace poseidon::cluster {
+
+void Coordinator::enter(Change change) {
+  change_ = change;
+  phase_since_ = runtime_.now();
+  next_explanation_ = options_.explain_after;
+  answered_.clear();
+}
+
+bool Coordinator::on_change_message(Rank rank, const Message& message) {
+  // Dedicated servers run no iterations: they measure, and install.
+  const bool is_of_all = std::holds_alternative<Speeds>(message) || std::holds_alternative<Ready>(message);
+  if (!is_of_all && !is_worker(rank)) return false;
+  if (const auto* profiled = std::get_if<Profiled>(&message)) {
+    on_profile(rank, profiled->profile);
+  } else if (const auto* paused = std::get_if<Paused>(&message)) {
+    if (paused->number != pauses_) return true;  // of a pause that is over
+    limits_[rank] = paused->limit;
+    if (change_ == Change::kPausing) answered_.insert(rank);
+    go_on_when_all_paused();
+  } else if (std::get_if<Settled>(&message) != nullptr) {
+    on_settled(rank);
+  } else if (const auto* speeds = std::get_if<Speeds>(&message)) {
+    if (change_ == Change::kMeasuring) on_speeds(rank, speeds->speeds);
+  } else if (std::get_if<Ready>(&message) != nullptr) {
+    if (change_ == Change::kInstalling && everybody(rank)) started();
+  } else {
+    return false;
+  }
+  return true;
+}
+
+// Data may be sent: for the first time, or by another plan.
+void Coordinator::started() {
+  enter(boundary_ ? Change::kSettling : Change::kNone);
+  send_to_all(Start{});
+}
+
+bool Coordinator::change_plan(plan::Plan plan, const std::string& why) {
+  const bool can = all_workers([](const Join& join) { return join.replans; });
+  if (!can || phase_ != Phase::kRunning || change_ != Change::kNone || stopping_ || !left_.empty()) return false;
+  // Who serves changes no bit, so a plan that does not say leaves that as it is.
+  if (plan.server_shares.empty()) plan.server_shares = planner_.plan().server_shares;
+  std::string what = plan::difference(planner_.plan(), plan);
+  next_ = PlanChange{0, std::move(plan), why, std::move(what), 0, 0, planner_.speeds()};
+  enter(Change::kPausing);
+  pause();
+  return true;
+}
+
+void Coordinator::on_profile(Rank rank, const plan::Profile& profile) {
+  if (change_ != Change::kNone || stopping_ || !left_.empty()) return;
+  const Result<Planner::Wish> wish = planner_.on_profile(rank, profile);
+  if (!wish) return abort(Error{wish.error().code, base::concat(describe(rank), ": ", wish.error().message)});
+  if (*wish == Planner::Wish::kNothing) return;
+  next_ = *wish == Planner::Wish::kReplan ? std::optional(planner_.proposal()) : std::nullopt;
+  enter(Change::kPausing);
+  pause();
+}
+
+void Coordinator::pause() {
+  limits_.clear();
+  send_to_workers(Pause{++pauses_});
+}
+
+// Every worker has promised to begin nothing beyond its limit, so nobody is further than the furthest limit, and all can still
+// get there: that iteration is the last for all, or the last under the present plan.
+void Coordinator::go_on_when_all_paused() {
+  if ((!stopping_ && change_ != Change::kPausing) || phase_ != Phase::kRunning) return;
+  Iteration last = 0;
+  for (const auto& [rank, join] : joined_) {
+    if (!is_worker(rank) || left_.contains(rank)) continue;
+    const auto limit = limits_.find(rank);
+    if (limit == limits_.end()) return;
+    last = std::max(last, limit->second);
+  }
+  if (stopping_) {
+    enter(Change::kNone);
+    return send_to_workers(StopAfter{last});
+  }
+  boundary_ = last + 1;
+  enter(Change::kSettling);
+  send_to_workers(HoldBefore{last + 1});
+}
+
+void Coordinator::on_settled(Rank rank) {
+  if (change_ != Change::kSettling) return;
+  if (!left_.empty()) {
+    return abort(Error{ErrorCode::kInvalid, base::concat(describe(rank), " waits to begin iteration ", *boundary_, ", but ",
+                                                         describe(*left_.begin()), " has left")});
+  }
+  if (answered_.empty()) {
+    // Nobody has waited for anybody before.
+    phase_since_ = runtime_.now();
+    next_explanation_ = options_.explain_after;
+  }
+  if (!everybody(rank)) return;
+  if (const std::optional<plan::PlanVersion> given = planner_.next_given()) {
+    next_ = PlanChange{given->from, given->plan, base::concat("as in ", options_.plan_name),
+                       plan::difference(planner_.plan(), given->plan), 0, 0, planner_.speeds()};
+  }
+  if (next_) return install();
+  enter(Change::kMeasuring);
+  start_measuring(true);
+}
+
+void Coordinator::change_measured() {
+  next_ = planner_.measured({slowest(), link_rates()});
+  if (next_) return install();
+  base::log::info("measured again: the plan stays");
+  boundary_.reset();
+  enter(Change::kNone);
+  send_to_workers(GoOn{});
+}
+
+void Coordinator::install() {
+  next_->from = *boundary_;
+  planner_.changed(*next_);
+  if (listener_.on_change) listener_.on_change(*next_);
+  next_.reset();
+  enter(Change::kInstalling);
+  send_plan();
+}
+
+// Somebody has left: the training is over, and there will be no iteration for another plan.
+void Coordinator::cancel_change() {
+  const bool others_go_on = change_ != Change::kPausing && !(change_ == Change::kSettling && answered_.empty());
+  if (others_go_on) {
+    return abort(Error{ErrorCode::kInvalid, base::concat(describe(*left_.begin()), " has left, but others wait to begin iteration ", *boundary_)});
+  }
+  if (planner_.next_given()) return;  // the hold was there from the start
+  boundary_.reset();
+  enter(Change::kNone);
+  send_to_workers(GoOn{});
+}
+
+std::optional<std::string> Coordinator::awaited_change() const {
+  switch (change_) {
+    case Change::kNone:
+      break;
+    case Change::kPausing:
+      return "to agree on the iteration of the next plan";
+    case Change::kSettling:
+      if (answered_.empty()) break;  // all are training
+      return base::concat("to finish the iterations before ", *boundary_, ", with which another plan begins,");
+    case Change::kMeasuring:
+      return "to measure its link again";
+    case Change::kInstalling:
+      return "to install the next plan";
+  }
+  return std::nullopt;
+}
+
+}  // namespace poseidon::cluster
