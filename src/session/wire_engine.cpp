@@ -53,7 +53,7 @@ WireEngine::Buffer WireEngine::buffer(std::size_t elements, const TensorView& li
   }
   // An engine of several lanes may let go of it on another lane than this one.
   return Buffer(memory.release(), [buffers = buffers_, bytes](std::byte* block) {
-    const std::lock_guard lock(buffers->mutex);
+    const std::lock_guard back(buffers->mutex);
     buffers->spare.emplace(bytes, block);
   });
 }
