@@ -3,7 +3,8 @@
 
     bench/overhead.py [--models alexnet,lenet] [--iterations N] [--seconds S] [--json FILE]
 
-A model computes at the rate that was published for one GPU (bench/cluster/models.py), and where none was, an iteration takes S seconds.
+A model computes at the rate that was published for one GPU (bench/cluster/models.py); where none was, an iteration takes S
+seconds.
 
     added    the median iteration beyond the time that computing takes, in percent of that
     CPU      user and system time of the worker for one iteration, in percent of the same: what its lane does, whoever waits for it
