@@ -98,6 +98,7 @@ void TrainWorker::join() {
   cluster::WorkerOptions options{.job = job_, .model = aten::model_of(layers)};
   options.make_compute = [this](runtime::Runtime& lane) { return std::make_unique<aten::AtenCompute>(lane, options_.threads); };
   options.events = timeline_.get();
+  options.staging_bytes_max = options_.staging_bytes_max;
   for (const aten::LayerParameters& layer : layers) {
     for (const at::Tensor& parameter : layer.parameters) options.values.push_back(aten::view_of(parameter));
   }

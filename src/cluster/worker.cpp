@@ -159,6 +159,7 @@ void Worker::on_plan(const OpenEpoch& epoch, const UsePlan& use) {
                                 .model = options_.model,
                                 .plan = std::move(*plan),
                                 .window_bytes = use.window_bytes,
+                                .staging_bytes_max = options_.staging_bytes_max,
                                 .priorities = options_.priorities,
                                 .size_only = false,
                                 .events = options_.events};

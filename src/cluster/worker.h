@@ -39,7 +39,8 @@ struct WorkerOptions {
   std::function<std::unique_ptr<runtime::Compute>(runtime::Runtime& lane)> make_compute;
   base::EventListener* events = nullptr;          // outlives the worker
   HeartbeatOptions heartbeat;
-  bool priorities = true;                         // see session::EngineOptions
+  bool priorities = true;                         // this and the next: see session::EngineOptions
+  std::size_t staging_bytes_max = store::kStagingBytesMax;
 };
 
 class Worker {
