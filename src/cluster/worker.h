@@ -17,6 +17,7 @@
 #include "runtime/real/lane.h"
 #include "runtime/real/tcp_transport.h"
 #include "session/engine_session.h"
+#include "store/gate.h"
 
 namespace poseidon::cluster {
 
