@@ -100,6 +100,7 @@ void TrainWorker::join() {
   options.events = timeline_.get();
   options.lanes = options_.lanes;
   options.pin_lanes = options_.pin_lanes;
+  options.staging_bytes_max = options_.staging_bytes_max;
   for (const aten::LayerParameters& layer : layers) {
     for (const at::Tensor& parameter : layer.parameters) options.values.push_back(aten::view_of(parameter));
   }
