@@ -22,7 +22,7 @@ namespace poseidon::cluster {
 //   POSEIDON_COORDINATOR   host:port
 //   POSEIDON_SECRET_FILE
 //   POSEIDON_LANES         event loops of a dedicated server, as many as the workers have; left out: 1
-//   POSEIDON_STAGING       bytes that a dedicated server may stage; left out: as many as a worker may
+//   POSEIDON_STAGING       what a dedicated server may stage, "512MiB"; left out: as much as a worker may
 //   POSEIDON_TLS           1 where all links of the job are TLS; left out, or 0: they are not
 struct JobAddress {
   Rank rank{0};       // a worker's, or workers + its number for a dedicated server
