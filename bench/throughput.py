@@ -4,7 +4,8 @@
     bench/throughput.py [--workers 2,4] [--megabytes 100] [--rounds N] [--iterations I] [--tls] [--against POSEIDON] [--json FILE]
 
 A round lets Poseidon's workers (`poseidon replay` of a net of one dense layer that computes nothing) and PyTorch's gloo synchronise
-the same float32 tensor I times, one after the other, so that a noisy machine disturbs both alike; each round gives ratios.
+the same float32 tensor I times, one after the other and in turn the first, so that a noisy machine disturbs both alike; each round
+gives ratios.
 --against measures another build of Poseidon instead of gloo.
 
     MB/s       bytes of the tensor per second of one iteration: one all-reduce, or one push-pull
@@ -123,11 +124,19 @@ def main():
     rows = []
     for workers in map(int, options.workers.split(",")):
         for number in range(options.rounds):
-            ours = poseidon(options.poseidon, workers, elements, options.iterations, flags)
-            if options.against is None:
-                theirs = gloo(workers, elements, options.iterations)
+            def our_turn():
+                return poseidon(options.poseidon, workers, elements, options.iterations, flags)
+
+            def their_turn():
+                if options.against is None:
+                    return gloo(workers, elements, options.iterations)
+                return poseidon(options.against, workers, elements, options.iterations, flags)
+
+            # Who goes first changes: on a busy machine the second was faster.
+            if number % 2 == 0:
+                ours, theirs = our_turn(), their_turn()
             else:
-                theirs = poseidon(options.against, workers, elements, options.iterations, flags)
+                theirs, ours = their_turn(), our_turn()
             ratio = {name: ours[name] / theirs[name] for name in ours}
             rows.append({"workers": workers, "poseidon": ours, "peer": theirs, "ratio": ratio})
             print(f"{workers:>7} {number + 1:>5} {ours['megabytes_per_second']:>8.1f} {theirs['megabytes_per_second']:>8.1f} "

@@ -63,6 +63,7 @@ class ReplayLauncher {
     job.run_folder = *folder;
     job.host = options_.listen;
     job.tls = options_.tls;
+    job.environment["POSEIDON_STAGING"] = base::concat(options_.staging_bytes_max, "B");
     job.environment["POSEIDON_LANES"] = std::to_string(options_.lanes);
     job.coordinator.workers = options_.workers;
     job.coordinator.servers = options_.serving.serving.servers;

@@ -18,7 +18,8 @@ constexpr const char* kExamples =
     "Examples:\n"
     "  poseidon replay --model examples/models/lenet.json --images-per-second 3000 --batch 64 --workers 2\n"
     "  poseidon replay --model examples/models/alexnet.json --images-per-second 1421 --batch 128 --workers 2 \\\n"
-    "      --dilation 5 --iterations 2 --warm-up 1 --report replay.json";
+    "      --dilation 5 --iterations 2 --warm-up 1 --report replay.json\n"
+    "  poseidon replay --model examples/models/vgg19.json --images-per-second 35.5 --batch 32 --workers 4 --staging 100MB";
 
 void describe(CLI::App& app, ReplayOptions& into) {
   app.name("poseidon replay");
@@ -38,6 +39,9 @@ void describe(CLI::App& app, ReplayOptions& into) {
       ->capture_default_str();
   app.add_flag("--no-priorities", into.no_priorities, "what is ready first leaves first, whatever its layer");
   app.add_option("--bandwidth", into.bandwidth, "of the links as they are (slowed down, in a dilated run), for the choice of schemes")
+      ->capture_default_str();
+  app.add_option("--staging", into.staging,
+                 "memory of each server for gradients that wait for the others', e.g. 512MiB: near it workers hold pushes back")
       ->capture_default_str();
   app.add_option("--start", into.start, "words in front of each worker's command, e.g. 'ip netns exec host-{rank}', for a dedicated server with the workers' "
                  "number plus its own; they must become it (exec)");
@@ -72,6 +76,13 @@ ParsedReplayOptions parse_replay_options(const std::vector<std::string>& argumen
     return parsed;
   }
   parsed.options.line_bytes_per_second = *rate;
+  const Result<std::size_t> staging = base::parse_bytes(parsed.options.staging);
+  if (!staging) {
+    std::fprintf(stderr, "poseidon replay: --staging: %s\n", staging.error().message.c_str());
+    parsed.exit_code = kWrongUsage;
+    return parsed;
+  }
+  parsed.options.staging_bytes_max = *staging;
   return parsed;
 }
 

@@ -22,6 +22,7 @@ struct ReplayOptions {
   std::string overlap = "full";
   bool no_priorities = false;
   std::string bandwidth = "10Gbit";
+  std::string staging = "1GB";
   std::string listen = "127.0.0.1";
   bool tls = false;
   std::string start;
@@ -30,6 +31,7 @@ struct ReplayOptions {
 
   // Checked by parse_replay_options.
   double line_bytes_per_second = 0;
+  std::size_t staging_bytes_max = 0;
 
   replay::Overlap overlap_mode() const;
   // Iterations that are run: the last one only ends the last that counts.

@@ -57,6 +57,7 @@ class Launcher {
     job.run_folder = folder_;
     job.port = options_.port;
     job.tls = options_.tls;
+    job.environment["POSEIDON_STAGING"] = base::concat(options_.staging_bytes_max, "B");
     job.environment["POSEIDON_LANES"] = std::to_string(options_.lanes);
     job.coordinator.workers = options_.workers;
     job.coordinator.servers = options_.serving.serving.servers;

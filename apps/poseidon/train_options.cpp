@@ -28,6 +28,7 @@ constexpr const char* kExamples =
     "      --plan first/plan.json   # the same bits again\n"
     "  poseidon train --solver examples/digits/lenet_solver.prototxt --workers 2 --servers 1 --iterations 100\n"
     "  poseidon train --solver examples/digits/lenet_solver.prototxt --workers 2 --tls   # the same bits, encrypted on the way\n"
+    "  poseidon train --solver examples/digits/lenet_solver.prototxt --workers 4 --iterations 100 --staging 1MB\n"
     "  poseidon train --solver examples/digits/lenet_solver.prototxt --workers 2 --iterations 100 \\\n"
     "      --lanes 2 --pin-lanes   # and again, by two event loops in each worker\n"
     "  poseidon train --solver examples/digits/lenet_solver.prototxt --workers 2 --iterations 100 \\\n"
@@ -49,6 +50,9 @@ void describe(CLI::App& app, TrainOptions& into) {
   app.add_option("--plan", into.plan, "repeat the plan, or the plans one after the other, in this file instead of choosing");
   app.add_flag("--no-replan", into.no_replan, "keep to the first plan, whatever is measured later");
   app.add_option("--bandwidth", into.bandwidth, "of each link, for the choice of schemes, e.g. 10Gbit; measured if not given");
+  app.add_option("--staging", into.staging,
+                 "memory of each server for gradients that wait for the others', e.g. 512MiB: near it workers hold pushes back")
+      ->capture_default_str();
   app.add_option("--iterations", into.iterations, "stop after so many in all, instead of the solver's max_iter")
       ->check(CLI::Range(std::int64_t{0}, kIterationsMax));
   app.add_option("--snapshot", into.snapshot, "go on from this .solverstate");
@@ -78,6 +82,9 @@ std::optional<std::string> check(TrainOptions& options) {
     if (!rate) return "--bandwidth: " + rate.error().message;
     options.link_bytes_per_second = *rate;
   }
+  const Result<std::size_t> staging = base::parse_bytes(options.staging);
+  if (!staging) return "--staging: " + staging.error().message;
+  options.staging_bytes_max = *staging;
   if (options.plan && options.scheme != "auto") return "--plan repeats a plan, so --scheme has no say; give one of them";
   if (options.wire && options.dtype != "float32") {
     return "--wire narrows float32 only, so with --dtype float64 it has no say; give one of them";

@@ -22,6 +22,7 @@ struct TrainOptions {
   std::optional<std::string> plan;        // file
   std::optional<std::string> bandwidth;
   bool no_replan = false;
+  std::string staging = "1GB";
   std::optional<std::uint64_t> iterations;
   std::optional<std::string> snapshot;    // a .solverstate to go on from
   std::vector<std::string> weights;
@@ -37,6 +38,7 @@ struct TrainOptions {
   // Checked together by parse_train_options.
   plan::SchemeRequest schemes;
   std::optional<double> link_bytes_per_second;
+  std::size_t staging_bytes_max = 0;
 };
 
 // The options, or the exit code with which the command ends (after --help, or a message).

@@ -100,6 +100,7 @@ void TrainWorker::join() {
   options.events = timeline_.get();
   options.lanes = options_.lanes;
   options.pin_lanes = options_.pin_lanes;
+  options.staging_bytes_max = options_.staging_bytes_max;
   options.first = solver_->iteration();
   options.plan_change_hooks = {.settle = [this] { exchange_->settle_all(); }, .waited_seconds = [this] { return exchange_->wait_seconds(); }};
   for (const aten::LayerParameters& layer : layers) {

@@ -109,23 +109,29 @@ class Job {
     plan.workers = 2;
     plan.layers.push_back({.name = "scalar", .scheme = Scheme::kPs, .grid = {}, .owner = Rank{0}});
     owner_ = static_cast<std::size_t>(index(plan::partition(model_, plan)[0][0].server));
-    auto transport = runtime::real::TcpTransport::open(
-        lane_, {.key = wire::job_key(secret_), .self = runtime::kCoordinator, .tls = tls_ ? std::optional(runtime::real::TlsOptions{}) : std::nullopt});
+    auto transport = runtime::real::TcpTransport::open(lane_, {.key = wire::job_key(secret_),
+                                                               .self = runtime::kCoordinator,
+                                                               .tls = tls_ ? std::optional(runtime::real::TlsOptions{}) : std::nullopt});
     if (!transport) give_up(transport.error().message);
     transport_ = std::move(*transport);
     lane_.run([&] {
       coordinator_ = std::make_unique<cluster::Coordinator>(
-          lane_, *transport_, cluster::CoordinatorOptions{.workers = 2, .plan_json = plan::to_json(plan), .link_bytes_per_second = 1.25e9},
+          lane_, *transport_,
+          cluster::CoordinatorOptions{.workers = 2, .plan_json = plan::to_json(plan), .link_bytes_per_second = 1.25e9},
           cluster::CoordinatorListener{.on_fail = [](const Error& why) { give_up(why.message); }});
     });
     std::array<std::future<std::unique_ptr<cluster::Worker>>, 2> joining;
-    for (std::size_t rank = 0; rank < 2; ++rank) joining[rank] = std::async(std::launch::async, [this, rank] { return join(rank); });
+    for (std::size_t rank = 0; rank < 2; ++rank) {
+      joining[rank] = std::async(std::launch::async, [this, rank] { return join(rank); });
+    }
     for (std::size_t rank = 0; rank < 2; ++rank) workers_[rank] = joining[rank].get();
     workers_[owner_]->lane().post([this] { hand_in(0); });
   }
   ~Job() {
     std::array<std::future<Status>, 2> leaving;
-    for (std::size_t rank = 0; rank < 2; ++rank) leaving[rank] = std::async(std::launch::async, [this, rank] { return workers_[rank]->leave(); });
+    for (std::size_t rank = 0; rank < 2; ++rank) {
+      leaving[rank] = std::async(std::launch::async, [this, rank] { return workers_[rank]->leave(); });
+    }
     for (std::future<Status>& left : leaving) left.wait();
     workers_ = {};
     lane_.run([this] {
@@ -151,10 +157,11 @@ class Job {
 
  private:
   std::unique_ptr<cluster::Worker> join(std::size_t rank) {
-    auto worker = cluster::Worker::join({.job = {Rank{static_cast<std::int32_t>(rank)}, 2, {"127.0.0.1", transport_->port()}, secret_, tls_},
-                                         .model = model_,
-                                         .values = {},
-                                         .make_compute = [](runtime::Runtime&) { return std::make_unique<runtime::SimpleCompute>(); }});
+    auto worker = cluster::Worker::join(
+        {.job = {Rank{static_cast<std::int32_t>(rank)}, 2, {"127.0.0.1", transport_->port()}, secret_, tls_},
+         .model = model_,
+         .values = {},
+         .make_compute = [](runtime::Runtime&) { return std::make_unique<runtime::SimpleCompute>(); }});
     if (!worker) give_up(worker.error().message);
     return std::move(*worker);
   }

@@ -7,6 +7,7 @@
 #include <cstdlib>
 
 #include "base/file.h"
+#include "base/quantity.h"
 #include "base/text.h"
 #include "plan/lanes.h"
 #include "runtime/real/address.h"
@@ -67,6 +68,11 @@ Result<std::optional<JobAddress>> job_from_environment() {
     Result<int> lanes = integer("POSEIDON_LANES", 1, static_cast<int>(plan::kLanesMax));
     if (!lanes) return lanes.error();
     job.lanes = static_cast<std::size_t>(*lanes);
+  }
+  if (const char* const staging = std::getenv("POSEIDON_STAGING")) {
+    Result<std::size_t> bytes = base::parse_bytes(staging);
+    if (!bytes) return broken_contract("POSEIDON_STAGING: " + bytes.error().message);
+    job.staging_bytes_max = *bytes;
   }
   const char* const where = std::getenv("POSEIDON_COORDINATOR");
   const std::string text = where == nullptr ? "" : where;

@@ -10,6 +10,7 @@
 #include "poseidon/types.h"
 #include "runtime/real/lane.h"
 #include "runtime/real/tcp_transport.h"
+#include "store/gate.h"
 
 namespace poseidon::cluster {
 
@@ -21,6 +22,7 @@ namespace poseidon::cluster {
 //   POSEIDON_COORDINATOR   host:port
 //   POSEIDON_SECRET_FILE
 //   POSEIDON_LANES         event loops of a dedicated server, as many as the workers have; left out: 1
+//   POSEIDON_STAGING       what a dedicated server may stage, "512MiB"; left out: as much as a worker may
 //   POSEIDON_TLS           1 where all links of the job are TLS; left out, or 0: they are not
 struct JobAddress {
   Rank rank{0};       // a worker's, or workers + its number for a dedicated server
@@ -29,7 +31,9 @@ struct JobAddress {
   std::vector<std::byte> secret;
   bool tls = false;
   int servers = 0;         // dedicated ones
-  std::size_t lanes = 1;   // of a dedicated server; a worker is told by its own options
+  // Of a dedicated server; a worker is told by its own options.
+  std::size_t lanes = 1;
+  std::size_t staging_bytes_max = store::kStagingBytesMax;
 
   bool is_server() const { return index(rank) >= workers; }
 };

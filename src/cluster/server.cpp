@@ -65,7 +65,8 @@ class Server {
                                   .members = {},
                                   .model = plan::model_on_wire(*use.model, options_.job.workers, plan->wire),
                                   .plan = std::move(*plan),
-                                  .window_bytes = use.window_bytes};
+                                  .window_bytes = use.window_bytes,
+                                  .staging_bytes_max = options_.job.staging_bytes_max};
     for (const MemberInfo& info : epoch.members) engine.members.push_back(info.member);
     // The workers have all their sums of the plan before, if there was one; two engines cannot share a transport.
     engine_.reset();

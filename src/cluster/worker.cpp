@@ -117,6 +117,7 @@ Result<std::unique_ptr<session::Engine>> Worker::make_engine(const OpenEpoch& ep
                                  .model = plan::model_on_wire(options_.model, options_.job.workers, plan->wire),
                                  .plan = std::move(*plan),
                                  .window_bytes = use.window_bytes,
+                                 .staging_bytes_max = options_.staging_bytes_max,
                                  .priorities = options_.priorities,
                                  .size_only = false,
                                  .events = options_.events};

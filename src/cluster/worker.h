@@ -18,8 +18,10 @@
 #include "cluster/worker_lanes.h"
 #include "runtime/real/lane.h"
 #include "runtime/real/tcp_transport.h"
+#include "session/engine_session.h"
 #include "session/profile_window.h"
 #include "session/replaceable_engine.h"
+#include "store/gate.h"
 
 namespace poseidon::cluster {
 
@@ -41,9 +43,10 @@ struct WorkerOptions {
   std::function<std::unique_ptr<runtime::Compute>(runtime::Runtime& lane)> make_compute;
   base::EventListener* events = nullptr;          // outlives the worker
   HeartbeatOptions heartbeat;
-  bool priorities = true;                         // see session::EngineOptions
   std::size_t lanes = 1;                          // event loops, at most plan::kLanesMax; the same at all workers
   bool pin_lanes = false;                         // each lane's thread to a core of its own: runtime::real::core_for_lane
+  bool priorities = true;                         // this and the next: see session::EngineOptions
+  std::size_t staging_bytes_max = store::kStagingBytesMax;
 };
 
 class Worker {

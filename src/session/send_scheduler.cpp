@@ -203,7 +203,8 @@ bool SendScheduler::may_take_shared(const Urgency& urgency) const {
 
 bool SendScheduler::take_room(const Peer& peer, std::size_t bytes) {
   if (!budget_) return true;
-  const bool taken = peer.standing == Standing::kOwn ? budget_->take_own(lane_, peer.slot, bytes)
+  // Where it stands may be old news: of before another lane began to wait.
+  const bool taken = peer.standing == Standing::kOwn ? may_take_own(peer) && budget_->take_own(lane_, peer.slot, bytes)
                                                      : budget_->take_shared(lane_, peer.slot, bytes);
   room_changed_ |= taken;
   return taken;
@@ -345,12 +346,12 @@ bool SendScheduler::send_frame(Peer& peer) {
   Frame frame;
   std::vector<std::shared_ptr<Job>> jobs;
   std::size_t total = next_piece_bytes(peer);
+  const bool is_small = total <= kSmallPartBytes;
+  const std::size_t room = std::min(kPieceBytes, std::max(own_room(peer), shared_room()));
   if (!take_room(peer, total)) {
     settle(peer);
     return false;
   }
-  const bool is_small = total <= kSmallPartBytes;
-  const std::size_t room = std::min(kPieceBytes, std::max(own_room(peer), shared_room()));
   take_piece(peer, frame, jobs);
   while (is_small && !peer.jobs.empty() && frame.parts.size() < wire::kPartsMax) {
     const std::size_t bytes = next_piece_bytes(peer);

@@ -57,7 +57,7 @@ TEST(Membership, TheWireIsInThePlanOfAll) {
 
 TEST(Membership, AGivenPlanKeepsItsWireAndNoOtherCanBeAskedFor) {
   const auto options_of = [](std::optional<DType> of_plan, std::optional<DType> wire) {
-    plan::Plan plan{2, {{"conv1", Scheme::kPs, {}, Rank{0}}, {"ip1", Scheme::kSfb, {}, Rank{0}}}};
+    plan::Plan plan{2, {{"conv1", Scheme::kPs, {}, Rank{0}}, {"ip1", Scheme::kPs, {}, Rank{0}}}};
     plan.wire = of_plan;
     SimMembershipOptions options{.workers = 2};
     options.coordinator.plan_json = plan::to_json(plan);
@@ -67,7 +67,7 @@ TEST(Membership, AGivenPlanKeepsItsWireAndNoOtherCanBeAskedFor) {
   };
   for (const std::optional<DType> wire : {std::optional<DType>(), std::optional(DType::kFloat16)}) {
     SimMembership job(options_of(DType::kFloat16, wire));
-    ASSERT_TRUE(job.run_to_start());
+    ASSERT_TRUE(job.run_to_start()) << (job.failed ? job.failed->message : "");
     EXPECT_EQ(job.plan->wire, DType::kFloat16);
   }
   SimMembership other(options_of(DType::kFloat16, DType::kBFloat16));

@@ -30,7 +30,8 @@ class Hub {
     lane_.run([&] {
       coordinator_ = std::make_unique<cluster::Coordinator>(
           lane_, *transport_,
-          cluster::CoordinatorOptions{.workers = script.plan.workers, .plan_json = plan::to_json(script.plan)},
+          // Taken for a slow link, it gets the smallest window: four pieces, so that lanes have to wait for each other.
+          cluster::CoordinatorOptions{.workers = script.plan.workers, .plan_json = plan::to_json(script.plan), .link_bytes_per_second = 1e6},
           cluster::CoordinatorListener{.on_start = [this] { started_.set_value(); },
                                        .on_finish = [this] { finished_.set_value(std::nullopt); },
                                        .on_fail = [this](const Error& why) { finished_.set_value(why); }});

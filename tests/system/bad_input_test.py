@@ -337,6 +337,7 @@ USAGE = {
     "--scheme pss": ['"pss" is no scheme', "ps, sfb, adam and block", "LAYER=SCHEME"],
     "--scheme auto,ip1=pss": ['"pss" is no scheme', "LAYER=SCHEME"],
     "--bandwidth fast": ['--bandwidth: "fast" is not a bandwidth', "10Gbit"],
+    "--staging much": ['--staging: "much" is no number of bytes', "512MiB"],
     "--plan a.json --scheme ps": ["--plan", "--scheme", "give one of them"],
     "--snapshot a.solverstate --weights a.caffemodel": ["--snapshot", "--weights", "give one of them"],
 }

@@ -36,6 +36,16 @@ def test_lanes_change_no_bit(lenet, scheme):
         assert [layer["bytes_sent"] for layer in several.report["layers"]] == [layer["bytes_sent"] for layer in one.report["layers"]]
 
 
+def test_a_cap_for_staging_changes_no_bit(lenet):
+    """Workers that hold pushes back send in another order; a cap of 0 takes one chunk after the other."""
+    solver = lenet.solver(lenet.net(16), max_iter=10)
+    calm = lenet.train(solver, 4, "--scheme", "ps")
+    for cap in ("0", "100kB"):
+        crowded = lenet.train(solver, 4, "--scheme", "ps", "--staging", cap)
+        assert digest(crowded) == digest(calm)
+        assert crowded.report["train_loss"] == calm.report["train_loss"]
+
+
 def test_another_seed_gives_other_bits(lenet):
     net = lenet.net(16)
     runs = [lenet.train(lenet.solver(net, f"{seed}.prototxt", max_iter=5, random_seed=seed), 2) for seed in (1, 2)]

@@ -42,6 +42,19 @@ def test_a_replay_moves_what_the_schemes_say(poseidon, tmp_path):
     assert payload < sum(told["bytes_sent"]) / 2 < 1.02 * payload
 
 
+def test_a_replay_with_hardly_any_staging_memory_ends(poseidon, tmp_path):
+    report = tmp_path / "replay.json"
+    job.run(poseidon, "replay", "--model", MODELS / "lenet.json", "--images-per-second", 3000, "--batch", 64, "--workers", 4,
+            "--iterations", 3, "--warm-up", 1, "--scheme", "ps", "--staging", 0, "--run-folder", tmp_path / "run", "--report", report).expect()
+    told = json.loads(report.read_text())
+    assert all(staged > 0 for staged in told["staging_bytes_max"])
+
+
+def test_a_size_that_is_none_is_told(poseidon):
+    done = job.run(poseidon, "replay", *ALEXNET, "--staging", "much").expect(2)
+    assert '--staging: "much" is no number of bytes' in done.err
+
+
 @pytest.mark.parametrize("flags, code, words", [
     (["--model", "none.json"], 3, ["none.json"]),
     (["--model", "broken.json"], 3, ["broken.json", "no model description"]),

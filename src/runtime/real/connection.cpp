@@ -85,11 +85,20 @@ void Connection::send(Frame frame, Epoch epoch, SentFn on_sent) {
     header.part.bytes = static_cast<std::uint32_t>(out.table.size());
     for (const wire::PartHeader& part : frame.parts) header.part.bytes += part.bytes;
   }
+  const std::size_t bytes = header.part.bytes;
   out.header = wire::encode_header(header);
   out.payload = std::move(frame.payload);
   out.on_sent = std::move(on_sent);
   out_.push_back(std::move(out));
-  if (!writing_ && !waits_writable_) write();
+  if (writing_ || waits_writable_) return;
+  if (bytes < kLargeFrameBytes) return write();
+  // Large frames that the lane sends in one turn go out in one system call: fewer segments, and none of them with only a frame's
+  // last bytes.
+  waits_writable_ = true;
+  asio::post(stream_->socket().get_executor(), [self = shared_from_this()] {
+    self->waits_writable_ = false;
+    if (self->open_) self->write();
+  });
 }
 
 void Connection::write() {
@@ -168,6 +177,8 @@ void Connection::read() {
         vectors[count++] = {inbox_.data() + inbox_end_, std::min(room, inbox_.size() - inbox_end_)};
       }
     }
+    std::size_t wanted = 0;
+    for (std::size_t i = 0; i < count; ++i) wanted += vectors[i].iov_len;
     const Result<std::size_t> n = stream_->read({vectors.data(), count});
     if (!n) return fail(n.error());
     if (*n == 0) break;
@@ -176,6 +187,9 @@ void Connection::read() {
     inbox_end_ += *n - filled;
     fill(filled);
     if (const Status status = parse(); !status) return fail(status.error());
+    // Less came than would have fitted, so there is no more now. In the middle of a frame the rest is so near that asking again
+    // costs less than waiting does.
+    if (*n < wanted && state_ == State::kHeader && inbox_begin_ == inbox_end_) break;
   }
   wait_readable();
 }

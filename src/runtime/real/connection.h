@@ -99,7 +99,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
 
   std::deque<Outgoing> out_;
   bool writing_ = false;           // in write(): send() only queues
-  bool waits_writable_ = false;
+  bool waits_writable_ = false;    // write() comes by itself: when the socket has room, or at the end of this turn
   std::function<void()> finished_;
 
   State state_ = State::kHeader;
