@@ -35,8 +35,8 @@ TEST(Messages, ComeBackAsTheyWere) {
   EXPECT_EQ(join.self.text(), "rank 3 (pid 4711 on node-\"b\")");
   EXPECT_EQ(join.model.tensors[1].shape, (std::vector<std::int64_t>{16, 36}));
   EXPECT_EQ(join.model.layers[1].factor_rows, 4u);
-  EXPECT_EQ(std::get<OpenEpoch>(decode_text(encode(one_of_each()[10])).value()).members[1].text(), "server 0 (pid 4711 on node-\"b\")");
-  EXPECT_EQ(std::get<UsePlan>(decode_text(encode(one_of_each()[13])).value()).model->tensors.size(), 3u);
+  EXPECT_EQ(std::get<OpenEpoch>(decode_text(encode(one_of_each()[12])).value()).members[1].text(), "server 0 (pid 4711 on node-\"b\")");
+  EXPECT_EQ(std::get<UsePlan>(decode_text(encode(one_of_each()[15])).value()).model->tensors.size(), 3u);
   EXPECT_EQ(join.self.lanes, 2u);
   EXPECT_EQ(join.self.endpoints[1].lane, runtime::Lane{1});
 }
