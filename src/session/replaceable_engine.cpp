@@ -45,7 +45,7 @@ void ReplaceableEngine::install(std::unique_ptr<Engine> engine) {
 std::vector<std::optional<runtime::Time>> ReplaceableEngine::handed_in_since(runtime::Time begin) const {
   std::vector<std::optional<runtime::Time>> times = handed_in_;
   for (std::optional<runtime::Time>& time : times) {
-    if (time && *time < begin) time.reset();
+    if (time && *time <= begin) time.reset();
   }
   return times;
 }

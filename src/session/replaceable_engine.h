@@ -31,7 +31,8 @@ class ReplaceableEngine final : public Engine {
 
   // From now on it keeps the times, or no longer.
   void watch(bool on) { watching_ = on; }
-  // By layer: when its last gradient was handed in, where that was not before `begin`. Absences do not count. On the lane.
+  // By layer: when its last gradient was handed in, where that was after `begin`. Absences do not count. On the lane, after what
+  // has been posted for the last submission.
   std::vector<std::optional<runtime::Time>> handed_in_since(runtime::Time begin) const;
 
   Rank rank() const override { return self_; }

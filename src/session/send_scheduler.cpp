@@ -156,6 +156,7 @@ void SendScheduler::on_receipt(Member from, std::span<const PartHeader> parts, s
   Peer& sender = peer(from);
   const bool owed_nothing = sender.credit_owed == 0;
   for (const PartHeader& part : parts) {
+    if (part.type == wire::FrameType::kProbe) continue;  // measuring in the middle of a job: not sent by a scheduler
     sender.credit_owed += part.bytes;
     if (index(part.tensor) < tensor_bytes_.size()) tensor_bytes_[index(part.tensor)].received += part.bytes;
   }

@@ -292,6 +292,9 @@ TEST(PlanChange, ALinkThatBecomesSlowerLeadsToAnotherPlanOnAllWorkersAtOneIterat
   ASSERT_TRUE(job.run_to_end(10s));
   EXPECT_EQ(job.plans(1), job.plans(0));
   EXPECT_EQ(job.parameters(1), job.parameters(0));
+  for (std::size_t t = 0; t < 3; ++t) {
+    EXPECT_EQ(job.use(0).tensors[t].received, job.use(1).tensors[t].sent) << "measuring counts for no tensor";
+  }
   EXPECT_EQ(job.plans(0)[change.from - 1], plan::to_json(job.versions[0].plan));
   EXPECT_EQ(job.plans(0)[change.from], plan::to_json(change.plan));
 }

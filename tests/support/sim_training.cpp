@@ -39,7 +39,10 @@ struct SimTraining::Crew {
                           failed = why;
                           engine.fail(why);
                         }}) {
-    worker.set_gate([this](Iteration iteration, std::function<void(bool)> then) { begin(iteration, std::move(then)); });
+    // Behind the submissions of the last iteration, as a training thread's call comes.
+    worker.set_gate([this](Iteration iteration, std::function<void(bool)> then) {
+      node.post([this, iteration, then = std::move(then)]() mutable { begin(iteration, std::move(then)); });
+    });
   }
 
   void install(const cluster::OpenEpoch& epoch, const cluster::UsePlan& use) {
