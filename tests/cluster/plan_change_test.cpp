@@ -170,7 +170,9 @@ TEST(PlanChange, ADedicatedServerIsMeasuredAgainWithTheWorkers) {
   EXPECT_EQ(plan.layers[1].scheme, Scheme::kSfb);
   EXPECT_EQ(plan.wire, DType::kBFloat16);
   EXPECT_EQ(plan.nodes(), 3);
-  EXPECT_NEAR(job.changes[0].speeds.link_bytes_per_second, 1e6, 2e5);
+  // A member's answer to a probe may have to wait behind its own burst, so half the rate is possible.
+  EXPECT_GT(job.changes[0].speeds.link_bytes_per_second, 0.4e6);
+  EXPECT_LT(job.changes[0].speeds.link_bytes_per_second, 1.2e6);
   job.world().run_for(10s);
   job.coordinator().request_stop();
   ASSERT_TRUE(job.run_to_end(10s));
