@@ -155,7 +155,8 @@ TEST(Swarm, OneSeedIsOneRun) {
     EXPECT_EQ(a.event_digest, b.event_digest) << "seed " << seed;
     EXPECT_EQ(a.time, b.time);
   }
-  const SimJob laned = on_several_lanes(unruly(quiet_job(3), 3), 3);
+  SimJob laned = unruly(quiet_job(3), 3);
+  deal_to_several_lanes(laned, 3);
   EXPECT_EQ(run(laned).event_digest, run(laned).event_digest);
   EXPECT_NE(run(unruly(quiet_job(1), 1)).event_digest, run(unruly(quiet_job(1), 2)).event_digest);
 }
