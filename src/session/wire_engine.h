@@ -15,7 +15,6 @@
 #include <functional>
 #include <map>
 #include <memory>
-#include <mutex>
 #include <string>
 #include <vector>
 
@@ -29,7 +28,8 @@ namespace poseidon::session {
 
 class WireEngine : public Engine {
  public:
-  // `inner` is an engine for model_on_wire(model, ...); `priorities` as in its options. `runtime`, its lane, outlives this.
+  // `inner` is an engine for model_on_wire(model, ...); `priorities` as in its options. `runtime`, its lane, outlives this and whatever `inner` still
+  // has on its way.
   WireEngine(runtime::Runtime& runtime, std::unique_ptr<Engine> inner, Model model, bool priorities);
   ~WireEngine() override;
 
@@ -56,17 +56,13 @@ class WireEngine : public Engine {
 
   // Narrow buffers made so far, in use and spare: one for each tensor on its way, and for factors as many sets as peers have not
   // yet been sent.
-  std::size_t buffer_bytes() const {
-    const std::lock_guard lock(buffers_->mutex);
-    return buffers_->bytes;
-  }
+  std::size_t buffer_bytes() const { return buffers_->bytes; }
 
  private:
   // Spare memory by size: the same sizes come again in every iteration.
   struct Buffers {
-    std::mutex mutex;                                      // one lock for each tensor and iteration, hardly ever contended
-    std::multimap<std::size_t, base::AlignedBytes> spare;  // guarded by mutex
-    std::size_t bytes = 0;                                 // guarded by mutex
+    std::multimap<std::size_t, base::AlignedBytes> spare;
+    std::size_t bytes = 0;
   };
   using Buffer = std::shared_ptr<std::byte>;  // null: size-only, or nothing to keep
 
