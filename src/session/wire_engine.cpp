@@ -50,12 +50,7 @@ WireEngine::Buffer WireEngine::buffer(std::size_t elements, const TensorView& li
     memory = base::make_aligned(bytes);
     buffers_->bytes += bytes;
   }
-  // An engine of several lanes may let go of it on another lane than this one, so it is posted home.
-  return Buffer(memory.release(), [&runtime = runtime_, buffers = buffers_, bytes](std::byte* block) {
-    runtime.post([buffers, bytes, memory = std::make_shared<base::AlignedBytes>(block)] {
-      buffers->spare.emplace(bytes, std::move(*memory));
-    });
-  });
+  return Buffer(memory.release(), [buffers = buffers_, bytes](std::byte* block) { buffers->spare.emplace(bytes, block); });
 }
 
 TensorView WireEngine::narrow_view(const TensorView& wide, const Buffer& buffer) const {

@@ -28,8 +28,7 @@ namespace poseidon::session {
 
 class WireEngine : public Engine {
  public:
-  // `inner` is an engine for model_on_wire(model, ...); `priorities` as in its options. `runtime`, its lane, outlives this and whatever `inner` still
-  // has on its way.
+  // `inner` is an engine for model_on_wire(model, ...); `priorities` as in its options. `runtime`, its lane, outlives this.
   WireEngine(runtime::Runtime& runtime, std::unique_ptr<Engine> inner, Model model, bool priorities);
   ~WireEngine() override;
 
@@ -67,7 +66,7 @@ class WireEngine : public Engine {
   using Buffer = std::shared_ptr<std::byte>;  // null: size-only, or nothing to keep
 
   bool narrows(TensorId tensor) const;
-  // Memory for so many numbers on the wire; comes back when the last copy of the pointer is gone. Null for what is
+  // Memory for so many numbers on the wire; comes back, on the lane, when the last copy of the pointer is gone. Null for what is
   // size-only as `like` is.
   Buffer buffer(std::size_t elements, const TensorView& like);
   TensorView narrow_view(const TensorView& wide, const Buffer& buffer) const;
