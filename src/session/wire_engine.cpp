@@ -43,7 +43,6 @@ WireEngine::Buffer WireEngine::buffer(std::size_t elements, const TensorView& li
   if (like.data == nullptr) return nullptr;
   const std::size_t bytes = elements * bytes_of(wire_);
   base::AlignedBytes memory;
-  const std::lock_guard lock(buffers_->mutex);
   if (const auto spare = buffers_->spare.find(bytes); spare != buffers_->spare.end()) {
     memory = std::move(spare->second);
     buffers_->spare.erase(spare);
@@ -51,11 +50,7 @@ WireEngine::Buffer WireEngine::buffer(std::size_t elements, const TensorView& li
     memory = base::make_aligned(bytes);
     buffers_->bytes += bytes;
   }
-  // An engine of several lanes may let go of it on another lane than this one.
-  return Buffer(memory.release(), [buffers = buffers_, bytes](std::byte* block) {
-    const std::lock_guard back(buffers->mutex);
-    buffers->spare.emplace(bytes, block);
-  });
+  return Buffer(memory.release(), [buffers = buffers_, bytes](std::byte* block) { buffers->spare.emplace(bytes, block); });
 }
 
 TensorView WireEngine::narrow_view(const TensorView& wide, const Buffer& buffer) const {

@@ -15,7 +15,6 @@
 #include <functional>
 #include <map>
 #include <memory>
-#include <mutex>
 #include <string>
 #include <vector>
 
@@ -56,22 +55,18 @@ class WireEngine : public Engine {
 
   // Narrow buffers made so far, in use and spare: one for each tensor on its way, and for factors as many sets as peers have not
   // yet been sent.
-  std::size_t buffer_bytes() const {
-    const std::lock_guard lock(buffers_->mutex);
-    return buffers_->bytes;
-  }
+  std::size_t buffer_bytes() const { return buffers_->bytes; }
 
  private:
   // Spare memory by size: the same sizes come again in every iteration.
   struct Buffers {
-    std::mutex mutex;                                      // one lock for each tensor and iteration, hardly ever contended
-    std::multimap<std::size_t, base::AlignedBytes> spare;  // guarded by mutex
-    std::size_t bytes = 0;                                 // guarded by mutex
+    std::multimap<std::size_t, base::AlignedBytes> spare;
+    std::size_t bytes = 0;
   };
   using Buffer = std::shared_ptr<std::byte>;  // null: size-only, or nothing to keep
 
   bool narrows(TensorId tensor) const;
-  // Memory for so many numbers on the wire; comes back when the last copy of the pointer is gone. Null for what is
+  // Memory for so many numbers on the wire; comes back, on the lane, when the last copy of the pointer is gone. Null for what is
   // size-only as `like` is.
   Buffer buffer(std::size_t elements, const TensorView& like);
   TensorView narrow_view(const TensorView& wide, const Buffer& buffer) const;
