@@ -1,4 +1,4 @@
-"""The rows that say how good the engine is, all of them: what `run.py --matrix` measures and docs/performance.md shows."""
+"""The rows that say how good the engine is, all of them: what `run.py --matrix` measures."""
 import dataclasses
 
 from . import models, units

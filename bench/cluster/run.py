@@ -2,7 +2,7 @@
 """Measures data-parallel training systems on hosts with shaped links, all on this machine. docs/benchmarks.md says how to read it.
 
     bench/cluster/run.py --models vgg19,alexnet --nodes 4,8 --systems poseidon,poseidon:wfbp,ddp --out bench/results/x.json
-    bench/cluster/run.py --matrix --out bench/results/matrix.json      every row that docs/performance.md wants: some hours
+    bench/cluster/run.py --matrix --out bench/results/matrix.json      every row of bench/cluster/matrix.py: some hours
     bench/cluster/run.py --check      makes two hosts and sees whether their links carry what they should
     bench/cluster/run.py --clean      takes away what killed runs have left
 

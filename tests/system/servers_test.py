@@ -16,7 +16,8 @@ def shares(lenet):
     return json.loads((lenet.run_folder / "plan.json").read_text()).get("server_shares")
 
 
-@pytest.mark.parametrize("scheme", ["ps", "auto,ip1=block"])
+# Not auto: it measures, and two runs may choose differently.
+@pytest.mark.parametrize("scheme", ["ps", "ps,ip1=block"])
 def test_who_serves_changes_no_bit(lenet, scheme):
     solver = lenet.solver(lenet.net(16), max_iter=20)
     alone = lenet.train(solver, 3, "--scheme", scheme)
