@@ -4,6 +4,7 @@
 // As JSON, for --plan:
 //   {"poseidon_plan": 1, "workers": 4, "devices_per_node": 1,
 //    "layers": [{"name": "ip1", "scheme": "block", "grid": [2, 2]}, {"name": "ip2", "scheme": "adam", "owner": 0}, ...]}
+// and, where workers of one host combine their gradients before anything leaves it, "hosts": [[0, 1], [2, 3]]: their ranks.
 #pragma once
 
 #include <string>
@@ -20,11 +21,14 @@ namespace poseidon::plan {
 struct LayerPlan {
   std::string name;
   Scheme scheme = Scheme::kPs;
-  Grid grid;       // kBlock: rows × cols = workers
-  Rank owner{0};   // kAdam
+  Grid grid;       // kBlock: rows × cols = workers, or hosts where there are groups
+  Rank owner{0};   // kAdam: a rank, or the number of a host
 
   friend bool operator==(const LayerPlan&, const LayerPlan&) = default;
 };
+
+// The workers of each host that combine their gradients in its memory, by rank; the hosts in the order of their first workers.
+using HostGroups = std::vector<std::vector<Rank>>;
 
 struct Plan {
   int workers = 1;
@@ -32,6 +36,9 @@ struct Plan {
   // How many devices of one node would add their gradients up before anything leaves the node. Adding there first changes the
   // last bits of a sum, so it has its place in the plan; today it is always 1, and left out in a text it means 1.
   int devices_per_node = 1;
+  // Empty: no groups, each worker is a node of its own (plan/hosts.h). Sums are made within each group first, in the order of
+  // ranks, and then over the groups in their order, so groups change the last bits of a sum.
+  HostGroups hosts;
 
   friend bool operator==(const Plan&, const Plan&) = default;
 };

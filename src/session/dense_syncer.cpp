@@ -49,9 +49,11 @@ void DenseSyncer::submit(Iteration iteration, const DenseGradient& gradient, boo
         continue;
       }
       store_.push_local(options_.tensor, c, iteration,
-                        {gradient.gradient.data, present, gradient.samples, [this](const store::PieceSum& piece) {
+                        {gradient.gradient.data, present, gradient.samples,
+                         [this](const store::PieceSum& piece) {
                            arrived(options_.self, piece.end - piece.begin, piece.contributors, piece.samples);
-                         }});
+                         },
+                         gradient.contributors});
     }
   }
 }
@@ -61,7 +63,7 @@ void DenseSyncer::push(const plan::Chunk& chunk, Iteration iteration, const Dens
   part.type = FrameType::kPush;
   part.tensor = options_.tensor;
   part.iteration = iteration;
-  part.contributors = 1;
+  part.contributors = gradient.contributors;
   part.samples = gradient.samples;
   if (!present) part.flags = wire::kAbsent;
   outbox_.enqueue({.to = options_.members[static_cast<std::size_t>(index(chunk.server))],

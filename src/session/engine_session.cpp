@@ -4,7 +4,6 @@
 
 #include "base/aligned.h"
 #include "base/check.h"
-#include "base/log.h"
 #include "base/text.h"
 
 namespace poseidon::session {
@@ -15,9 +14,6 @@ using wire::FrameType;
 using wire::PartHeader;
 
 namespace {
-
-constexpr runtime::Duration kWatchInterval = std::chrono::seconds(1);
-constexpr std::size_t kReportedWaitsMax = 4;
 
 // A tensor's priority: its layer's place in the forward pass. Without priorities all are equal.
 std::vector<std::uint32_t> layers_of(const Model& model, bool priorities) {
@@ -70,16 +66,16 @@ EngineSession::EngineSession(runtime::Runtime& runtime, runtime::Transport& tran
               .model = &options_.model,
               .layer_of = layer_of_,
               .chunks = plan::partition(options_.model, options_.plan),
-              .size_only = options_.size_only}) {
+              .size_only = options_.size_only}),
+      watch_(runtime, {options_.explain_after, options_.wait_max},
+             {.longest = [this] { return longest_wait(); },
+              .overdue = [this](runtime::Duration age, std::size_t count) { return overdue(age, count); },
+              .give_up = [this](const Error& error) { fail(error); }}) {
   add_syncers(compute);
   install_acceptors();
-  schedule_watch();
 }
 
-EngineSession::~EngineSession() {
-  *alive_ = false;
-  if (watch_timer_) runtime_.cancel(*watch_timer_);
-}
+EngineSession::~EngineSession() { *alive_ = false; }
 
 void EngineSession::add_syncers(runtime::Compute& compute) {
   const Model& model = options_.model;
@@ -276,14 +272,7 @@ std::vector<std::string> EngineSession::overdue(runtime::Duration age, std::size
   return sentences;
 }
 
-void EngineSession::schedule_watch() {
-  watch_timer_ = runtime_.after(kWatchInterval, [this] {
-    watch();
-    schedule_watch();
-  });
-}
-
-void EngineSession::watch() {
+runtime::Duration EngineSession::longest_wait() const {
   runtime::Duration longest{0};
   for (const auto& syncer : dense_) {
     if (syncer) longest = std::max(longest, syncer->waited());
@@ -291,18 +280,7 @@ void EngineSession::watch() {
   for (const auto& exchange : factors_) {
     if (exchange) longest = std::max(longest, exchange->waited());
   }
-  if (longest < options_.explain_after) {
-    next_report_ = options_.explain_after;
-    return;
-  }
-  if (longest >= options_.wait_max) {
-    const std::vector<std::string> waits = overdue(options_.explain_after, 1);
-    return fail(Error{ErrorCode::kTimeout, base::concat("gave up: ", waits.empty() ? "a wait without a reason" : waits.front())});
-  }
-  if (longest < next_report_) return;
-  // 2 s, 4 s, 8 s ...: a long wait is told a few times, not every second.
-  next_report_ = 2 * longest;
-  for (const std::string& sentence : overdue(options_.explain_after, kReportedWaitsMax)) base::log::warning(sentence);
+  return longest;
 }
 
 }  // namespace poseidon::session

@@ -20,6 +20,7 @@
 #include "session/dense_syncer.h"
 #include "session/engine.h"
 #include "session/send_scheduler.h"
+#include "session/wait_watch.h"
 #include "store/bsp_store.h"
 
 namespace poseidon::session {
@@ -61,7 +62,7 @@ class EngineSession : public Engine {
   std::vector<std::string> overdue(runtime::Duration age, std::size_t count) const override;
   EngineUse use() const override { return {scheduler_.tensor_bytes(), store_.staging_bytes_max()}; }
   // Also fails what waits, when a wait exceeds its limit. Runs by itself every second; public for tests.
-  void watch();
+  void watch() { watch_.look(); }
 
   SendScheduler& scheduler() { return scheduler_; }
   const EngineOptions& options() const { return options_; }
@@ -71,7 +72,7 @@ class EngineSession : public Engine {
   EngineSession(runtime::Runtime& runtime, runtime::Transport& transport, runtime::Compute& compute, EngineOptions options);
   void add_syncers(runtime::Compute& compute);
   void install_acceptors();
-  void schedule_watch();
+  runtime::Duration longest_wait() const;
   // Runs on the lane, unless the session is gone by then.
   void on_lane(runtime::Task task);
   void submit_now(TensorId tensor, Iteration iteration, const DenseGradient& gradient, bool present, SyncedFn on_synced);
@@ -88,8 +89,7 @@ class EngineSession : public Engine {
   std::vector<std::unique_ptr<factor::FactorExchange>> factors_;  // by layer; null for dense layers
   std::vector<factor::FactorExchange*> factors_of_weight_;        // by tensor
   std::optional<Error> failed_;
-  std::optional<runtime::TimerId> watch_timer_;
-  runtime::Duration next_report_{};
+  WaitWatch watch_;
   // Set to false on the lane by the destructor: tasks that were posted before look here first.
   std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
 };

@@ -64,6 +64,7 @@ BspStore::Slot* BspStore::slot(OwnedChunk& chunk, Iteration iteration) {
     piece.arrived.assign(workers, false);
     piece.present.assign(workers, false);
     piece.arrivals = 0;
+    piece.contributors = 0;
     piece.samples = 0;
   }
   return &slot;
@@ -84,10 +85,11 @@ void BspStore::push_local(TensorId tensor, std::size_t chunk_index, Iteration it
                  ", or before the sum of an older one had come");
   const bool present = push.present;
   const std::uint32_t samples = push.samples;
+  const std::uint32_t contributors = push.contributors;
   open->local = std::move(push);
   const std::size_t self = static_cast<std::size_t>(index(options_.self));
   for (std::size_t piece = 0; piece < open->pieces.size(); ++piece) {
-    arrive(*chunk, *open, piece, self, nullptr, present, samples);
+    arrive(*chunk, *open, piece, self, nullptr, present, samples, contributors);
   }
 }
 
@@ -111,10 +113,11 @@ Result<Sink> BspStore::accept_push(Member from, const PartHeader& part) {
     }
     return Sink{part.offset, part.offset, {}, [this, chunk, open, rank = *rank](Member, const PartHeader&) {
                   for (std::size_t piece = 0; piece < open->pieces.size(); ++piece) {
-                    arrive(*chunk, *open, piece, rank, nullptr, false, 0);
+                    arrive(*chunk, *open, piece, rank, nullptr, false, 0, 0);
                   }
                 }};
   }
+  if (part.contributors == 0) return corrupt("it is the gradient of nobody");
   const std::size_t piece = (part.offset - chunk->range.begin) / wire::kPieceBytes;
   if (part.offset != piece_begin(*chunk, piece) || part.offset + part.bytes != piece_end(*chunk, piece)) {
     return corrupt("that is not one of the chunk's pieces");
@@ -125,18 +128,21 @@ Result<Sink> BspStore::accept_push(Member from, const PartHeader& part) {
   state.staged[*rank] = staged;
   return Sink{part.offset, part.offset + part.bytes, runtime::Layout::contiguous({staged, part.bytes, {}, 0}, 0, part.bytes),
               [this, chunk, open, piece, rank = *rank, staged](Member, const PartHeader& arrived) {
-                arrive(*chunk, *open, piece, rank, staged, true, arrived.samples);
+                arrive(*chunk, *open, piece, rank, staged, true, arrived.samples, arrived.contributors);
               }};
 }
 
 void BspStore::arrive(OwnedChunk& chunk, Slot& slot, std::size_t piece, std::size_t rank, std::byte* staged, bool present,
-                      std::uint32_t samples) {
+                      std::uint32_t samples, std::uint32_t contributors) {
   Piece& state = slot.pieces[piece];
   POSEIDON_CHECK(!state.arrived[rank], "rank ", rank, "'s piece ", piece, " of tensor ", index(chunk.tensor), " came twice");
   state.staged[rank] = staged;
   state.arrived[rank] = true;
   state.present[rank] = present;
-  if (present) state.samples += samples;
+  if (present) {
+    state.samples += samples;
+    state.contributors += contributors;
+  }
   if (++state.arrivals == options_.members.size()) sum(chunk, slot, piece);
 }
 
@@ -154,8 +160,8 @@ void BspStore::sum(OwnedChunk& chunk, Slot& slot, std::size_t piece) {
     std::byte* const local = options_.size_only ? nullptr : slot.local->tensor + begin;
     job.addends.push_back(rank == self ? local : state.staged[rank]);
   }
-  const std::uint32_t contributors = static_cast<std::uint32_t>(job.addends.size());
-  if (contributors == 0) return on_summed(chunk, slot, piece, 0);
+  const std::uint32_t contributors = state.contributors;
+  if (job.addends.empty()) return on_summed(chunk, slot, piece, 0);
   if (!options_.size_only) {
     if (!slot.sum) slot.sum = base::make_aligned(chunk_bytes);
     job.out = slot.sum.get() + (begin - chunk.range.begin);

@@ -52,6 +52,7 @@ struct LocalPush {
   bool present = true;          // false: it has none, but wants the others' sum
   std::uint32_t samples = 1;
   PieceSumFn on_sum;
+  std::uint32_t contributors = 1;  // workers whose sum it is already
 };
 
 class BspStore {
@@ -75,6 +76,7 @@ class BspStore {
     std::vector<bool> arrived;       // by rank
     std::vector<bool> present;       // by rank
     std::uint32_t arrivals = 0;
+    std::uint32_t contributors = 0;
     std::uint64_t samples = 0;
   };
   struct Slot {
@@ -100,7 +102,7 @@ class BspStore {
   Slot* slot(OwnedChunk& chunk, Iteration iteration);
   std::optional<std::size_t> rank_of(Member member) const;
   void arrive(OwnedChunk& chunk, Slot& slot, std::size_t piece, std::size_t rank, std::byte* staged, bool present,
-              std::uint32_t samples);
+              std::uint32_t samples, std::uint32_t contributors);
   void sum(OwnedChunk& chunk, Slot& slot, std::size_t piece);
   void on_summed(OwnedChunk& chunk, Slot& slot, std::size_t piece, std::uint32_t contributors);
   void send_sum(const OwnedChunk& chunk, const Slot& slot, wire::PartHeader part, std::size_t begin, std::size_t end);

@@ -1,45 +1,14 @@
 #include "wire/frame.h"
 
-#include <cstring>
-#include <type_traits>
-
 #include "base/checksum.h"
 #include "base/text.h"
+#include "wire/integers.h"
 
 namespace poseidon::wire {
 namespace {
 
 // "PSDN" as it stands in memory.
 constexpr std::uint32_t kMagic = 0x4E445350;
-
-// Writes integers one after the other, little-endian whatever the host.
-class Writer {
- public:
-  explicit Writer(std::byte* at) : at_(at) {}
-  template <typename T>
-  Writer& put(T value) {
-    static_assert(std::is_unsigned_v<T>);
-    for (std::size_t i = 0; i < sizeof(T); ++i) *at_++ = static_cast<std::byte>(value >> (8 * i));
-    return *this;
-  }
-
- private:
-  std::byte* at_;
-};
-
-class Reader {
- public:
-  explicit Reader(const std::byte* at) : at_(at) {}
-  template <typename T>
-  T take() {
-    std::uint64_t value = 0;
-    for (std::size_t i = 0; i < sizeof(T); ++i) value |= std::uint64_t{static_cast<std::uint8_t>(*at_++)} << (8 * i);
-    return static_cast<T>(value);
-  }
-
- private:
-  const std::byte* at_;
-};
 
 bool known(std::uint8_t type) {
   switch (static_cast<FrameType>(type)) {
@@ -50,6 +19,7 @@ bool known(std::uint8_t type) {
     case FrameType::kRefusal:
     case FrameType::kControl:
     case FrameType::kCredit:
+    case FrameType::kHost:
     case FrameType::kProbe:
     case FrameType::kPush:
     case FrameType::kSum:
@@ -66,6 +36,7 @@ std::size_t payload_bytes_max(FrameType type) {
   if (is_handshake(type)) return kHandshakeBytesMax;
   if (type == FrameType::kControl) return kControlBytesMax;
   if (type == FrameType::kCredit) return 0;
+  if (type == FrameType::kHost) return kHostMessageBytes;
   if (type == FrameType::kFused) return kPieceBytes + kPartsMax * kPartBytes;
   return kPieceBytes;
 }

@@ -30,6 +30,7 @@ enum class FrameType : std::uint8_t {
   // Between members and the coordinator.
   kControl = 16,  // a JSON body (cluster/messages.h)
   kCredit = 17,   // no payload: the header's credit field is all
+  kHost = 18,     // between workers of one host: what lies where in their shared memory (wire/host_message.h)
   // Data.
   kPush = 32,    // a worker's dense gradient, to the server that owns the range
   kSum = 33,     // the sum over the workers, to every worker
@@ -49,7 +50,8 @@ constexpr std::size_t kPartBytes = 40;
 constexpr std::size_t kPartsMax = 256;           // parts of a fused frame
 constexpr std::size_t kHandshakeBytesMax = 512;  // body of a frame on a link that is not trusted yet
 constexpr std::size_t kControlBytesMax = std::size_t{16} << 20;  // a list of 100,000 parameters fits
-constexpr std::uint8_t kVersion = 1;
+constexpr std::size_t kHostMessageBytes = 72;
+constexpr std::uint8_t kVersion = 2;
 
 // Flags of a part.
 constexpr std::uint16_t kAbsent = 1;  // the sender has no gradient for the chunk that starts at `offset`: no payload

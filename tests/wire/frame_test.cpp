@@ -33,7 +33,7 @@ FrameHeader some_header() {
 TEST(FrameHeader, IsLaidOutAsDocumented) {
   const unsigned char expected[60] = {
       0x50, 0x53, 0x44, 0x4E,                          // "PSDN"
-      1,                                               // version
+      2,                                               // version
       33,                                              // type: sum
       0, 0,                                            // flags
       0x88, 0x77, 0x66, 0x55, 0x44, 0x33, 0x22, 0x11,  // job
