@@ -42,4 +42,7 @@ constexpr std::int64_t kIterationsMax = 1'000'000'000'000;
 // "float32" and "float64", for --dtype.
 CLI::Option* add_dtype(CLI::App& app, std::string& dtype);
 
+// "off", "on" or a number, for --per-host: plan::parse_per_host.
+CLI::Option* add_per_host(CLI::App& app, std::string& per_host);
+
 }  // namespace poseidon::app

@@ -42,7 +42,7 @@ class ReplayLauncher {
     workload->dilation = options_.dilation;
     if (const Status status = check_writable(options_.report, "--report"); !status) return complain(status.error());
     Result<Prospect> best =
-        prospect(*workload, options_.workload.scheme, options_.workers, options_.line_bytes_per_second * kPayloadShare);
+        prospect(*workload, options_.workload.scheme, options_.workers, options_.line_bytes_per_second * kPayloadShare, options_.hosts);
     if (!best) return complain(best.error());
     prospect_ = std::move(*best);
     alone_seconds_ = workload->iteration_seconds();
@@ -103,6 +103,7 @@ class ReplayLauncher {
                       {"dilation", options_.dilation},
                       {"overlap", options_.overlap},
                       {"priorities", !options_.no_priorities},
+                      {"hosts", prospect_.plan.hosts.empty() ? options_.workers : static_cast<int>(prospect_.plan.hosts.size())},
                       {"line_bytes_per_second", options_.line_bytes_per_second},
                       {"alone_seconds", alone_seconds_},
                       {"bound_seconds", prospect_.bound_seconds},

@@ -18,7 +18,9 @@ constexpr const char* kExamples =
     "Examples:\n"
     "  poseidon replay --model examples/models/lenet.json --images-per-second 3000 --batch 64 --workers 2\n"
     "  poseidon replay --model examples/models/alexnet.json --images-per-second 1421 --batch 128 --workers 2 \\\n"
-    "      --dilation 5 --iterations 2 --warm-up 1 --report replay.json";
+    "      --dilation 5 --iterations 2 --warm-up 1 --report replay.json\n"
+    "  poseidon replay --model examples/models/lenet.json --images-per-second 3000 --batch 64 --workers 4 \\\n"
+    "      --per-host 2   # as two hosts of two workers, which add up in shared memory";
 
 void describe(CLI::App& app, ReplayOptions& into) {
   app.name("poseidon replay");
@@ -35,6 +37,7 @@ void describe(CLI::App& app, ReplayOptions& into) {
       ->check(CLI::IsMember({"full", "backward", "none"}))
       ->capture_default_str();
   app.add_flag("--no-priorities", into.no_priorities, "what is ready first leaves first, whatever its layer");
+  add_per_host(app, into.per_host);
   app.add_option("--bandwidth", into.bandwidth, "of the links as they are (slowed down, in a dilated run), for the choice of schemes")
       ->capture_default_str();
   app.add_option("--start", into.start, "words in front of each worker's command, e.g. 'ip netns exec host-{rank}'; they must become it (exec)");
@@ -63,6 +66,15 @@ ParsedReplayOptions parse_replay_options(const std::vector<std::string>& argumen
     return parsed;
   }
   parsed.options.line_bytes_per_second = *rate;
+  const Result<plan::PerHost> group = plan::parse_per_host(parsed.options.per_host);
+  if (!group) {
+    std::fprintf(stderr, "poseidon replay: --per-host: %s\n", group.error().message.c_str());
+    parsed.exit_code = kWrongUsage;
+    return parsed;
+  }
+  // All workers are started here, wherever their networks are.
+  parsed.options.hosts =
+      plan::group_by_machine(std::vector<std::string>(static_cast<std::size_t>(parsed.options.workers), "this"), *group);
   return parsed;
 }
 

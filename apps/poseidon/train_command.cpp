@@ -54,6 +54,7 @@ class Launcher {
     job.port = options_.port;
     job.coordinator.workers = options_.workers;
     job.coordinator.schemes = options_.schemes;
+    job.coordinator.per_host = options_.group;
     job.coordinator.link_bytes_per_second = options_.link_bytes_per_second;
     std::printf("%s: %d worker%s with %d thread%s each; logs and plan in %s\n", options_.solver.c_str(), options_.workers,
                 options_.workers == 1 ? "" : "s", options_.threads, options_.threads == 1 ? "" : "s", folder_.c_str());

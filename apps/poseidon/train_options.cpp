@@ -26,6 +26,8 @@ constexpr const char* kExamples =
     "      --scheme auto,ip1=sfb --bandwidth 10Gbit --report report.json --run-folder first\n"
     "  poseidon train --solver examples/digits/lenet_solver.prototxt --workers 4 --iterations 100 \\\n"
     "      --plan first/plan.json   # the same bits again\n"
+    "  poseidon train --solver examples/digits/lenet_solver.prototxt --workers 4 --iterations 100 \\\n"
+    "      --per-host on   # the workers add up in shared memory\n"
     "  poseidon train --solver examples/digits/lenet_solver.prototxt --workers 2 --iterations 100 \\\n"
     "      --timeline timeline.json   # open it at https://ui.perfetto.dev";
 
@@ -41,6 +43,7 @@ void describe(CLI::App& app, TrainOptions& into) {
       ->capture_default_str();
   app.add_option("--plan", into.plan, "repeat the plan in this file instead of choosing one");
   app.add_option("--bandwidth", into.bandwidth, "of each link, for the choice of schemes, e.g. 10Gbit; measured if not given");
+  add_per_host(app, into.per_host);
   app.add_option("--iterations", into.iterations, "stop after so many in all, instead of the solver's max_iter")
       ->check(CLI::Range(std::int64_t{0}, kIterationsMax));
   app.add_option("--snapshot", into.snapshot, "go on from this .solverstate");
@@ -66,6 +69,12 @@ std::optional<std::string> check(TrainOptions& options) {
     const Result<double> rate = base::parse_bandwidth(*options.bandwidth);
     if (!rate) return "--bandwidth: " + rate.error().message;
     options.link_bytes_per_second = *rate;
+  }
+  const Result<plan::PerHost> group = plan::parse_per_host(options.per_host);
+  if (!group) return "--per-host: " + group.error().message;
+  options.group = *group;
+  if (options.plan && options.group != plan::PerHost::kOff) {
+    return "--plan repeats a plan with the hosts in it, so --per-host has no say; give one of them";
   }
   if (options.plan && options.scheme != "auto") return "--plan repeats a plan, so --scheme has no say; give one of them";
   if (options.snapshot && !options.weights.empty()) {

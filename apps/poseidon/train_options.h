@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "plan/choose.h"
+#include "plan/hosts.h"
 
 namespace poseidon::app {
 
@@ -17,6 +18,7 @@ struct TrainOptions {
   std::string scheme = "auto";
   std::optional<std::string> plan;        // file
   std::optional<std::string> bandwidth;
+  std::string per_host = "off";
   std::optional<std::uint64_t> iterations;
   std::optional<std::string> snapshot;    // a .solverstate to go on from
   std::vector<std::string> weights;
@@ -30,6 +32,7 @@ struct TrainOptions {
   // Checked together by parse_train_options.
   plan::SchemeRequest schemes;
   std::optional<double> link_bytes_per_second;
+  plan::PerHost group = plan::PerHost::kOff;
 };
 
 // The options, or the exit code with which the command ends (after --help, or a message).

@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/text.h"
+#include "plan/hosts.h"
 
 namespace poseidon::app {
 namespace {
@@ -29,8 +30,13 @@ void TrainReport::on_plan(const plan::Plan& plan, const std::vector<plan::LayerC
   plan_ = plan;
   speeds_ = speeds;
   if (options_.workers == 1) return;
+  if (!plan.hosts.empty()) {
+    std::printf("%d workers combine their gradients in the memory of %zu host%s", options_.workers, plan.hosts.size(),
+                plan.hosts.size() == 1 ? "" : "s, each of which is one worker to the network");
+    std::printf("\n");
+  }
   if (!choices.empty()) {
-    std::fputs(plan::choice_table(choices, options_.workers, speeds).c_str(), stdout);
+    if (plan.hosts.size() != 1) std::fputs(plan::choice_table(choices, plan::nodes_of(plan), speeds).c_str(), stdout);
     return;
   }
   std::printf("Schemes as in %s:", options_.plan.value_or("the plan").c_str());
@@ -156,6 +162,7 @@ std::string TrainReport::report(const std::optional<std::string>& error, bool in
   j["poseidon"] = POSEIDON_VERSION;
   j["solver"] = options_.solver;
   j["workers"] = options_.workers;
+  j["hosts"] = plan_.hosts.empty() ? options_.workers : static_cast<int>(plan_.hosts.size());
   j["threads"] = options_.threads;
   j["dtype"] = options_.dtype;
   const FinalNote* const first = finals_.empty() ? nullptr : &finals_.begin()->second;

@@ -31,7 +31,9 @@ struct Prospect {
   double bound_seconds = 0;
   std::vector<double> link_seconds;  // by layer of the plan
 };
-// `scheme` as parsed by plan::parse_scheme_request; named layers are checked. In a dilated run times are dilated.
-Result<Prospect> prospect(const replay::Workload& workload, const std::string& scheme, int workers, double link_bytes_per_second);
+// `scheme` as parsed by plan::parse_scheme_request; named layers are checked. In a dilated run times are dilated. `hosts`: which
+// workers combine in shared memory; the links are those between hosts then, and combining takes no time.
+Result<Prospect> prospect(const replay::Workload& workload, const std::string& scheme, int workers, double link_bytes_per_second,
+                          const plan::HostGroups& hosts = {});
 
 }  // namespace poseidon::app

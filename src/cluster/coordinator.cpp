@@ -181,35 +181,60 @@ plan::Speeds Coordinator::slowest() const {
   return speeds;
 }
 
-void Coordinator::make_plan() {
+// What only the workers together can tell about a given plan.
+Status Coordinator::check_given(const plan::Plan& plan, bool alike) const {
+  const auto wrong = std::find_if(plan.layers.begin(), plan.layers.end(), [](const auto& l) { return l.scheme == Scheme::kSfb; });
+  if (!alike && wrong != plan.layers.end()) {
+    return Error{ErrorCode::kInvalid,
+                 base::concat(options_.plan_name, ": layer ", wrong->name, " cannot use sfb: the workers' processors or thread ",
+                              "counts differ, so their replicas would not stay equal")};
+  }
+  for (const std::vector<Rank>& group : plan.hosts) {
+    const std::string& machine = joined_.at(group.front()).self.machine;
+    for (const Rank rank : group) {
+      if (group.size() == 1 || (!machine.empty() && joined_.at(rank).self.machine == machine)) continue;
+      return Error{ErrorCode::kInvalid,
+                   base::concat(options_.plan_name, ": its \"hosts\" put ", describe(group.front()), " and ", describe(rank),
+                                " on one host, but they cannot share memory: they run on two, or in two containers, or as two users")};
+    }
+  }
+  return {};
+}
+
+Result<plan::Plan> Coordinator::chosen_plan(const plan::Speeds& speeds, std::vector<plan::LayerChoice>& choices) const {
   const Model& model = joined_.begin()->second.model;
-  const plan::Speeds speeds = slowest();
   const bool alike = std::all_of(joined_.begin(), joined_.end(), [&](const auto& entry) {
     return entry.second.arithmetic == joined_.begin()->second.arithmetic;
   });
-  std::vector<plan::LayerChoice> choices;
-  plan::Plan plan;
   if (options_.plan_json) {
     Result<plan::Plan> given = plan::parse_plan(*options_.plan_json, model, options_.workers);
-    if (!given) return abort(Error{given.error().code, base::concat(options_.plan_name, ": ", given.error().message)});
-    plan = std::move(*given);
-    const auto wrong = std::find_if(plan.layers.begin(), plan.layers.end(), [](const auto& l) { return l.scheme == Scheme::kSfb; });
-    if (!alike && wrong != plan.layers.end()) {
-      return abort(Error{ErrorCode::kInvalid,
-                         base::concat(options_.plan_name, ": layer ", wrong->name, " cannot use sfb: the workers' processors or thread ",
-                                      "counts differ, so their replicas would not stay equal")});
-    }
-  } else {
-    Result<std::vector<plan::LayerChoice>> chosen = plan::choose(model, options_.workers, options_.schemes, speeds, alike);
-    if (!chosen) return abort(chosen.error());
-    choices = std::move(*chosen);
-    plan = plan::plan_of(choices, options_.workers);
+    if (!given) return Error{given.error().code, base::concat(options_.plan_name, ": ", given.error().message)};
+    if (const Status status = check_given(*given, alike); !status) return status.error();
+    return given;
   }
-  if (listener_.on_plan) listener_.on_plan(plan, choices, speeds, model);
+  std::vector<std::string> machines;
+  for (const auto& [rank, join] : joined_) machines.push_back(join.self.machine);
+  plan::HostGroups hosts = plan::group_by_machine(machines, options_.per_host);
+  const int nodes = hosts.empty() ? options_.workers : static_cast<int>(hosts.size());
+  Result<std::vector<plan::LayerChoice>> chosen = plan::choose(plan::network_model(model, hosts), nodes, options_.schemes, speeds, alike);
+  if (!chosen) return chosen.error();
+  choices = std::move(*chosen);
+  plan::Plan plan = plan::plan_of(choices, nodes);
+  plan.workers = options_.workers;
+  plan.hosts = std::move(hosts);
+  return plan;
+}
+
+void Coordinator::make_plan() {
+  const plan::Speeds speeds = slowest();
+  std::vector<plan::LayerChoice> choices;
+  const Result<plan::Plan> plan = chosen_plan(speeds, choices);
+  if (!plan) return abort(plan.error());
+  if (listener_.on_plan) listener_.on_plan(*plan, choices, speeds, joined_.begin()->second.model);
   enter(Phase::kPlanning);
-  send_to_all(UsePlan{plan::to_json(plan), session::window_bytes_for({.link_bytes_per_second = speeds.link_bytes_per_second,
-                                                                        .latency_seconds = speeds.latency_seconds,
-                                                                        .dilation = options_.dilation})});
+  send_to_all(UsePlan{plan::to_json(*plan), session::window_bytes_for({.link_bytes_per_second = speeds.link_bytes_per_second,
+                                                                         .latency_seconds = speeds.latency_seconds,
+                                                                         .dilation = options_.dilation})});
 }
 
 void Coordinator::on_gather(Rank rank, const Gather& gather) {

@@ -22,6 +22,7 @@
 #include "cluster/messages.h"
 #include "cluster/silence.h"
 #include "plan/choose.h"
+#include "plan/hosts.h"
 #include "runtime/runtime.h"
 #include "runtime/transport.h"
 
@@ -32,6 +33,7 @@ struct CoordinatorOptions {
   plan::SchemeRequest schemes;
   std::optional<std::string> plan_json;           // repeats this plan instead of choosing
   std::string plan_name = "the given plan";       // where it comes from, for messages
+  plan::PerHost per_host = plan::PerHost::kOff;   // which workers of one machine combine in its memory; a given plan says itself
   std::optional<double> link_bytes_per_second;    // instead of measuring
   double dilation = 1;                            // of a replay whose network is slower than the one that it stands for
   HeartbeatOptions heartbeat;
@@ -80,6 +82,9 @@ class Coordinator {
   Status compare(const Join& join, const Join& first) const;
   void open_epoch();
   void make_plan();
+  // The workers' choices, or the given plan. `choices` stays empty then.
+  Result<plan::Plan> chosen_plan(const plan::Speeds& speeds, std::vector<plan::LayerChoice>& choices) const;
+  Status check_given(const plan::Plan& plan, bool alike) const;
   plan::Speeds slowest() const;
   void on_gather(Rank rank, const Gather& gather);
   void stop_when_all_paused();

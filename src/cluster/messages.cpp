@@ -47,7 +47,8 @@ double positive(const json& object, const char* field) {
 json to_json(const MemberInfo& info) {
   json endpoints = json::array();
   for (const runtime::Endpoint& e : info.endpoints) endpoints.push_back({{"host", e.host}, {"port", e.port}});
-  return {{"member", index(info.member)}, {"rank", index(info.rank)}, {"host", info.host}, {"pid", info.pid}, {"endpoints", endpoints}};
+  return {{"member", index(info.member)}, {"rank", index(info.rank)},   {"host", info.host},    {"pid", info.pid},
+          {"endpoints", endpoints},       {"machine", info.machine}, {"memory", info.memory}};
 }
 
 MemberInfo member_from(const json& object) {
@@ -59,6 +60,8 @@ MemberInfo member_from(const json& object) {
   for (const json& e : list(object, "endpoints", kEndpointsMax)) {
     info.endpoints.push_back({e.at("host").get<std::string>(), static_cast<std::uint16_t>(natural(e, "port", 65'535))});
   }
+  info.machine = object.at("machine").get<std::string>();
+  info.memory = object.at("memory").get<std::string>();
   return info;
 }
 

@@ -25,6 +25,8 @@ struct MemberInfo {
   std::string host;
   std::int64_t pid = 0;
   std::vector<runtime::Endpoint> endpoints;
+  std::string machine = "";  // equal where two members can share memory; empty: with nobody
+  std::string memory = "";   // where this member's shared memory is found from there (runtime::real::HostMemory::address)
   // "rank 2 (pid 4711 on node-b)"
   std::string text() const;
 };

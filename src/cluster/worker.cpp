@@ -8,9 +8,11 @@
 
 #include "base/check.h"
 #include "base/file.h"
+#include "base/log.h"
 #include "base/text.h"
+#include "host/host_engine.h"
+#include "plan/hosts.h"
 #include "runtime/real/address.h"
-#include "session/engine_session.h"
 
 namespace poseidon::cluster {
 namespace {
@@ -93,7 +95,26 @@ Worker::~Worker() {
   lane_.reset();
 }
 
+MemberInfo Worker::info(const std::string& address) const {
+  MemberInfo info{.member = Member{static_cast<std::uint32_t>(index(options_.job.rank))},
+                  .rank = options_.job.rank,
+                  .host = host_name(),
+                  .pid = ::getpid(),
+                  .endpoints = {{address, transport_->port()}}};
+  if (memory_) {
+    info.machine = runtime::real::machine_identity();
+    info.memory = memory_->address();
+  }
+  return info;
+}
+
 Status Worker::open() {
+  // Also where nothing is combined: whether it will be is said after joining, and a file without bytes costs nothing.
+  if (Result<std::unique_ptr<runtime::real::HostMemory>> memory = runtime::real::HostMemory::create()) {
+    memory_ = std::move(*memory);
+  } else {
+    base::log::info(base::concat(memory.error().message, "; this worker combines with no other of its host"));
+  }
   lane_ = std::make_unique<runtime::real::RealLane>("poseidon lane 0");
   const Member self{static_cast<std::uint32_t>(index(options_.job.rank))};
   const int workers = options_.job.workers;
@@ -114,7 +135,7 @@ Status Worker::open() {
   lane_->run([&] {
     membership_ = std::make_unique<Membership>(
         *lane_, *transport_, *compute_,
-        MembershipOptions{.self = {self, options_.job.rank, host_name(), ::getpid(), {{*address, transport_->port()}}},
+        MembershipOptions{.self = info(*address),
                           .workers = workers,
                           .coordinator = {options_.job.coordinator},
                           .model = options_.model,
@@ -152,22 +173,50 @@ Status Worker::open() {
   return {};
 }
 
+Result<std::unique_ptr<session::EngineSession>> Worker::make_network(const OpenEpoch& epoch, const plan::Plan& plan,
+                                                                     std::uint64_t window_bytes) {
+  session::EngineOptions options{.self = Rank{static_cast<std::int32_t>(plan::host_place(plan, options_.job.rank).group)},
+                                 .members = {},
+                                 .model = plan::network_model(options_.model, plan.hosts),
+                                 .plan = plan::network_plan(plan),
+                                 .window_bytes = window_bytes,
+                                 .priorities = options_.priorities,
+                                 .size_only = false,
+                                 .events = options_.events,
+                                 .leaders = plan::leaders_of(plan.hosts)};
+  for (const MemberInfo& info : epoch.members) {
+    if (plan::host_place(plan, info.rank).place == 0) options.members.push_back(info.member);
+  }
+  return session::EngineSession::create(*lane_, *transport_, *compute_, std::move(options));
+}
+
 Result<std::unique_ptr<session::Engine>> Worker::make_engine(const OpenEpoch& epoch, const UsePlan& use) {
   Result<plan::Plan> plan = plan::parse_plan(use.plan, options_.model, options_.job.workers);
   if (!plan) return plan.error();
-  session::EngineOptions options{.self = options_.job.rank,
-                                 .members = {},
-                                 .model = options_.model,
-                                 .plan = std::move(*plan),
-                                 .window_bytes = use.window_bytes,
-                                 .priorities = options_.priorities,
-                                 .size_only = false,
-                                 .events = options_.events};
+  const plan::HostPlace place = plan::host_place(*plan, options_.job.rank);
+  std::unique_ptr<session::EngineSession> network;
+  if (plan->hosts.size() != 1 && place.place == 0) {
+    Result<std::unique_ptr<session::EngineSession>> made = make_network(epoch, *plan, use.window_bytes);
+    if (!made) return made.error();
+    network = std::move(*made);
+  }
+  if (plan->hosts.empty()) return std::unique_ptr<session::Engine>(std::move(network));
+  host::HostEngineOptions options{.self = options_.job.rank,
+                                  .members = {},
+                                  .model = options_.model,
+                                  .plan = std::move(*plan),
+                                  .priorities = options_.priorities,
+                                  .events = options_.events};
   for (const MemberInfo& info : epoch.members) options.members.push_back(info.member);
-  Result<std::unique_ptr<session::EngineSession>> session =
-      session::EngineSession::create(*lane_, *transport_, *compute_, std::move(options));
-  if (!session) return session.error();
-  return std::unique_ptr<session::Engine>(std::move(*session));
+  if (!memory_) return Error{ErrorCode::kInvalid, "the plan has this worker share memory, of which the system gives it none"};
+  std::vector<runtime::real::HostMemory::Peer> peers;
+  for (const Rank rank : options.plan.hosts[place.group]) {
+    const MemberInfo& info = epoch.members[static_cast<std::size_t>(index(rank))];
+    if (rank != options_.job.rank) peers.push_back({info.member, info.pid, info.memory});
+  }
+  if (const Status status = memory_->set_peers(peers); !status) return status.error();
+  return std::unique_ptr<session::Engine>(
+      std::make_unique<host::HostEngine>(*lane_, *transport_, *compute_, *memory_, std::move(network), std::move(options)));
 }
 
 void Worker::on_plan(const OpenEpoch& epoch, const UsePlan& use) {

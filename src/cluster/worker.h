@@ -14,9 +14,10 @@
 
 #include "base/event.h"
 #include "cluster/membership.h"
+#include "runtime/real/host_memory.h"
 #include "runtime/real/lane.h"
 #include "runtime/real/tcp_transport.h"
-#include "session/engine.h"
+#include "session/engine_session.h"
 
 namespace poseidon::cluster {
 
@@ -80,13 +81,18 @@ class Worker {
   explicit Worker(WorkerOptions options);
   Status open();
   void on_plan(const OpenEpoch& epoch, const UsePlan& use);
+  MemberInfo info(const std::string& address) const;
   Result<std::unique_ptr<session::Engine>> make_engine(const OpenEpoch& epoch, const UsePlan& use);
+  // What speaks over the network: for this worker, or for all of its host.
+  Result<std::unique_ptr<session::EngineSession>> make_network(const OpenEpoch& epoch, const plan::Plan& plan,
+                                                               std::uint64_t window_bytes);
   void end(const Error& why);
   // Waits until the condition, which others change under mutex_, holds or the job is over.
   template <typename Condition>
   Status wait(Condition condition);
 
   WorkerOptions options_;
+  std::unique_ptr<runtime::real::HostMemory> memory_;       // null where the system gives none
   std::unique_ptr<runtime::real::RealLane> lane_;
   std::unique_ptr<runtime::real::TcpTransport> transport_;  // these four: used and destroyed on the lane
   std::unique_ptr<runtime::Compute> compute_;

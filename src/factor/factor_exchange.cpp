@@ -5,6 +5,7 @@
 
 #include "base/check.h"
 #include "base/text.h"
+#include "plan/hosts.h"
 
 namespace poseidon::factor {
 
@@ -318,12 +319,13 @@ std::optional<std::string> FactorExchange::overdue(runtime::Duration age) const 
   const Set& set = sets_[pending_->iteration % 2];
   if (own_ != nullptr && set.iteration == pending_->iteration && set.ranks_left > 0) {
     for (std::size_t rank = 0; rank < set.bytes_left.size(); ++rank) {
-      if (set.bytes_left[rank] != std::size_t{0}) missing.push_back(base::concat("the factors of rank ", rank));
+      if (set.bytes_left[rank] != std::size_t{0}) missing.push_back(base::concat("the factors of rank ", index(plan::name_of(options_.leaders, rank))));
     }
   }
   if (missing.empty() && options_.partition.sends_products) missing.push_back("the products of their owners");
   if (missing.empty()) missing.push_back("its own product");
-  return base::concat("rank ", index(options_.self), " waits for ", base::join_words(missing), " of layer ", options_.name,
+  const Rank self = plan::name_of(options_.leaders, static_cast<std::size_t>(index(options_.self)));
+  return base::concat("rank ", index(self), " waits for ", base::join_words(missing), " of layer ", options_.name,
                       ", iteration ", pending_->iteration, ", since ",
                       base::readable_seconds(std::chrono::duration<double>(waited()).count()));
 }

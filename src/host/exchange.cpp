@@ -121,6 +121,9 @@ Status Exchange::on_ready(Round& round, std::size_t from, const HostMessage& mes
       return Error{ErrorCode::kCorruptFrame, base::concat("rank ", index(group_.rank(from)), " of this host offers ", place.bytes,
                                                           " bytes of shared memory for ", options_.name, ", it must be ", bytes[which])};
     }
+  }
+  for (std::size_t which = 0; which < kPlacesMax; ++which) {
+    const wire::HostPlace& place = message.places[which];
     if (place.bytes == 0 || !uses(from, which)) continue;
     Mapped& last = mapped_[from][which];
     if (!last.memory || last.place != place) {
@@ -268,7 +271,9 @@ std::optional<std::string> Exchange::overdue(runtime::Duration age) const {
     what = "to take the sum of ";
     collect([&](std::size_t place) { return !round.parts[place].taken; });
   }
-  if (missing.empty() && !group_.alone()) {
+  // The network's session says itself whom it waits for.
+  if (missing.empty() && round.network_asked && !round.result) return std::nullopt;
+  if (missing.empty() && !group_.alone() && !group_.leads()) {
     what = "to bring the sum over the hosts of ";
     missing.push_back(base::concat("rank ", index(group_.rank(0))));
   }

@@ -53,6 +53,12 @@ HostPlace host_place(const Plan& plan, Rank rank) {
   return {static_cast<std::size_t>(index(rank)), 0};
 }
 
+std::vector<Rank> leaders_of(const HostGroups& hosts) {
+  std::vector<Rank> leaders;
+  for (const std::vector<Rank>& group : hosts) leaders.push_back(group.front());
+  return leaders;
+}
+
 Model network_model(const Model& model, const HostGroups& hosts) {
   Model network = model;
   for (LayerSpec& layer : network.layers) layer.factor_rows *= largest_group(hosts);

@@ -37,6 +37,12 @@ struct HostPlace {
 };
 HostPlace host_place(const Plan& plan, Rank rank);
 
+// What people call a node of the network: its leader's rank. `leaders`: by node; empty without groups, where it is the node's own.
+std::vector<Rank> leaders_of(const HostGroups& hosts);
+inline Rank name_of(const std::vector<Rank>& leaders, std::size_t node) {
+  return leaders.empty() ? Rank{static_cast<std::int32_t>(node)} : leaders[node];
+}
+
 // What the leaders agree on among themselves: the same tensors, with the factors of a whole group in one piece.
 Model network_model(const Model& model, const HostGroups& hosts);
 // The same schemes over as many nodes, without groups. Ranks are the groups' numbers.

@@ -2,6 +2,7 @@
 
 #include "base/check.h"
 #include "base/text.h"
+#include "plan/hosts.h"
 
 namespace poseidon::session {
 
@@ -103,9 +104,9 @@ std::optional<std::string> DenseSyncer::overdue(runtime::Duration age) const {
   if (waited() < age || !pending_) return std::nullopt;
   std::vector<std::string> servers;
   for (std::size_t rank = 0; rank < pending_->bytes_left_of.size(); ++rank) {
-    if (pending_->bytes_left_of[rank] > 0) servers.push_back(base::concat("rank ", rank));
+    if (pending_->bytes_left_of[rank] > 0) servers.push_back(base::concat("rank ", index(plan::name_of(options_.leaders, rank))));
   }
-  return base::concat("rank ", index(options_.self), " waits for the sum of ", options_.name, ", iteration ",
+  return base::concat("rank ", index(plan::name_of(options_.leaders, static_cast<std::size_t>(index(options_.self)))), " waits for the sum of ", options_.name, ", iteration ",
                       pending_->iteration, ", from the server shard of ", base::join_words(servers), " since ",
                       base::readable_seconds(std::chrono::duration<double>(waited()).count()));
 }

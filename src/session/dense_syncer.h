@@ -24,6 +24,7 @@ struct DenseSyncerOptions {
   std::uint32_t layer = 0;          // its place in the forward pass
   std::size_t bytes = 0;
   std::vector<plan::Chunk> chunks;  // in order of bytes
+  std::vector<Rank> leaders = {};   // plan::name_of
 };
 
 class DenseSyncer {

@@ -66,7 +66,8 @@ EngineSession::EngineSession(runtime::Runtime& runtime, runtime::Transport& tran
               .model = &options_.model,
               .layer_of = layer_of_,
               .chunks = plan::partition(options_.model, options_.plan),
-              .size_only = options_.size_only}),
+              .size_only = options_.size_only,
+              .leaders = options_.leaders}),
       watch_(runtime, {options_.explain_after, options_.wait_max},
              {.longest = [this] { return longest_wait(); },
               .overdue = [this](runtime::Duration age, std::size_t count) { return overdue(age, count); },
@@ -92,7 +93,8 @@ void EngineSession::add_syncers(runtime::Compute& compute) {
         const TensorSpec& spec = model.tensors[index(tensor)];
         dense_[index(tensor)] = std::make_unique<DenseSyncer>(
             runtime_, transport_, scheduler_, store_,
-            DenseSyncerOptions{options_.self, options_.members, tensor, spec.name, place, spec.bytes(), chunks[index(tensor)]});
+            DenseSyncerOptions{options_.self, options_.members, tensor, spec.name, place, spec.bytes(), chunks[index(tensor)],
+                               options_.leaders});
       }
       continue;
     }
@@ -113,7 +115,8 @@ void EngineSession::add_syncers(runtime::Compute& compute) {
             .cols = cols,
             .batch_max = layer.factor_rows,
             .partition = plan::partition_factors(rows, cols, options_.plan.layers[l], workers()),
-            .size_only = options_.size_only});
+            .size_only = options_.size_only,
+            .leaders = options_.leaders});
     factors_of_weight_[index(layer.tensors[0])] = factors_[l].get();
   }
 }

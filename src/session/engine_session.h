@@ -34,6 +34,7 @@ struct EngineOptions {
   bool priorities = true;                 // false: what is ready first leaves first, whatever its layer
   bool size_only = false;                 // views have no memory: virtual time with models larger than memory
   base::EventListener* events = nullptr;  // may be null; outlives the session
+  std::vector<Rank> leaders = {};         // of hosts, where each member speaks for one: plan::name_of
   // A wait says whom it is for after the first, and ends the session after the second. The limit is long, because a peer may
   // well be busy for minutes (a test, a snapshot on a slow disk); dead peers are noticed by the cluster within 2 s.
   runtime::Duration explain_after = std::chrono::seconds(2);

@@ -4,6 +4,7 @@
 
 #include "base/check.h"
 #include "base/text.h"
+#include "plan/hosts.h"
 
 namespace poseidon::store {
 
@@ -227,10 +228,11 @@ std::vector<std::string> BspStore::overdue(runtime::Duration age, std::size_t co
         std::vector<std::string> missing;
         for (std::size_t rank = 0; rank < options_.members.size(); ++rank) {
           const bool lacks = std::any_of(slot.pieces.begin(), slot.pieces.end(), [&](const Piece& p) { return !p.arrived[rank]; });
-          if (lacks) missing.push_back(base::concat("rank ", rank));
+          if (lacks) missing.push_back(base::concat("rank ", index(plan::name_of(options_.leaders, rank))));
         }
         if (missing.empty()) continue;
-        sentences.push_back(base::concat("the server shard of rank ", index(options_.self), " waits for ",
+        const Rank self = plan::name_of(options_.leaders, static_cast<std::size_t>(index(options_.self)));
+        sentences.push_back(base::concat("the server shard of rank ", index(self), " waits for ",
                                          base::join_words(missing), " to push ",
                                          options_.model->tensors[index(chunk->tensor)].name, " of iteration ", *slot.iteration,
                                          " since ", base::readable_seconds(std::chrono::duration<double>(now - slot.opened).count())));

@@ -35,6 +35,7 @@ struct BspStoreOptions {
   std::vector<std::uint32_t> layer_of;           // by tensor: its place in the forward pass
   std::vector<std::vector<plan::Chunk>> chunks;  // by tensor
   bool size_only = false;                        // no contents are kept or summed; all views must be size-only
+  std::vector<Rank> leaders = {};                // plan::name_of
 };
 
 // A piece of a tensor's sum is in the local gradient: bytes [begin, end). With no contributors the memory is untouched.

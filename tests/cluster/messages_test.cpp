@@ -12,7 +12,7 @@ namespace {
 Result<Message> decode_text(const std::string& text) { return decode(std::as_bytes(std::span(text.data(), text.size()))); }
 
 std::vector<Message> one_of_each() {
-  const MemberInfo info{Member{3}, Rank{3}, "node-\"b\"", 4711, {{"127.0.0.1", 4000}, {"10.0.0.1", 65535}}};
+  const MemberInfo info{Member{3}, Rank{3}, "node-\"b\"", 4711, {{"127.0.0.1", 4000}, {"10.0.0.1", 65535}}, "boot 7", "5:99"};
   return {Join{info, test::small_model(), "ab12"}, Linked{}, Speeds{{1e9, 1e-5, 2e10, 5e9}}, Ready{}, Note{"{\"x\": 1}"}, Gather{3, "0.5"}, Paused{17}, Leave{},
           Failed{ErrorCode::kInvalid, "no such\nfile"}, PeerLost{Rank{2}, "closed"}, OpenEpoch{Epoch{1}, {info, info}}, Measure{},
           UsePlan{"{}", 1 << 20}, Start{}, Gathered{3, {"0.5", ""}}, Pause{}, StopAfter{18}, Goodbye{}, Abort{ErrorCode::kPeerLost, "rank 2"}, Alive{}};
@@ -28,6 +28,8 @@ TEST(Messages, ComeBackAsTheyWere) {
   }
   const auto join = std::get<Join>(decode_text(encode(one_of_each()[0])).value());
   EXPECT_EQ(join.self.text(), "rank 3 (pid 4711 on node-\"b\")");
+  EXPECT_EQ(join.self.machine, "boot 7");
+  EXPECT_EQ(join.self.memory, "5:99");
   EXPECT_EQ(join.model.tensors[1].shape, (std::vector<std::int64_t>{16, 36}));
   EXPECT_EQ(join.model.layers[1].factor_rows, 4u);
 }

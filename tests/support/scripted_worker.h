@@ -7,7 +7,9 @@
 #include <cstdint>
 #include <functional>
 #include <optional>
+#include <memory>
 #include <random>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -24,6 +26,7 @@ struct TrainingScript {
   std::uint64_t problem = 1;           // which gradients
   double absent_probability = 0;       // that a worker has no gradient of a dense layer's tensor
   double short_batch_probability = 0;  // that a worker has fewer rows of factors than announced
+  bool allocate = false;               // every second tensor's gradient lies in Session::allocate's memory
   // Time that one layer's forward or backward takes at most; each draw differs.
   runtime::Duration layer_time_max = std::chrono::microseconds(200);
 };
@@ -57,7 +60,8 @@ class ScriptedWorker {
   Session& session_;
   std::vector<std::vector<float>>& values_;
   std::mt19937_64 random_;
-  std::vector<std::vector<float>> gradients_;
+  std::vector<std::shared_ptr<std::byte>> memory_;  // by tensor: of its gradient
+  std::vector<std::span<float>> gradients_;         // by tensor
   std::vector<bool> ready_;
   std::optional<std::size_t> waiting_for_;
   Iteration iteration_ = 0;

@@ -4,25 +4,46 @@
 #include <memory>
 #include <optional>
 
+#include "host/host_engine.h"
+#include "plan/hosts.h"
+#include "runtime/sim/sim_memory.h"
+
 namespace poseidon::test {
 namespace {
 
-// One member: its arithmetic, its session, and the script that trains with it.
+// One member: its arithmetic, its engine, and the script that trains with it.
 struct Crew {
-  Crew(const SimJob& job, runtime::sim::SimMember& member, std::size_t rank, const std::vector<Member>& members)
+  Crew(const SimJob& job, runtime::sim::SimMember& member, std::size_t rank, const std::vector<Member>& members, runtime::sim::SimHost& host)
       : compute(member, {.sum_bytes_per_second = 5e9, .flops_per_second = 2e10}), values(initial_values(job.script, rank)),
-        session(session::EngineSession::create(member, member, compute,
-                                               {.self = Rank{static_cast<std::int32_t>(rank)},
-                                                .members = members,
-                                                .model = job.script.model,
-                                                .plan = job.script.plan,
-                                                .window_bytes = job.window_bytes})
-                    .value()),
-        worker(job.script, rank, member, *session, values, job.world.seed * 1000003 + rank) {}
+        memory(host, members[rank]), engine(make_engine(job, member, Rank{static_cast<std::int32_t>(rank)}, members)),
+        worker(job.script, rank, member, *engine, values, job.world.seed * 1000003 + rank) {}
+
+  std::unique_ptr<session::Engine> make_engine(const SimJob& job, runtime::sim::SimMember& member, Rank self, const std::vector<Member>& members) {
+    const plan::Plan& plan = job.script.plan;
+    const plan::HostPlace place = plan::host_place(plan, self);
+    std::unique_ptr<session::EngineSession> session;
+    if (plan.hosts.size() != 1 && place.place == 0) {
+      session::EngineOptions options{.self = Rank{static_cast<std::int32_t>(place.group)},
+                                     .members = members,
+                                     .model = plan::network_model(job.script.model, plan.hosts),
+                                     .plan = plan::network_plan(plan),
+                                     .window_bytes = job.window_bytes,
+                                     .leaders = plan::leaders_of(plan.hosts)};
+      if (!plan.hosts.empty()) options.members.clear();
+      for (const std::vector<Rank>& group : plan.hosts) options.members.push_back(members[static_cast<std::size_t>(index(group[0]))]);
+      session = session::EngineSession::create(member, member, compute, std::move(options)).value();
+      network = session.get();
+    }
+    if (plan.hosts.empty()) return session;
+    return std::make_unique<host::HostEngine>(member, member, compute, memory, std::move(session),
+                                              host::HostEngineOptions{.self = self, .members = members, .model = job.script.model, .plan = plan});
+  }
 
   runtime::sim::SimCompute compute;
   std::vector<std::vector<float>> values;
-  std::unique_ptr<session::EngineSession> session;
+  runtime::sim::SimMemory memory;
+  session::EngineSession* network = nullptr;  // what speaks over the network, where this member does
+  std::unique_ptr<session::Engine> engine;
   ScriptedWorker worker;
   bool finished = false;
 };
@@ -45,14 +66,15 @@ SimResult run(const SimJob& job) {
     for (std::size_t b = 0; b < a; ++b) world.at(members[a]).connect(members[b], {}, std::chrono::seconds(1));
   }
   world.run_for(4 * job.world.latency + std::chrono::milliseconds(1));  // all links are up
+  runtime::sim::SimHost host;
   std::vector<std::unique_ptr<Crew>> crew;
   for (std::size_t rank = 0; rank < workers; ++rank) {
-    crew.push_back(std::make_unique<Crew>(job, world.at(members[rank]), rank, members));
+    crew.push_back(std::make_unique<Crew>(job, world.at(members[rank]), rank, members, host));
   }
   // Rank 0 sends its values when everybody is ready to take them.
   for (std::size_t rank = workers; rank-- > 0;) {
     Crew& self = *crew[rank];
-    self.session->broadcast(views_of(self.values), [&self, &on_trouble] {
+    self.engine->broadcast(views_of(self.values), [&self, &on_trouble] {
       self.worker.start([&self, &on_trouble](const std::optional<Error>& error) {
         self.finished = true;
         if (error) on_trouble(error->message);
@@ -66,7 +88,7 @@ SimResult run(const SimJob& job) {
       world.now() + std::chrono::seconds(1000));
   if (!all_ended) {
     for (const auto& self : crew) {
-      for (const std::string& sentence : self->session->overdue(std::chrono::seconds(1), 2)) on_trouble(sentence);
+      for (const std::string& sentence : self->engine->overdue(std::chrono::seconds(1), 2)) on_trouble(sentence);
     }
     on_trouble("it did not end");
   }
@@ -76,10 +98,11 @@ SimResult run(const SimJob& job) {
   world.run_for(std::chrono::milliseconds(10));
   result.event_digest = world.event_digest();
   for (std::size_t rank = 0; rank < workers; ++rank) {
-    session::SendScheduler& scheduler = crew[rank]->session->scheduler();
     result.parameters.push_back(crew[rank]->values);
-    result.tensor_bytes.push_back(scheduler.tensor_bytes());
-    result.in_flight_max = std::max(result.in_flight_max, scheduler.bytes_in_flight_max());
+    result.tensor_bytes.push_back(crew[rank]->engine->use().tensors);
+    if (session::EngineSession* const network = crew[rank]->network) {
+      result.in_flight_max = std::max(result.in_flight_max, network->scheduler().bytes_in_flight_max());
+    }
     std::uint64_t sent = 0;
     for (const Member peer : members) sent += world.at(members[rank]).link_bytes(peer).sent;
     result.link_bytes_sent.push_back(sent);

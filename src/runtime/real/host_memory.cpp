@@ -5,11 +5,15 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <cerrno>
 #include <charconv>
 #include <cstring>
+#include <fstream>
 #include <mutex>
+#include <optional>
+#include <utility>
 
 #include "base/check.h"
 #include "base/file.h"
@@ -28,6 +32,33 @@ std::byte* map_pages(int descriptor, std::uint64_t offset, std::size_t bytes) {
   void* const at =
       ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE, descriptor, static_cast<off_t>(offset));
   return at == MAP_FAILED ? nullptr : static_cast<std::byte*>(at);
+}
+
+// How much the system could give now. What the file takes is nowhere limited by itself: asked for more than there is, the kernel
+// would end processes to get it, and not refuse. SIZE_MAX where the system does not say.
+std::size_t available_bytes() {
+  std::ifstream lines("/proc/meminfo");
+  for (std::string word; lines >> word;) {
+    std::size_t kilobytes = 0;
+    if (word == "MemAvailable:" && lines >> kilobytes) return kilobytes * 1024;
+  }
+  return SIZE_MAX;
+}
+
+// What is left of the limit of this container, in the two ways in which kernels tell it; SIZE_MAX without one.
+std::size_t container_bytes() {
+  const auto number = [](const char* path) -> std::optional<std::size_t> {
+    std::size_t value = 0;
+    if (std::ifstream(path) >> value) return value;
+    return std::nullopt;  // not there, or "max"
+  };
+  for (const auto& [limit, use] : {std::pair("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
+                                   std::pair("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes")}) {
+    const std::optional<std::size_t> most = number(limit);
+    const std::optional<std::size_t> used = number(use);
+    if (most && used) return *most - std::min(*most, *used);
+  }
+  return SIZE_MAX;
 }
 
 template <typename Integer>
@@ -69,6 +100,10 @@ class HostMemory::Segment {
     };
     if (whole < bytes || whole > static_cast<std::size_t>(INT64_MAX) - end_) {
       errno = EFBIG;
+      return refused();
+    }
+    if (whole > std::min(available_bytes(), container_bytes())) {
+      errno = ENOMEM;
       return refused();
     }
     // Reserves the memory as well, so that nobody is killed for touching what is not there.
