@@ -33,7 +33,9 @@ for i in range(iterations + 2):
     dist.all_reduce(gradient)
     times.append(time.perf_counter() - begin)
 if rank == 0:
-    print(json.dumps(times[2:]))
+    print(json.dumps(times[2:]), flush=True)
+dist.barrier()
+dist.destroy_process_group()
 """
 
 

@@ -192,7 +192,7 @@ Status Coordinator::check_given(const plan::Plan& plan, bool alike) const {
   for (const std::vector<Rank>& group : plan.hosts) {
     const std::string& machine = joined_.at(group.front()).self.machine;
     for (const Rank rank : group) {
-      if (group.size() == 1 || (!machine.empty() && joined_.at(rank).self.machine == machine)) continue;
+      if (rank == group.front() || (!machine.empty() && joined_.at(rank).self.machine == machine)) continue;
       return Error{ErrorCode::kInvalid,
                    base::concat(options_.plan_name, ": its \"hosts\" put ", describe(group.front()), " and ", describe(rank),
                                 " on one host, but they cannot share memory: they run on two, or in two containers, or as two users")};
