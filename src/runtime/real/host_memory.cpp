@@ -26,11 +26,10 @@ std::size_t page_bytes() { return static_cast<std::size_t>(::sysconf(_SC_PAGESIZ
 
 Error system_error(const std::string& what) { return Error{ErrorCode::kSystem, base::concat(what, ": ", std::strerror(errno))}; }
 
-// Maps `bytes` of the file from `offset` on, at a page's boundary, with the page tables filled in: the first sum should not wait
-// for a fault on each page.
+// Maps `bytes` of the file from `offset` on, at a page's boundary. Page tables are filled in as pages are touched, piece by piece:
+// all at once (MAP_POPULATE) would hold up the lane, and its heartbeats, for as long as that takes for a tensor of hundreds of MB.
 std::byte* map_pages(int descriptor, std::uint64_t offset, std::size_t bytes) {
-  void* const at =
-      ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE, descriptor, static_cast<off_t>(offset));
+  void* const at = ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, descriptor, static_cast<off_t>(offset));
   return at == MAP_FAILED ? nullptr : static_cast<std::byte*>(at);
 }
 
