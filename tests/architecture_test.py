@@ -19,11 +19,12 @@ CORE = {
     "store": {"base", "wire", "runtime", "plan"},
     "factor": {"base", "wire", "runtime", "plan"},
     "session": {"base", "wire", "runtime", "plan", "store", "factor"},
-    "cluster": {"base", "wire", "runtime", "plan", "store", "factor", "session"},
+    "host": {"base", "wire", "runtime", "plan", "store", "factor", "session"},
+    "cluster": {"base", "wire", "runtime", "plan", "store", "factor", "session", "host"},
     "trace": {"base"},
-    "replay": {"base", "wire", "runtime", "plan", "store", "factor", "session"},
-    "launch": {"base", "wire", "runtime", "plan", "store", "factor", "session", "cluster"},
-    "library": {"base", "wire", "runtime", "plan", "store", "factor", "session", "cluster", "launch"},
+    "replay": {"base", "wire", "runtime", "plan", "store", "factor", "session", "host"},
+    "launch": {"base", "wire", "runtime", "plan", "store", "factor", "session", "host", "cluster"},
+    "library": {"base", "wire", "runtime", "plan", "store", "factor", "session", "host", "cluster", "launch"},
     "capi": {"base", "library"},
 }
 CAFFE = {
@@ -93,7 +94,7 @@ def test_engines_do_not_know_each_other_but_for_caffe_on_torch():
 
 def test_the_simulated_world_is_seen_by_tests_only():
     assert not [path for path in sources("engines", "apps") for name in includes(path) if name.startswith("runtime/sim/")]
-    state_machines = ("src/store", "src/factor", "src/session")
+    state_machines = ("src/store", "src/factor", "src/session", "src/host")
     assert not [path for path in sources(*state_machines) for name in includes(path) if name.startswith("runtime/real/")]
 
 
@@ -102,7 +103,7 @@ SHARED_BY_LANES = {("src/session/link_budget.h", "atomic"), ("src/session/laned_
 
 
 def test_state_machines_have_no_thread_and_no_socket():
-    wrong = [(path.relative_to(ROOT), name) for path in sources("src/store", "src/factor", "src/session", "src/plan", "src/wire")
+    wrong = [(path.relative_to(ROOT), name) for path in sources("src/store", "src/factor", "src/session", "src/host", "src/plan", "src/wire")
              for name in includes(path)
              if name in ("thread", "mutex", "condition_variable", "atomic", "future") or name.startswith(("asio", "sys/socket", "netinet/"))]
     wrong = [(path, name) for path, name in wrong if (path.as_posix(), name) not in SHARED_BY_LANES]

@@ -61,4 +61,12 @@ void add_lanes(CLI::App& app, std::size_t& lanes, bool& pin) {
                "their worker's share");
 }
 
+CLI::Option* add_per_host(CLI::App& app, std::string& per_host) {
+  return app
+      .add_option("--per-host", per_host,
+                  "workers of one host combine their gradients in shared memory, and the host sends once: off, on, or at most so "
+                  "many of them together")
+      ->capture_default_str();
+}
+
 }  // namespace poseidon::app

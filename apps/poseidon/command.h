@@ -49,4 +49,7 @@ CLI::Option* add_wire(CLI::App& app, std::optional<DType>& wire);
 // --lanes and --pin-lanes.
 void add_lanes(CLI::App& app, std::size_t& lanes, bool& pin);
 
+// "off", "on" or a number, for --per-host: plan::parse_per_host.
+CLI::Option* add_per_host(CLI::App& app, std::string& per_host);
+
 }  // namespace poseidon::app

@@ -44,7 +44,7 @@ class ReplayLauncher {
     if (const Status status = check_writable(options_.report, "--report"); !status) return complain(status.error());
     Result<Prospect> best =
         prospect(*workload, options_.workload, options_.workers, options_.serving.serving,
-                 options_.line_bytes_per_second * kPayloadShare);
+                 options_.line_bytes_per_second * kPayloadShare, options_.hosts);
     if (!best) return complain(best.error());
     prospect_ = std::move(*best);
     alone_seconds_ = workload->iteration_seconds();
@@ -118,6 +118,7 @@ class ReplayLauncher {
                       {"overlap", options_.overlap},
                       {"priorities", !options_.no_priorities},
                       {"tls", options_.tls},
+                      {"hosts", plan::nodes_of(prospect_.plan)},
                       {"line_bytes_per_second", options_.line_bytes_per_second},
                       {"alone_seconds", alone_seconds_},
                       {"bound_seconds", prospect_.bound_seconds},

@@ -19,7 +19,9 @@ constexpr const char* kExamples =
     "  poseidon replay --model examples/models/lenet.json --images-per-second 3000 --batch 64 --workers 2\n"
     "  poseidon replay --model examples/models/alexnet.json --images-per-second 1421 --batch 128 --workers 2 \\\n"
     "      --dilation 5 --iterations 2 --warm-up 1 --report replay.json\n"
-    "  poseidon replay --model examples/models/vgg19.json --images-per-second 35.5 --batch 32 --workers 4 --staging 100MB";
+    "  poseidon replay --model examples/models/vgg19.json --images-per-second 35.5 --batch 32 --workers 4 --staging 100MB\n"
+    "  poseidon replay --model examples/models/lenet.json --images-per-second 3000 --batch 64 --workers 4 \\\n"
+    "      --per-host 2   # as two hosts of two workers, which add up in shared memory";
 
 void describe(CLI::App& app, ReplayOptions& into) {
   app.name("poseidon replay");
@@ -38,6 +40,7 @@ void describe(CLI::App& app, ReplayOptions& into) {
       ->check(CLI::IsMember({"full", "backward", "none"}))
       ->capture_default_str();
   app.add_flag("--no-priorities", into.no_priorities, "what is ready first leaves first, whatever its layer");
+  add_per_host(app, into.per_host);
   app.add_option("--bandwidth", into.bandwidth, "of the links as they are (slowed down, in a dilated run), for the choice of schemes")
       ->capture_default_str();
   app.add_option("--staging", into.staging,
@@ -83,6 +86,20 @@ ParsedReplayOptions parse_replay_options(const std::vector<std::string>& argumen
     return parsed;
   }
   parsed.options.staging_bytes_max = *staging;
+  const Result<plan::PerHost> group = plan::parse_per_host(parsed.options.per_host);
+  if (!group) {
+    std::fprintf(stderr, "poseidon replay: --per-host: %s\n", group.error().message.c_str());
+    parsed.exit_code = kWrongUsage;
+    return parsed;
+  }
+  if (const Status together = check_per_host(*group, parsed.options.serving); !together) {
+    std::fprintf(stderr, "poseidon replay: %s\n", together.error().message.c_str());
+    parsed.exit_code = kWrongUsage;
+    return parsed;
+  }
+  // All workers are started here, wherever their networks are.
+  parsed.options.hosts =
+      plan::group_by_machine(std::vector<std::string>(static_cast<std::size_t>(parsed.options.workers), "this"), *group);
   return parsed;
 }
 

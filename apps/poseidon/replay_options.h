@@ -7,6 +7,7 @@
 
 #include "apps/poseidon/serving_options.h"
 #include "apps/poseidon/workload_options.h"
+#include "plan/hosts.h"
 
 namespace poseidon::app {
 
@@ -21,6 +22,7 @@ struct ReplayOptions {
   int warm_up = 2;
   std::string overlap = "full";
   bool no_priorities = false;
+  std::string per_host = "off";
   std::string bandwidth = "10Gbit";
   std::string staging = "1GB";
   std::string listen = "127.0.0.1";
@@ -32,6 +34,7 @@ struct ReplayOptions {
   // Checked by parse_replay_options.
   double line_bytes_per_second = 0;
   std::size_t staging_bytes_max = 0;
+  plan::HostGroups hosts;
 
   replay::Overlap overlap_mode() const;
   // Iterations that are run: the last one only ends the last that counts.

@@ -64,6 +64,7 @@ class Launcher {
     job.coordinator.colocated = options_.serving.serving.colocated;
     job.coordinator.schemes = options_.schemes;
     job.coordinator.wire = options_.wire;
+    job.coordinator.per_host = options_.group;
     job.coordinator.link_bytes_per_second = options_.link_bytes_per_second;
     job.coordinator.replan.enabled = !options_.no_replan;
     std::printf("%s: %d worker%s with %d thread%s each; logs and plan in %s\n", options_.solver.c_str(), options_.workers,

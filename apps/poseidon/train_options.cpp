@@ -29,6 +29,8 @@ constexpr const char* kExamples =
     "  poseidon train --solver examples/digits/lenet_solver.prototxt --workers 2 --servers 1 --iterations 100\n"
     "  poseidon train --solver examples/digits/lenet_solver.prototxt --workers 2 --tls   # the same bits, encrypted on the way\n"
     "  poseidon train --solver examples/digits/lenet_solver.prototxt --workers 4 --iterations 100 --staging 1MB\n"
+    "  poseidon train --solver examples/digits/lenet_solver.prototxt --workers 4 --iterations 100 \\\n"
+    "      --per-host on   # the workers add up in shared memory\n"
     "  poseidon train --solver examples/digits/lenet_solver.prototxt --workers 2 --iterations 100 \\\n"
     "      --lanes 2 --pin-lanes   # and again, by two event loops in each worker\n"
     "  poseidon train --solver examples/digits/lenet_solver.prototxt --workers 2 --iterations 100 \\\n"
@@ -53,6 +55,7 @@ void describe(CLI::App& app, TrainOptions& into) {
   app.add_option("--staging", into.staging,
                  "memory of each server for gradients that wait for the others', e.g. 512MiB: near it workers hold pushes back")
       ->capture_default_str();
+  add_per_host(app, into.per_host);
   app.add_option("--iterations", into.iterations, "stop after so many in all, instead of the solver's max_iter")
       ->check(CLI::Range(std::int64_t{0}, kIterationsMax));
   app.add_option("--snapshot", into.snapshot, "go on from this .solverstate");
@@ -85,6 +88,13 @@ std::optional<std::string> check(TrainOptions& options) {
   const Result<std::size_t> staging = base::parse_bytes(options.staging);
   if (!staging) return "--staging: " + staging.error().message;
   options.staging_bytes_max = *staging;
+  const Result<plan::PerHost> group = plan::parse_per_host(options.per_host);
+  if (!group) return "--per-host: " + group.error().message;
+  options.group = *group;
+  if (const Status together = check_per_host(*group, options.serving); !together) return together.error().message;
+  if (options.plan && options.group != plan::PerHost::kOff) {
+    return "--plan repeats a plan with the hosts in it, so --per-host has no say; give one of them";
+  }
   if (options.plan && options.scheme != "auto") return "--plan repeats a plan, so --scheme has no say; give one of them";
   if (options.wire && options.dtype != "float32") {
     return "--wire narrows float32 only, so with --dtype float64 it has no say; give one of them";

@@ -8,6 +8,7 @@
 
 #include "apps/poseidon/serving_options.h"
 #include "plan/choose.h"
+#include "plan/hosts.h"
 
 namespace poseidon::app {
 
@@ -23,6 +24,7 @@ struct TrainOptions {
   std::optional<std::string> bandwidth;
   bool no_replan = false;
   std::string staging = "1GB";
+  std::string per_host = "off";
   std::optional<std::uint64_t> iterations;
   std::optional<std::string> snapshot;    // a .solverstate to go on from
   std::vector<std::string> weights;
@@ -39,6 +41,7 @@ struct TrainOptions {
   plan::SchemeRequest schemes;
   std::optional<double> link_bytes_per_second;
   std::size_t staging_bytes_max = 0;
+  plan::PerHost group = plan::PerHost::kOff;
 };
 
 // The options, or the exit code with which the command ends (after --help, or a message).

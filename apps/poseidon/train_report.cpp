@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/text.h"
+#include "plan/hosts.h"
 
 namespace poseidon::app {
 namespace {
@@ -36,8 +37,14 @@ void TrainReport::on_plan(const plan::Plan& plan, const std::vector<plan::LayerC
   speeds_ = speeds;
   if (options_.workers == 1) return;
   if (plan.wire) std::printf("Gradients travel as %s.\n", std::string(to_string(*plan.wire)).c_str());
+  if (!plan.hosts.empty()) {
+    std::printf("%d workers combine their gradients in the memory of %zu host%s", options_.workers, plan.hosts.size(),
+                plan.hosts.size() == 1 ? "" : "s, each of which is one worker to the network");
+    std::printf("\n");
+  }
   if (!choices.empty()) {
-    std::fputs(plan::choice_table(choices, options_.workers, speeds).c_str(), stdout);
+    if (plan.hosts.size() == 1) return;
+    std::fputs(plan::choice_table(choices, plan::nodes_of(plan), speeds).c_str(), stdout);
     std::fputs(plan::serving_text(plan).c_str(), stdout);
     return;
   }
@@ -184,6 +191,7 @@ std::string TrainReport::report(const std::optional<std::string>& error, bool in
   j["poseidon"] = POSEIDON_VERSION;
   j["solver"] = options_.solver;
   j["workers"] = options_.workers;
+  j["hosts"] = plan::nodes_of(first_plan_);
   j["threads"] = options_.threads;
   j["dtype"] = options_.dtype;
   j["wire"] = plan().wire ? ordered_json(to_string(*plan().wire)) : ordered_json(nullptr);

@@ -5,6 +5,7 @@
 #include "base/file.h"
 #include "base/text.h"
 #include "plan/choose.h"
+#include "plan/hosts.h"
 
 namespace poseidon::app {
 namespace {
@@ -12,7 +13,7 @@ namespace {
 constexpr std::size_t kDescriptionBytesMax = 64 << 20;
 
 // adam has no place in the bound (its owner is the bottleneck); asked for, it is given to every layer that can.
-void override_schemes(const plan::SchemeRequest& request, const Model& model, int workers, plan::Plan& plan) {
+void override_schemes(const plan::SchemeRequest& request, const Model& model, int nodes, plan::Plan& plan) {
   std::int32_t next_owner = 0;
   for (std::size_t l = 0; l < model.layers.size(); ++l) {
     const std::optional<plan::LayerSize> size = plan::factor_size(model, model.layers[l]);
@@ -21,10 +22,10 @@ void override_schemes(const plan::SchemeRequest& request, const Model& model, in
     if (!wanted || !size) continue;
     plan::LayerPlan layer{model.layers[l].name, *wanted, {}, Rank{0}};
     if (*wanted == Scheme::kBlock) {
-      layer.grid = plan::best_grid(static_cast<double>(size->rows), static_cast<double>(size->cols), workers);
+      layer.grid = plan::best_grid(static_cast<double>(size->rows), static_cast<double>(size->cols), nodes);
       if (layer.grid.rows == 0) layer = {model.layers[l].name, Scheme::kPs, {}, Rank{0}};
     }
-    if (*wanted == Scheme::kAdam) layer.owner = Rank{next_owner++ % workers};
+    if (*wanted == Scheme::kAdam) layer.owner = Rank{next_owner++ % nodes};
     plan.layers[l] = layer;
   }
 }
@@ -52,21 +53,24 @@ Result<replay::Workload> read_workload(const WorkloadOptions& options) {
 }
 
 Result<Prospect> prospect(const replay::Workload& workload, const WorkloadOptions& options, int workers, const plan::Serving& serving,
-                          double link_bytes_per_second) {
+                          double link_bytes_per_second, const plan::HostGroups& hosts) {
   Result<plan::SchemeRequest> request = plan::parse_scheme_request(options.scheme);
   if (!request) return request.error();
-  const plan::DescribedModel model = plan::model_of(workload.description, workload.batch);
+  // A host is to the network one worker with the batches, and the speed, of all of its own.
+  const auto per_node = static_cast<std::int64_t>(plan::largest_group(hosts));
+  const int nodes = hosts.empty() ? workers : static_cast<int>(hosts.size());
+  const plan::DescribedModel model = plan::model_of(workload.description, workload.batch * per_node);
   // What is wrong with the request is said as it is in training.
-  const Result<std::vector<plan::LayerChoice>> checked = plan::choose(model.model, workers, *request, {}, true);
+  const Result<std::vector<plan::LayerChoice>> checked = plan::choose(model.model, nodes, *request, {}, true);
   if (!checked) return checked.error();
   const plan::BoundAnswer best = plan::least_time({.description = &workload.description,
-                                                   .batch = workload.batch,
-                                                   .samples_per_second = workload.samples_per_second / workload.dilation,
-                                                   .workers = workers,
+                                                   .batch = workload.batch * per_node,
+                                                   .samples_per_second = static_cast<double>(per_node) * workload.samples_per_second / workload.dilation,
+                                                   .workers = nodes,
                                                    .serving = serving,
                                                    .link_bytes_per_second = link_bytes_per_second,
                                                    .wire = plan::on_wire(DType::kFloat32, options.wire)});
-  Prospect result{{workers, {}}, best.seconds, {}};
+  Prospect result{{.workers = workers, .layers = {}, .hosts = hosts}, best.seconds, {}};
   result.plan.wire = options.wire;
   if (serving.servers > 0) {
     result.plan.server_shares = plan::parts_per_million(plan::server_shares(workers, serving.servers, serving.colocated).of_node);
@@ -76,7 +80,7 @@ Result<Prospect> prospect(const replay::Workload& workload, const WorkloadOption
     result.plan.layers.push_back({model.model.layers[l].name, cost.scheme, cost.grid, Rank{0}});
     result.link_seconds.push_back(best.layers[model.layer_of[l]].link);
   }
-  override_schemes(*request, model.model, workers, result.plan);
+  override_schemes(*request, model.model, nodes, result.plan);
   return result;
 }
 

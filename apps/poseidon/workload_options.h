@@ -33,8 +33,10 @@ struct Prospect {
   double bound_seconds = 0;
   std::vector<double> link_seconds;  // by layer of the plan
 };
-// Takes --scheme, whose layers are checked, and --wire from the options. In a dilated run times are dilated.
+// Takes --scheme, whose layers are checked, and --wire from the options. In a dilated run times are dilated. `hosts`: which
+// workers combine in shared memory; the links are those between hosts then, combining takes no time, and there are no dedicated
+// servers.
 Result<Prospect> prospect(const replay::Workload& workload, const WorkloadOptions& options, int workers, const plan::Serving& serving,
-                          double link_bytes_per_second);
+                          double link_bytes_per_second, const plan::HostGroups& hosts = {});
 
 }  // namespace poseidon::app

@@ -41,6 +41,7 @@ struct DenseGradient {
   TensorView gradient;       // borrowed until the callback
   DeviceEvent ready;         // the gradient may be read after this
   std::uint32_t samples = 1;
+  std::uint32_t contributors = 1;  // workers whose sum it is already; more than one only from an engine that combines before it sends
 };
 
 // One worker's gradient of a factor layer: dW = Uᵀ V.
@@ -75,7 +76,9 @@ class Session {
   // This worker has no gradient of the tensor in this iteration. The others' sum, if any, arrives in `destination`.
   virtual void submit_absent(TensorId tensor, Iteration iteration, TensorView destination, SyncedFn on_synced) = 0;
 
-  // Memory that the engine can move without copying: aligned host memory, pinned or shared where that helps.
+  // Memory that the engine can move without copying: aligned host memory, shared with the other workers of this host where they
+  // combine their gradients first. Gradients, and the weight and bias of a FactorGradient, that lie in it are summed in place.
+  // Allocate once and use it for every iteration: what is freed is given back to the system, and others map it anew.
   virtual Result<std::shared_ptr<std::byte>> allocate(std::size_t bytes, Device device) = 0;
 };
 

@@ -44,6 +44,7 @@ Coordinator::Coordinator(runtime::Runtime& runtime, runtime::Transport& transpor
                 .plan_json = options_.plan_json,
                 .plan_name = options_.plan_name,
                 .wire = options_.wire,
+                .per_host = options_.per_host,
                 .replan = options_.replan}),
       silence_(options_.heartbeat.silent_intervals_max) {
   enter(Phase::kJoining);
@@ -246,6 +247,14 @@ plan::LinkRates Coordinator::link_rates() const {
   return rates;
 }
 
+std::vector<WorkerPlace> Coordinator::places() const {
+  std::vector<WorkerPlace> places;
+  for (const auto& [rank, join] : joined_) {
+    if (is_worker(rank)) places.push_back({join.self.machine, join.self.text()});
+  }
+  return places;
+}
+
 void Coordinator::start_measuring(bool arithmetic) {
   speeds_.clear();
   links_.clear();
@@ -278,7 +287,7 @@ void Coordinator::make_plan() {
   const bool alike = all_workers([&](const Join& join) { return join.arithmetic == first.arithmetic; });
   const bool replan = all_workers([&](const Join& join) { return join.replans && join.first == first.first; });
   const Result<std::vector<plan::LayerChoice>> choices =
-      planner_.begin(first.model, alike, {slowest(), link_rates()}, first.first, replan);
+      planner_.begin(first.model, alike, {slowest(), link_rates(), places()}, first.first, replan);
   if (!choices) return abort(choices.error());
   if (listener_.on_plan) listener_.on_plan(planner_.plan(), *choices, planner_.speeds(), first.model);
   enter(Phase::kPlanning);

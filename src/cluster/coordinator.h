@@ -24,6 +24,7 @@
 #include "cluster/messages.h"
 #include "cluster/planner.h"
 #include "cluster/silence.h"
+#include "plan/hosts.h"
 #include "plan/server_shares.h"
 #include "runtime/runtime.h"
 #include "runtime/transport.h"
@@ -39,6 +40,7 @@ struct CoordinatorOptions {
   std::string plan_name = "the given plan";       // where it comes from, for messages
   // In which float32 gradients travel (plan::Plan::wire). Nothing: as they are, or as plan_json says.
   std::optional<DType> wire;
+  plan::PerHost per_host = plan::PerHost::kOff;   // which workers of one machine combine in its memory; a given plan says itself
   std::optional<double> link_bytes_per_second;    // instead of measuring
   double dilation = 1;                            // of a replay whose network is slower than the one that it stands for
   ReplanOptions replan;
@@ -124,6 +126,8 @@ class Coordinator {
   plan::Speeds slowest() const;
   // Of all members' links, as far as they are known.
   plan::LinkRates link_rates() const;
+  // Of the workers, by rank.
+  std::vector<WorkerPlace> places() const;
   void on_gather(Rank rank, const Gather& gather);
   void go_on_when_all_paused();
   void pause();

@@ -53,6 +53,8 @@ json to_json(const MemberInfo& info) {
   json object = {{"member", index(info.member)}, {"rank", index(info.rank)}, {"host", info.host},
                  {"pid", info.pid},              {"lanes", info.lanes},      {"endpoints", endpoints}};
   if (info.server) object["server"] = *info.server;
+  object["machine"] = info.machine;
+  object["memory"] = info.memory;
   return object;
 }
 
@@ -69,6 +71,8 @@ MemberInfo member_from(const json& object) {
     const auto lane = static_cast<std::uint32_t>(natural(e, "lane", info.lanes - 1));
     info.endpoints.push_back({e.at("host").get<std::string>(), static_cast<std::uint16_t>(natural(e, "port", 65'535)), runtime::Lane{lane}});
   }
+  info.machine = object.at("machine").get<std::string>();
+  info.memory = object.at("memory").get<std::string>();
   return info;
 }
 

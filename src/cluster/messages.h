@@ -30,6 +30,8 @@ struct MemberInfo {
   std::uint32_t lanes = 1;                   // event loops, each with a link of its own to the same lane of every other member
   // A dedicated server's number, from 0; a worker has none.
   std::optional<std::uint32_t> server;
+  std::string machine = "";  // equal where two workers can share memory; empty: with nobody
+  std::string memory = "";   // where this worker's shared memory is found from there (runtime::real::HostMemory::address)
   // "rank 2 (pid 4711 on node-b)", "server 0 (pid 4712 on node-c)"
   std::string text() const;
 };

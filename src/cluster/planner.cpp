@@ -38,16 +38,38 @@ std::string changed_figures(const plan::Speeds& before, const plan::Speeds& afte
   return words;
 }
 
+// Whether the workers of each group can share memory.
+Status can_share(const plan::HostGroups& hosts, const std::vector<WorkerPlace>& places) {
+  const auto place_of = [&](Rank rank) -> const WorkerPlace& { return places[static_cast<std::size_t>(index(rank))]; };
+  for (const std::vector<Rank>& group : hosts) {
+    const WorkerPlace& leader = place_of(group.front());
+    for (const Rank rank : group) {
+      if (rank == group.front() || (!leader.machine.empty() && place_of(rank).machine == leader.machine)) continue;
+      return Error{ErrorCode::kInvalid,
+                   base::concat("its \"hosts\" put ", leader.name, " and ", place_of(rank).name,
+                                " on one host, but they cannot share memory: they run on two, or in two containers, or as two users")};
+    }
+  }
+  return {};
+}
+
+// The links of those who speak for their hosts.
+plan::LinkRates rates_of_leaders(const plan::LinkRates& links, const plan::HostGroups& hosts) {
+  plan::LinkRates rates{{}, links.servers};
+  for (const Rank leader : plan::leaders_of(hosts)) rates.workers.push_back(links.workers[static_cast<std::size_t>(index(leader))]);
+  return rates;
+}
+
 }  // namespace
 
 std::optional<plan::ServerShares> Planner::who_serves() const {
   const bool are_alike = std::adjacent_find(links_.workers.begin(), links_.workers.end(), std::not_equal_to<>()) == links_.workers.end();
   // What one of two workers owns does not change what their links carry.
-  if (options_.servers == 0 && (are_alike || options_.workers <= 2)) return std::nullopt;
+  if (options_.servers == 0 && (are_alike || links_.workers.size() <= 2)) return std::nullopt;
   return plan::server_shares(links_, options_.colocated);
 }
 
-Status Planner::complete(plan::Plan& plan, bool alike) const {
+Status Planner::complete(plan::Plan& plan, bool alike, const std::vector<WorkerPlace>& places) const {
   const auto wrong = std::find_if(plan.layers.begin(), plan.layers.end(), [](const auto& l) { return l.scheme == Scheme::kSfb; });
   if (!alike && wrong != plan.layers.end()) {
     return Error{ErrorCode::kInvalid, base::concat("layer ", wrong->name, " cannot use sfb: the workers' processors or thread counts ",
@@ -58,16 +80,22 @@ Status Planner::complete(plan::Plan& plan, bool alike) const {
                  base::concat("in this plan gradients travel as ", plan.wire ? to_string(*plan.wire) : "they are", ", not as ",
                               to_string(*options_.wire), "; a plan fixes every bit, so repeat it without --wire")};
   }
+  if (const Status status = can_share(plan.hosts, places); !status) return status;
+  if (!plan.hosts.empty() && options_.servers > 0) {
+    return Error{ErrorCode::kInvalid, base::concat("its workers combine in the memory of their hosts, which serve each other: it cannot be "
+                                                   "used with ", options_.servers, " dedicated servers")};
+  }
   // A plan without shares is none for these servers, or none for any: who serves changes no bit.
   if (plan.server_shares.empty() && options_.servers > 0) plan.server_shares = plan::parts_per_million(who_serves()->of_node);
-  if (plan.nodes() != options_.workers + options_.servers) {
-    return Error{ErrorCode::kInvalid, base::concat("it was made for ", plan.nodes() - options_.workers, " dedicated servers, this job has ",
+  const int dedicated = plan.nodes() - plan::nodes_of(plan);
+  if (dedicated != options_.servers) {
+    return Error{ErrorCode::kInvalid, base::concat("it was made for ", dedicated, " dedicated servers, this job has ",
                                                    options_.servers)};
   }
   return {};
 }
 
-Status Planner::use_given(const Model& model, bool alike, Iteration first, bool replans) {
+Status Planner::use_given(const Model& model, bool alike, const std::vector<WorkerPlace>& places, Iteration first, bool replans) {
   const auto invalid = [this](const auto&... words) {
     return Error{ErrorCode::kInvalid, base::concat(options_.plan_name, ": ", words...)};
   };
@@ -75,7 +103,7 @@ Status Planner::use_given(const Model& model, bool alike, Iteration first, bool 
   if (!given) return invalid(given.error().message);
   given_ = std::move(*given);
   for (std::size_t v = 0; v < given_.size(); ++v) {
-    const Status status = complete(given_[v].plan, alike);
+    const Status status = complete(given_[v].plan, alike, places);
     if (status) continue;
     return invalid(given_.size() == 1 ? "" : base::concat("version ", v, ": "), status.error().message);
   }
@@ -90,24 +118,33 @@ Status Planner::use_given(const Model& model, bool alike, Iteration first, bool 
 
 Result<std::vector<plan::LayerChoice>> Planner::begin(const Model& model, bool alike, const Figures& figures, Iteration first,
                                                       bool replans) {
-  model_ = plan::model_on_wire(model, options_.workers, options_.wire);
+  std::vector<std::string> machines;
+  for (const WorkerPlace& place : figures.places) machines.push_back(place.machine);
+  plan::HostGroups hosts = plan::group_by_machine(machines, options_.plan_json ? plan::PerHost::kOff : options_.per_host);
+  const int nodes = hosts.empty() ? options_.workers : static_cast<int>(hosts.size());
+  model_ = plan::model_on_wire(plan::network_model(model, hosts), nodes, options_.wire);
   alike_ = alike;
   speeds_ = figures.speeds;
-  links_ = figures.links;
+  links_ = hosts.empty() ? figures.links : rates_of_leaders(figures.links, hosts);
   last_change_ = first;
   rest_iterations_ = options_.replan.iterations_between;
   if (options_.plan_json) {
-    if (const Status status = use_given(model, alike, first, replans); !status) return status.error();
+    if (const Status status = use_given(model, alike, figures.places, first, replans); !status) return status.error();
     return std::vector<plan::LayerChoice>();
+  }
+  if (!hosts.empty() && options_.servers > 0) {
+    return Error{ErrorCode::kInvalid, "workers that combine in the memory of their host serve each other: there is no place for dedicated servers"};
   }
   const std::optional<plan::ServerShares> serving = who_serves();
   Result<std::vector<plan::LayerChoice>> choices =
-      plan::choose(model_, options_.workers, options_.schemes, speeds_, alike, serving ? &*serving : nullptr);
+      plan::choose(model_, nodes, options_.schemes, speeds_, alike, serving ? &*serving : nullptr);
   if (!choices) return choices.error();
-  plan_ = plan::plan_of(*choices, options_.workers);
+  plan_ = plan::plan_of(*choices, nodes);
+  plan_.workers = options_.workers;
   plan_.wire = options_.wire;
   if (serving) plan_.server_shares = plan::parts_per_million(serving->of_node);
-  watches_ = options_.replan.enabled && replans && plan::has_choice(model_, options_.workers, options_.schemes);
+  plan_.hosts = std::move(hosts);
+  watches_ = options_.replan.enabled && replans && plan_.hosts.empty() && plan::has_choice(model_, options_.workers, options_.schemes);
   return choices;
 }
 

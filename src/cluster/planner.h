@@ -10,6 +10,9 @@
 //   - when iterations take much longer, or much shorter, than they did after the last change: whatever it is that has changed.
 // Between two changes there is a rest; it doubles each time that nothing was gained, so a job whose measurements lie settles down.
 //
+// Where workers of a host combine in its memory the plan that a job begins with stays: what a window tells is one worker's times,
+// and the products of a whole host at its leader do not follow from them.
+//
 // Pure: no clock, no socket. The plans are as given and nothing is wished for where the user gave a plan, or left no choice.
 #pragma once
 
@@ -20,6 +23,7 @@
 #include <vector>
 
 #include "plan/choose.h"
+#include "plan/hosts.h"
 #include "plan/plan_sequence.h"
 #include "plan/profile.h"
 #include "plan/schedule.h"
@@ -42,13 +46,21 @@ struct PlannerOptions {
   std::optional<std::string> plan_json;  // repeats this plan, or this sequence of plans, instead of choosing
   std::string plan_name;                 // where it comes from, for messages
   std::optional<DType> wire;             // in which float32 gradients travel; nothing: as they are, or as plan_json says
+  plan::PerHost per_host = plan::PerHost::kOff;  // which workers of one machine combine in its memory; plan_json says itself
   ReplanOptions replan;
+};
+
+// Where a worker runs.
+struct WorkerPlace {
+  std::string machine;  // equal where two workers can share memory; empty: with nobody
+  std::string name;     // of the worker, for messages
 };
 
 // What is known of the machines.
 struct Figures {
   plan::Speeds speeds;    // the slowest of all
   plan::LinkRates links;  // by worker and dedicated server
+  std::vector<WorkerPlace> places = {};  // by rank; for begin() only
 };
 
 // From one plan to the next.
@@ -87,9 +99,9 @@ class Planner {
   void changed(const PlanChange& change);
 
  private:
-  Status use_given(const Model& model, bool alike, Iteration first, bool replans);
+  Status use_given(const Model& model, bool alike, const std::vector<WorkerPlace>& places, Iteration first, bool replans);
   // Completes a plan that was given with shares where it lacks them, or says why this job cannot repeat it.
-  Status complete(plan::Plan& plan, bool alike) const;
+  Status complete(plan::Plan& plan, bool alike, const std::vector<WorkerPlace>& places) const;
   // Shares by the links' rates; nothing where all workers serve alike and nobody else does.
   std::optional<plan::ServerShares> who_serves() const;
   // The times of the slowest worker, as if all products of weight gradients were made in the backward pass, where who serves is
@@ -103,11 +115,11 @@ class Planner {
   void rest(bool gained);
 
   PlannerOptions options_;
-  Model model_;  // as it travels: plan::model_on_wire
+  Model model_;  // as it travels: plan::network_model, model_on_wire
   bool alike_ = true;
   bool watches_ = false;
   plan::Speeds speeds_;
-  plan::LinkRates links_;
+  plan::LinkRates links_;  // by node: of a host, its leader's
   plan::Plan plan_;
   plan::PlanSequence given_;    // empty where the plan is chosen here
   std::size_t given_next_ = 0;

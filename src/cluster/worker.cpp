@@ -1,6 +1,9 @@
 #include "cluster/worker.h"
 
+#include "base/log.h"
 #include "base/text.h"
+#include "host/host_engine.h"
+#include "plan/hosts.h"
 #include "runtime/real/address.h"
 #include "session/engine_session.h"
 #include "session/wire_engine.h"
@@ -36,6 +39,12 @@ Status Worker::open() {
     return Error{ErrorCode::kInvalid,
                  "this process was started as a dedicated server (POSEIDON_ROLE=server): it must run `poseidon serve`"};
   }
+  // Also where nothing is combined: whether it will be is said after joining, and a file without bytes costs nothing.
+  if (Result<std::unique_ptr<runtime::real::HostMemory>> memory = runtime::real::HostMemory::create()) {
+    memory_ = std::move(*memory);
+  } else {
+    base::log::info(base::concat(memory.error().message, "; this worker combines with no other of its host"));
+  }
   lane_ = std::make_unique<runtime::real::RealLane>("poseidon lane 0");
   Result<JobLink> link = open_job_link(*lane_, options_.job);
   if (!link) return link.error();
@@ -44,6 +53,10 @@ Status Worker::open() {
   engine_ = std::make_unique<session::ReplaceableEngine>(*lane_, options_.job.rank, options_.job.workers, options_.model);
   if (const Status status = open_lanes(link->tcp); !status) return status;
   if (lanes_) lanes_->announce(link->self);
+  if (memory_) {
+    link->self.machine = runtime::real::machine_identity();
+    link->self.memory = memory_->address();
+  }
   lane_->run([&] {
     membership_ = std::make_unique<Membership>(
         *lane_, lanes_ ? lanes_->bundle() : *transport_, *compute_,
@@ -112,27 +125,64 @@ Status Worker::open_lanes(const runtime::real::TcpOptions& tcp) {
 Result<std::unique_ptr<session::Engine>> Worker::make_engine(const OpenEpoch& epoch, const UsePlan& use) {
   Result<plan::Plan> plan = plan::parse_plan(use.plan, options_.model, options_.job.workers);
   if (!plan) return plan.error();
-  session::EngineOptions options{.self = options_.job.rank,
+  const bool alone = plan->hosts.size() == 1;
+  std::unique_ptr<session::Engine> network;
+  if (!alone && plan::host_place(*plan, options_.job.rank).place == 0) {
+    Result<std::unique_ptr<session::Engine>> made = make_network(epoch, *plan, use.window_bytes);
+    if (!made) return made.error();
+    network = std::move(*made);
+  }
+  if (plan->hosts.empty()) return network;
+  return make_host_engine(epoch, std::move(*plan), std::move(network));
+}
+
+Result<std::unique_ptr<session::Engine>> Worker::make_network(const OpenEpoch& epoch, const plan::Plan& plan, std::uint64_t window_bytes) {
+  // Without hosts this is the model itself, and a node's place is its rank.
+  const Model model = plan::network_model(options_.model, plan.hosts);
+  session::EngineOptions options{.self = Rank{static_cast<std::int32_t>(plan::host_place(plan, options_.job.rank).group)},
                                  .members = {},
-                                 .model = plan::model_on_wire(options_.model, options_.job.workers, plan->wire),
-                                 .plan = std::move(*plan),
-                                 .window_bytes = use.window_bytes,
+                                 .model = plan::model_on_wire(model, plan::nodes_of(plan), plan.wire),
+                                 .plan = plan::network_plan(plan),
+                                 .window_bytes = window_bytes,
                                  .staging_bytes_max = options_.staging_bytes_max,
                                  .priorities = options_.priorities,
                                  .size_only = false,
-                                 .events = options_.events};
-  for (const MemberInfo& info : epoch.members) options.members.push_back(info.member);
-  Result<std::unique_ptr<session::Engine>> engine = make_network(std::move(options));
+                                 .events = options_.events,
+                                 .leaders = plan::leaders_of(plan.hosts)};
+  for (const MemberInfo& info : epoch.members) {
+    if (plan::host_place(plan, info.rank).place == 0) options.members.push_back(info.member);
+  }
+  Result<std::unique_ptr<session::Engine>> engine = make_session(std::move(options));
   if (!engine) return engine.error();
-  return session::WireEngine::around(*lane_, std::move(*engine), options_.model, options_.priorities);
+  return session::WireEngine::around(*lane_, std::move(*engine), model, options_.priorities);
 }
 
-Result<std::unique_ptr<session::Engine>> Worker::make_network(session::EngineOptions options) {
+Result<std::unique_ptr<session::Engine>> Worker::make_session(session::EngineOptions options) {
   if (lanes_) return lanes_->make_engine(std::move(options));
   Result<std::unique_ptr<session::EngineSession>> session =
       session::EngineSession::create(*lane_, *transport_, *compute_, std::move(options));
   if (!session) return session.error();
   return std::unique_ptr<session::Engine>(std::move(*session));
+}
+
+Result<std::unique_ptr<session::Engine>> Worker::make_host_engine(const OpenEpoch& epoch, plan::Plan plan,
+                                                                  std::unique_ptr<session::Engine> network) {
+  if (!memory_) return Error{ErrorCode::kInvalid, "the plan has this worker share memory, of which the system gives it none"};
+  std::vector<runtime::real::HostMemory::Peer> peers;
+  for (const Rank rank : plan.hosts[plan::host_place(plan, options_.job.rank).group]) {
+    const MemberInfo& info = epoch.members[static_cast<std::size_t>(index(rank))];
+    if (rank != options_.job.rank) peers.push_back({info.member, info.pid, info.memory});
+  }
+  if (const Status status = memory_->set_peers(peers); !status) return status.error();
+  host::HostEngineOptions options{.self = options_.job.rank,
+                                  .members = {},
+                                  .model = options_.model,
+                                  .plan = std::move(plan),
+                                  .priorities = options_.priorities,
+                                  .events = options_.events};
+  for (const MemberInfo& info : epoch.members) options.members.push_back(info.member);
+  return std::unique_ptr<session::Engine>(
+      std::make_unique<host::HostEngine>(*lane_, *transport_, *compute_, *memory_, std::move(network), std::move(options)));
 }
 
 void Worker::on_plan(const OpenEpoch& epoch, const UsePlan& use) {

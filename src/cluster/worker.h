@@ -22,6 +22,10 @@
 #include "session/profile_window.h"
 #include "session/replaceable_engine.h"
 #include "store/gate.h"
+#include "runtime/real/host_memory.h"
+#include "runtime/real/lane.h"
+#include "runtime/real/tcp_transport.h"
+#include "session/engine_session.h"
 
 namespace poseidon::cluster {
 
@@ -91,8 +95,12 @@ class Worker {
   Status open_lanes(const runtime::real::TcpOptions& tcp);
   void on_plan(const OpenEpoch& epoch, const UsePlan& use);
   Result<std::unique_ptr<session::Engine>> make_engine(const OpenEpoch& epoch, const UsePlan& use);
-  // What speaks to other members, on one lane or several.
-  Result<std::unique_ptr<session::Engine>> make_network(session::EngineOptions options);
+  // What speaks over the network, for this worker or for all of its host, and narrows what travels where the plan says so.
+  Result<std::unique_ptr<session::Engine>> make_network(const OpenEpoch& epoch, const plan::Plan& plan, std::uint64_t window_bytes);
+  // On one lane or several.
+  Result<std::unique_ptr<session::Engine>> make_session(session::EngineOptions options);
+  // What combines with the other workers of this host. `network`: null but for the leader of a host among several.
+  Result<std::unique_ptr<session::Engine>> make_host_engine(const OpenEpoch& epoch, plan::Plan plan, std::unique_ptr<session::Engine> network);
   // The iteration that began last is over, but for its sums.
   void observe(double waited_seconds);
   void end(const Error& why);
@@ -101,6 +109,7 @@ class Worker {
   Status wait(Condition condition);
 
   WorkerOptions options_;
+  std::unique_ptr<runtime::real::HostMemory> memory_;       // null where the system gives none
   std::unique_ptr<runtime::real::RealLane> lane_;
   std::unique_ptr<runtime::real::TcpTransport> transport_;  // these four: used and destroyed on the lane
   std::unique_ptr<runtime::Compute> compute_;

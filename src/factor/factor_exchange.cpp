@@ -315,15 +315,16 @@ void FactorExchange::fail(const Error& error) {
 std::optional<std::string> FactorExchange::overdue(runtime::Duration age) const {
   if (!pending_ || waited() < age) return std::nullopt;
   std::vector<std::string> missing;
+  const auto name = [&](Rank node) { return plan::node_name(node, static_cast<int>(options_.members.size()), options_.leaders); };
   const Set& set = sets_[pending_->iteration % 2];
   if (own_ != nullptr && set.iteration == pending_->iteration && set.ranks_left > 0) {
     for (std::size_t rank = 0; rank < set.bytes_left.size(); ++rank) {
-      if (set.bytes_left[rank] != std::size_t{0}) missing.push_back(base::concat("the factors of rank ", rank));
+      if (set.bytes_left[rank] != std::size_t{0}) missing.push_back(base::concat("the factors of ", name(Rank{static_cast<std::int32_t>(rank)})));
     }
   }
   if (missing.empty() && options_.partition.sends_products) missing.push_back("the products of their owners");
   if (missing.empty()) missing.push_back("its own product");
-  return base::concat("rank ", index(options_.self), " waits for ", base::join_words(missing), " of layer ", options_.name,
+  return base::concat(name(options_.self), " waits for ", base::join_words(missing), " of layer ", options_.name,
                       ", iteration ", pending_->iteration, ", since ",
                       base::readable_seconds(std::chrono::duration<double>(waited()).count()));
 }

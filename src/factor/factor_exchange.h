@@ -44,6 +44,7 @@ struct FactorExchangeOptions {
   std::size_t batch_max = 0;    // K, rows of the factors per worker
   plan::FactorPartition partition;
   bool size_only = false;
+  std::vector<Rank> leaders = {};  // where nodes are hosts: plan::node_name
 };
 
 class FactorExchange {

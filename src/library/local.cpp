@@ -14,6 +14,7 @@
 #include "base/text.h"
 #include "launch/local_job.h"
 #include "plan/choose.h"
+#include "plan/hosts.h"
 
 namespace poseidon {
 namespace {
@@ -69,7 +70,7 @@ cluster::CoordinatorListener listener_of(const LocalOptions& options) {
               [&options](const plan::Plan& plan, const std::vector<plan::LayerChoice>& choices, const plan::Speeds& speeds,
                          const Model&) {
                 if (!options.on_plan) return;
-                options.on_plan(plan::to_json(plan), choices.empty() ? "" : plan::choice_table(choices, plan.workers, speeds));
+                options.on_plan(plan::to_json(plan), choices.empty() ? "" : plan::choice_table(choices, plan::nodes_of(plan), speeds));
               },
           .on_start = {},
           .on_note =

@@ -126,6 +126,10 @@ Status check_dense(const Model& model, TensorId tensor, const DenseGradient& gra
   if (gradient.ready.handle != nullptr) {
     return invalid(base::concat("the gradient of ", spec.name, " waits for a device, and there is none"));
   }
+  if (gradient.contributors != 1) {
+    return invalid(base::concat("the gradient of ", spec.name, " is said to be of ", gradient.contributors,
+                                " workers; each worker submits its own, so it must be 1"));
+  }
   return check_view("the gradient of " + spec.name, gradient.gradient, spec.elements(), spec.dtype);
 }
 

@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/text.h"
+#include "plan/hosts.h"
 
 namespace poseidon::plan {
 namespace {
@@ -18,8 +19,36 @@ constexpr std::uint64_t kShareMax = 1'000'000;
 
 Error invalid(std::string text) { return Error{ErrorCode::kInvalid, "the plan cannot be used: " + std::move(text)}; }
 
-// One entry of "layers". `spec` is the model's layer of that place.
-Result<LayerPlan> parse_layer(const json& entry, const Model& model, const LayerSpec& spec, int workers) {
+// "hosts": every worker once.
+Result<HostGroups> parse_hosts(const json& document, int workers) {
+  HostGroups hosts;
+  const json groups = document.value("hosts", json::array());
+  const Error wrong = invalid(base::concat("its \"hosts\" must name each rank from 0 to ", workers - 1,
+                                           " once: the ranks of a host in their order, the hosts in the order of their first ranks"));
+  if (!groups.is_array() || groups.size() > static_cast<std::size_t>(workers)) return wrong;
+  std::vector<bool> seen(static_cast<std::size_t>(workers), false);
+  std::size_t named = 0;
+  for (const json& group : groups) {
+    if (!group.is_array() || group.empty()) return wrong;
+    std::vector<Rank> ranks;
+    for (const json& entry : group) {
+      const std::int64_t rank = entry.is_number_integer() ? entry.get<std::int64_t>() : -1;
+      if (rank < 0 || rank >= workers || seen[static_cast<std::size_t>(rank)]) return wrong;
+      if (!ranks.empty() && rank < index(ranks.back())) return wrong;
+      seen[static_cast<std::size_t>(rank)] = true;
+      ++named;
+      ranks.push_back(Rank{static_cast<std::int32_t>(rank)});
+    }
+    if (!hosts.empty() && ranks.front() < hosts.back().front()) return wrong;
+    hosts.push_back(std::move(ranks));
+  }
+  if (!hosts.empty() && named != static_cast<std::size_t>(workers)) return wrong;
+  if (hosts.size() == static_cast<std::size_t>(workers)) hosts.clear();  // nobody has company
+  return hosts;
+}
+
+// One entry of "layers". `spec` is the model's layer of that place. `nodes`: how many the network sees: workers, or hosts.
+Result<LayerPlan> parse_layer(const json& entry, const Model& model, const LayerSpec& spec, int nodes, bool hosts) {
   if (!entry.is_object()) return invalid("each of its layers must be an object");
   const std::string name = entry.value("name", "");
   if (name != spec.name) {
@@ -37,10 +66,10 @@ Result<LayerPlan> parse_layer(const json& entry, const Model& model, const Layer
       return invalid(base::concat("layer ", name, " needs \"grid\": [rows, columns]"));
     }
     layer.grid = {grid[0].get<int>(), grid[1].get<int>()};
-    if (layer.grid.rows < 1 || layer.grid.cols < 1 || layer.grid.rows > workers || workers % layer.grid.rows != 0 ||
-        layer.grid.cols != workers / layer.grid.rows) {
+    if (layer.grid.rows < 1 || layer.grid.cols < 1 || layer.grid.rows > nodes || nodes % layer.grid.rows != 0 ||
+        layer.grid.cols != nodes / layer.grid.rows) {
       return invalid(base::concat("layer ", name, ": a grid of ", layer.grid.rows, " x ", layer.grid.cols,
-                                  " owners is not one of ", workers, " workers"));
+                                  " owners is not one of ", nodes, hosts ? " hosts" : " workers"));
     }
     const LayerSize size = *factor_size(model, spec);
     if (size.rows < static_cast<std::uint64_t>(layer.grid.rows) || size.cols < static_cast<std::uint64_t>(layer.grid.cols)) {
@@ -49,16 +78,20 @@ Result<LayerPlan> parse_layer(const json& entry, const Model& model, const Layer
   }
   if (layer.scheme == Scheme::kAdam) {
     const json owner = entry.value("owner", json());
-    if (!owner.is_number_integer() || owner.get<int>() < 0 || owner.get<int>() >= workers) {
-      return invalid(base::concat("layer ", name, " needs \"owner\": a rank from 0 to ", workers - 1));
+    if (!owner.is_number_integer() || owner.get<int>() < 0 || owner.get<int>() >= nodes) {
+      return invalid(base::concat("layer ", name, " needs \"owner\": ", hosts ? "the number of a host" : "a rank", " from 0 to ", nodes - 1));
     }
     layer.owner = Rank{owner.get<int>()};
   }
   return layer;
 }
 
-// "server_shares", by node.
-Result<std::vector<std::uint32_t>> parse_shares(const json& entries, int workers) {
+// "server_shares", by node. `workers`: or hosts, `has_hosts`, which alone serve each other.
+Result<std::vector<std::uint32_t>> parse_shares(const json& entries, int workers, bool has_hosts) {
+  if (has_hosts && (!entries.is_array() || entries.size() != static_cast<std::size_t>(workers))) {
+    return invalid(base::concat("its \"server_shares\" must be a list of its ", workers,
+                                " hosts' shares: workers that combine in shared memory have no dedicated servers"));
+  }
   if (!entries.is_array() || entries.size() < static_cast<std::size_t>(workers) || entries.size() > kNodesMax) {
     return invalid(base::concat("its \"server_shares\" must be a list of ", workers,
                                 " workers' shares, and after them the dedicated servers'"));
@@ -85,8 +118,9 @@ Result<DType> parse_wire(const json& name) {
 
 }  // namespace
 
-std::string node_name(Rank node, int workers) {
-  return index(node) < workers ? base::concat("rank ", index(node)) : base::concat("server ", index(node) - workers);
+std::string node_name(Rank node, int workers, const std::vector<Rank>& leaders) {
+  if (index(node) >= workers) return base::concat("server ", index(node) - workers);
+  return base::concat("rank ", index(leaders.empty() ? node : leaders[static_cast<std::size_t>(index(node))]));
 }
 
 Result<Scheme> parse_scheme(std::string_view name) {
@@ -125,6 +159,14 @@ std::string to_json(const Plan& plan) {
   ordered_json document = {{"poseidon_plan", kPlanVersion}, {"workers", plan.workers}, {"devices_per_node", plan.devices_per_node}};
   if (!plan.server_shares.empty()) document["server_shares"] = plan.server_shares;
   if (plan.wire) document["wire"] = to_string(*plan.wire);
+  if (!plan.hosts.empty()) {
+    document["hosts"] = ordered_json::array();
+    for (const std::vector<Rank>& group : plan.hosts) {
+      ordered_json ranks = ordered_json::array();
+      for (const Rank rank : group) ranks.push_back(index(rank));
+      document["hosts"].push_back(std::move(ranks));
+    }
+  }
   document["layers"] = std::move(layers);
   return document.dump(2) + "\n";
 }
@@ -146,9 +188,11 @@ Result<Plan> parse_plan(std::string_view text, const Model& model, int workers) 
     if (!layers.is_array() || layers.size() != model.layers.size()) {
       return invalid(base::concat("it has ", layers.size(), " layers, the model has ", model.layers.size(), " with parameters"));
     }
-    Plan plan{workers, {}};
+    Result<HostGroups> hosts = parse_hosts(document, workers);
+    if (!hosts) return hosts.error();
+    Plan plan{.workers = workers, .layers = {}, .hosts = std::move(*hosts)};
     if (document.contains("server_shares")) {
-      Result<std::vector<std::uint32_t>> shares = parse_shares(document["server_shares"], workers);
+      Result<std::vector<std::uint32_t>> shares = parse_shares(document["server_shares"], nodes_of(plan), !plan.hosts.empty());
       if (!shares) return shares.error();
       plan.server_shares = std::move(*shares);
     }
@@ -158,7 +202,7 @@ Result<Plan> parse_plan(std::string_view text, const Model& model, int workers) 
       plan.wire = *wire;
     }
     for (std::size_t i = 0; i < layers.size(); ++i) {
-      Result<LayerPlan> layer = parse_layer(layers[i], model, model.layers[i], workers);
+      Result<LayerPlan> layer = parse_layer(layers[i], model, model.layers[i], nodes_of(plan), !plan.hosts.empty());
       if (!layer) return layer.error();
       plan.layers.push_back(std::move(*layer));
     }

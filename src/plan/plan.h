@@ -1,15 +1,17 @@
 // What the members agree on before they train: each layer's scheme, who serves, and how wide numbers are on their way.
-// Versioned data, equal on all members, and applied by all at the same iteration. A plan's schemes and its wire fix every bit of
+// Versioned data, equal on all members, and applied by all at the same iteration. A plan's hosts, schemes and wire fix every bit of
 // the result; the rest (servers, order of arrival, priorities, transport) changes none.
 //
-// Nodes are numbered: the P workers by rank, 0 to P-1, then the dedicated servers, from P on.
+// Nodes are numbered: the P workers by rank, 0 to P-1, then the dedicated servers, from P on. Where workers of one host combine
+// first, nodes are the hosts, in the plan's order, and there are no dedicated servers.
 //
 // As JSON, for --plan:
 //   {"poseidon_plan": 1, "workers": 4, "devices_per_node": 1,
 //    "layers": [{"name": "ip1", "scheme": "block", "grid": [2, 2]}, {"name": "ip2", "scheme": "adam", "owner": 0}, ...]}
 // and, where not all workers serve alike, e.g. with two dedicated servers, which own 300,000 parts of a million each:
 //    "server_shares": [100000, 100000, 100000, 100000, 300000, 300000]
-// and "wire": "bfloat16" or "float16" where gradients are narrowed on their way.
+// and "wire": "bfloat16" or "float16" where gradients are narrowed on their way;
+// and, where workers of one host combine their gradients before anything leaves it, "hosts": [[0, 1], [2, 3]]: their ranks.
 #pragma once
 
 #include <optional>
@@ -27,11 +29,14 @@ namespace poseidon::plan {
 struct LayerPlan {
   std::string name;
   Scheme scheme = Scheme::kPs;
-  Grid grid;       // kBlock: rows × cols = workers
-  Rank owner{0};   // kAdam
+  Grid grid;       // kBlock: rows × cols = workers, or hosts where there are groups
+  Rank owner{0};   // kAdam: a rank, or the number of a host
 
   friend bool operator==(const LayerPlan&, const LayerPlan&) = default;
 };
+
+// The workers of each host that combine their gradients in its memory, by rank; the hosts in the order of their first workers.
+using HostGroups = std::vector<std::vector<Rank>>;
 
 struct Plan {
   int workers = 1;
@@ -45,8 +50,15 @@ struct Plan {
   // The type in which float32 gradients travel, kBFloat16 or kFloat16; nothing: as they are.
   std::optional<DType> wire;
 
-  // Workers and dedicated servers.
-  int nodes() const { return server_shares.empty() ? workers : static_cast<int>(server_shares.size()); }
+  // Empty: no groups, each worker is a node of its own (plan/hosts.h). Sums are made within each group first, in the order of
+  // ranks, and then over the groups in their order, so groups change the last bits of a sum.
+  HostGroups hosts;
+
+  // What the network sees: workers, or hosts, and dedicated servers.
+  int nodes() const {
+    if (!server_shares.empty()) return static_cast<int>(server_shares.size());
+    return hosts.empty() ? workers : static_cast<int>(hosts.size());
+  }
 
   friend bool operator==(const Plan&, const Plan&) = default;
 };
@@ -55,8 +67,9 @@ std::string to_json(const Plan& plan);
 // kInvalid, saying where, when the text is no plan, or one for another model or another number of workers.
 Result<Plan> parse_plan(std::string_view json, const Model& model, int workers);
 
-// "rank 3", or "server 1" for the second dedicated server.
-std::string node_name(Rank node, int workers);
+// What people call a node: "rank 3", or "server 1" for the second dedicated server. Where nodes are hosts, `leaders` are the ranks
+// that speak for them (plan/hosts.h), and a host is called by its leader's.
+std::string node_name(Rank node, int workers, const std::vector<Rank>& leaders = {});
 
 Result<Scheme> parse_scheme(std::string_view name);
 

@@ -2,6 +2,7 @@
 
 #include "base/check.h"
 #include "base/text.h"
+#include "plan/hosts.h"
 
 namespace poseidon::session {
 
@@ -50,9 +51,11 @@ void DenseSyncer::submit(Iteration iteration, const DenseGradient& gradient, boo
         continue;
       }
       store_.push_local(options_.tensor, c, iteration,
-                        {gradient.gradient.data, present, gradient.samples, [this](const store::PieceSum& piece) {
+                        {gradient.gradient.data, present, gradient.samples,
+                         [this](const store::PieceSum& piece) {
                            arrived(options_.self, piece.end - piece.begin, piece.contributors, piece.samples);
-                         }});
+                         },
+                         gradient.contributors});
     }
   }
 }
@@ -62,7 +65,7 @@ void DenseSyncer::push(const plan::Chunk& chunk, Iteration iteration, const Dens
   part.type = FrameType::kPush;
   part.tensor = options_.tensor;
   part.iteration = iteration;
-  part.contributors = 1;
+  part.contributors = gradient.contributors;
   part.samples = gradient.samples;
   if (!present) part.flags = wire::kAbsent;
   outbox_.enqueue({.to = options_.members[static_cast<std::size_t>(index(chunk.server))],
@@ -98,13 +101,15 @@ void DenseSyncer::fail(const Error& error) {
   done.on_synced({.error = error, .iteration = done.iteration, .contributors = 0, .samples = 0, .ready = {}});
 }
 
+std::string DenseSyncer::name_of(Rank node) const { return plan::node_name(node, options_.workers, options_.leaders); }
+
 std::optional<std::string> DenseSyncer::overdue(runtime::Duration age) const {
   if (waited() < age || !pending_) return std::nullopt;
   std::vector<std::string> servers;
   for (std::size_t node = 0; node < pending_->bytes_left_of.size(); ++node) {
-    if (pending_->bytes_left_of[node] > 0) servers.push_back(plan::node_name(Rank{static_cast<std::int32_t>(node)}, options_.workers));
+    if (pending_->bytes_left_of[node] > 0) servers.push_back(name_of(Rank{static_cast<std::int32_t>(node)}));
   }
-  return base::concat("rank ", index(options_.self), " waits for the sum of ", options_.name, ", iteration ",
+  return base::concat(name_of(options_.self), " waits for the sum of ", options_.name, ", iteration ",
                       pending_->iteration, ", from the server shard of ", base::join_words(servers), " since ",
                       base::readable_seconds(std::chrono::duration<double>(waited()).count()));
 }

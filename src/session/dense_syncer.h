@@ -25,6 +25,7 @@ struct DenseSyncerOptions {
   std::uint32_t layer = 0;          // its place in the forward pass
   std::size_t bytes = 0;            // of the whole tensor
   std::vector<plan::Chunk> chunks;  // in order of bytes; with several lanes only this one's
+  std::vector<Rank> leaders = {};   // plan::node_name
 };
 
 class DenseSyncer {
@@ -44,6 +45,7 @@ class DenseSyncer {
   runtime::Duration waited() const { return pending_ ? runtime_.now() - pending_->since : runtime::Duration{0}; }
 
  private:
+  std::string name_of(Rank node) const;
   struct Pending {
     Iteration iteration = 0;
     SyncedFn on_synced;

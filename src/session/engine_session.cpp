@@ -4,7 +4,6 @@
 
 #include "base/aligned.h"
 #include "base/check.h"
-#include "base/log.h"
 #include "base/text.h"
 
 namespace poseidon::session {
@@ -15,9 +14,6 @@ using wire::FrameType;
 using wire::PartHeader;
 
 namespace {
-
-constexpr runtime::Duration kWatchInterval = std::chrono::seconds(1);
-constexpr std::size_t kReportedWaitsMax = 4;
 
 // A tensor's priority: its layer's place in the forward pass. Without priorities all are equal.
 std::vector<std::uint32_t> layers_of(const Model& model, bool priorities) {
@@ -88,16 +84,17 @@ EngineSession::EngineSession(runtime::Runtime& runtime, runtime::Transport& tran
               .staging_bytes_max = options_.staging_bytes_max,
               // A member hears of a closing before it gets credit for what arrives after it, so what it had in flight is all.
               .crossing_bytes_max = (options_.members.size() - 1) * SendScheduler::peer_bytes_in_flight_max(options_.window_bytes),
-              .tell = [this](const wire::GateNews& news) { tell(news); }}) {
+              .tell = [this](const wire::GateNews& news) { tell(news); },
+              .leaders = options_.leaders}),
+      watch_(runtime, {options_.explain_after, options_.wait_max},
+             {.longest = [this] { return longest_wait(); },
+              .overdue = [this](runtime::Duration age, std::size_t count) { return overdue(age, count); },
+              .give_up = [this](const Error& error) { fail(error); }}) {
   if (is_worker()) add_syncers(compute);
   install_acceptors();
-  schedule_watch();
 }
 
-EngineSession::~EngineSession() {
-  *alive_ = false;
-  if (watch_timer_) runtime_.cancel(*watch_timer_);
-}
+EngineSession::~EngineSession() { *alive_ = false; }
 
 void EngineSession::add_syncers(runtime::Compute& compute) {
   const Model& model = options_.model;
@@ -115,7 +112,8 @@ void EngineSession::add_syncers(runtime::Compute& compute) {
         const TensorSpec& spec = model.tensors[index(tensor)];
         dense_[index(tensor)] = std::make_unique<DenseSyncer>(
             runtime_, transport_, scheduler_, store_,
-            DenseSyncerOptions{options_.self, workers(), options_.members, tensor, spec.name, place, spec.bytes(), chunks_[index(tensor)]});
+            DenseSyncerOptions{options_.self, workers(), options_.members, tensor, spec.name, place, spec.bytes(), chunks_[index(tensor)],
+                               options_.leaders});
       }
       continue;
     }
@@ -137,7 +135,8 @@ void EngineSession::add_syncers(runtime::Compute& compute) {
             .cols = cols,
             .batch_max = layer.factor_rows,
             .partition = plan::partition_factors(rows, cols, options_.plan.layers[l], workers()),
-            .size_only = options_.size_only});
+            .size_only = options_.size_only,
+            .leaders = options_.leaders});
     factors_of_weight_[index(layer.tensors[0])] = factors_[l].get();
   }
 }
@@ -320,12 +319,13 @@ std::vector<std::string> EngineSession::overdue(runtime::Duration age, std::size
   const auto add = [&](const std::optional<std::string>& sentence) {
     if (sentence && sentences.size() < count) sentences.push_back(*sentence);
   };
+  const auto name = [&](Rank node) { return plan::node_name(node, workers(), options_.leaders); };
   for (const KeptBack& kept : scheduler_.kept_back()) {
     const runtime::Duration waited = runtime_.now() - kept.since;
     if (waited < age) continue;
     const auto rank = std::find(options_.members.begin(), options_.members.end(), kept.server) - options_.members.begin();
-    add(base::concat("rank ", index(options_.self), " keeps ", kept.pushes, kept.pushes == 1 ? " push (" : " pushes (",
-                     base::readable_bytes(static_cast<double>(kept.bytes)), ") back, because the server shard of rank ", rank,
+    add(base::concat(name(options_.self), " keeps ", kept.pushes, kept.pushes == 1 ? " push (" : " pushes (",
+                     base::readable_bytes(static_cast<double>(kept.bytes)), ") back, because the server shard of ", name(Rank{static_cast<std::int32_t>(rank)}),
                      " is near its cap for staging and asks for other chunks first, since ",
                      base::readable_seconds(std::chrono::duration<double>(waited).count())));
   }
@@ -338,14 +338,7 @@ std::vector<std::string> EngineSession::overdue(runtime::Duration age, std::size
   return sentences;
 }
 
-void EngineSession::schedule_watch() {
-  watch_timer_ = runtime_.after(kWatchInterval, [this] {
-    watch();
-    schedule_watch();
-  });
-}
-
-void EngineSession::watch() {
+runtime::Duration EngineSession::longest_wait() const {
   runtime::Duration longest{0};
   for (const auto& syncer : dense_) {
     if (syncer) longest = std::max(longest, syncer->waited());
@@ -353,18 +346,7 @@ void EngineSession::watch() {
   for (const auto& exchange : factors_) {
     if (exchange) longest = std::max(longest, exchange->waited());
   }
-  if (longest < options_.explain_after) {
-    next_report_ = options_.explain_after;
-    return;
-  }
-  if (longest >= options_.wait_max) {
-    const std::vector<std::string> waits = overdue(options_.explain_after, 1);
-    return fail(Error{ErrorCode::kTimeout, base::concat("gave up: ", waits.empty() ? "a wait without a reason" : waits.front())});
-  }
-  if (longest < next_report_) return;
-  // 2 s, 4 s, 8 s ...: a long wait is told a few times, not every second.
-  next_report_ = 2 * longest;
-  for (const std::string& sentence : overdue(options_.explain_after, kReportedWaitsMax)) base::log::warning(sentence);
+  return longest;
 }
 
 }  // namespace poseidon::session

@@ -22,6 +22,7 @@
 #include "session/dense_syncer.h"
 #include "session/engine.h"
 #include "session/send_scheduler.h"
+#include "session/wait_watch.h"
 #include "store/bsp_store.h"
 
 namespace poseidon::session {
@@ -44,6 +45,7 @@ struct EngineOptions {
   bool size_only = false;                 // views have no memory: virtual time with models larger than memory
   base::EventListener* events = nullptr;  // may be null; outlives the session
   LaneShare share;
+  std::vector<Rank> leaders = {};         // of hosts, where each member speaks for one: plan::node_name
   // A wait says whom it is for after the first, and ends the session after the second. The limit is long, because a peer may
   // well be busy for minutes (a test, a snapshot on a slow disk); dead peers are noticed by the cluster within 2 s.
   runtime::Duration explain_after = std::chrono::seconds(2);
@@ -72,7 +74,7 @@ class EngineSession : public Engine {
   std::vector<std::string> overdue(runtime::Duration age, std::size_t count) const override;
   EngineUse use() const override { return {scheduler_.tensor_bytes(), store_.staging_bytes_max()}; }
   // Also fails what waits, when a wait exceeds its limit. Runs by itself every second; public for tests.
-  void watch();
+  void watch() { watch_.look(); }
 
   SendScheduler& scheduler() { return scheduler_; }
   const EngineOptions& options() const { return options_; }
@@ -87,7 +89,7 @@ class EngineSession : public Engine {
   // Says to all others what this member's shard takes, and hears it of theirs.
   void tell(const wire::GateNews& news);
   void hear(Member from, std::span<const std::byte> body);
-  void schedule_watch();
+  runtime::Duration longest_wait() const;
   // Runs on the lane, unless the session is gone by then.
   void on_lane(runtime::Task task);
   void submit_now(TensorId tensor, Iteration iteration, const DenseGradient& gradient, bool present, SyncedFn on_synced);
@@ -105,8 +107,7 @@ class EngineSession : public Engine {
   std::vector<std::unique_ptr<factor::FactorExchange>> factors_;  // by layer; null for dense layers
   std::vector<factor::FactorExchange*> factors_of_weight_;        // by tensor
   std::optional<Error> failed_;
-  std::optional<runtime::TimerId> watch_timer_;
-  runtime::Duration next_report_{};
+  WaitWatch watch_;
   // Set to false on the lane by the destructor: tasks that were posted before look here first.
   std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
 };

@@ -91,9 +91,9 @@ void WireEngine::submit_now(TensorId tensor, Iteration iteration, const DenseGra
   SyncedFn back = widened(tensor, {widening(wide, narrow)}, {narrow}, on_synced);
   conversions_.add(urgency(tensor, iteration), {narrowing(wide, narrow)},
                    [this, tensor, iteration, view = narrow_view(wide, narrow), samples = gradient.samples,
-                    on_synced = std::move(on_synced), back = std::move(back)](const std::optional<Error>& error) {
+                    contributors = gradient.contributors, on_synced = std::move(on_synced), back = std::move(back)](const std::optional<Error>& error) {
                      if (error) return end(on_synced, iteration, *error);
-                     inner_->submit(tensor, iteration, {.gradient = view, .ready = {}, .samples = samples}, back);
+                     inner_->submit(tensor, iteration, {.gradient = view, .ready = {}, .samples = samples, .contributors = contributors}, back);
                    });
 }
 

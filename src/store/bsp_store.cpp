@@ -94,6 +94,7 @@ BspStore::Slot* BspStore::slot(OwnedChunk& chunk, Iteration iteration) {
     piece.arrived.assign(workers, false);
     piece.present.assign(workers, false);
     piece.arrivals = 0;
+    piece.contributors = 0;
     piece.samples = 0;
   }
   return &slot;
@@ -114,10 +115,11 @@ void BspStore::push_local(TensorId tensor, std::size_t chunk_index, Iteration it
                  ", or before the sum of an older one had come");
   const bool present = push.present;
   const std::uint32_t samples = push.samples;
+  const std::uint32_t contributors = push.contributors;
   open->local = std::move(push);
   const std::size_t self = static_cast<std::size_t>(index(options_.self));
   for (std::size_t piece = 0; piece < open->pieces.size(); ++piece) {
-    arrive(*chunk, *open, piece, self, nullptr, present, samples);
+    arrive(*chunk, *open, piece, self, nullptr, present, samples, contributors);
   }
 }
 
@@ -142,10 +144,11 @@ Result<Sink> BspStore::accept_push(Member from, const PartHeader& part) {
     return Sink{part.offset, part.offset, {}, [this, chunk, open, rank = *rank](Member, const PartHeader&) {
                   gate_.absent(chunk->place);
                   for (std::size_t piece = 0; piece < open->pieces.size(); ++piece) {
-                    arrive(*chunk, *open, piece, rank, nullptr, false, 0);
+                    arrive(*chunk, *open, piece, rank, nullptr, false, 0, 0);
                   }
                 }};
   }
+  if (part.contributors == 0) return corrupt("it is the gradient of nobody");
   const std::size_t piece = (part.offset - chunk->range.begin) / wire::kPieceBytes;
   if (part.offset != piece_begin(*chunk, piece) || part.offset + part.bytes != piece_end(*chunk, piece)) {
     return corrupt("that is not one of the chunk's pieces");
@@ -157,18 +160,21 @@ Result<Sink> BspStore::accept_push(Member from, const PartHeader& part) {
   gate_.staged(chunk->place, part.bytes);
   return Sink{part.offset, part.offset + part.bytes, runtime::Layout::contiguous({staged, part.bytes, {}, 0}, 0, part.bytes),
               [this, chunk, open, piece, rank = *rank, staged](Member, const PartHeader& arrived) {
-                arrive(*chunk, *open, piece, rank, staged, true, arrived.samples);
+                arrive(*chunk, *open, piece, rank, staged, true, arrived.samples, arrived.contributors);
               }};
 }
 
 void BspStore::arrive(OwnedChunk& chunk, Slot& slot, std::size_t piece, std::size_t rank, std::byte* staged, bool present,
-                      std::uint32_t samples) {
+                      std::uint32_t samples, std::uint32_t contributors) {
   Piece& state = slot.pieces[piece];
   POSEIDON_CHECK(!state.arrived[rank], "rank ", rank, "'s piece ", piece, " of tensor ", index(chunk.tensor), " came twice");
   state.staged[rank] = staged;
   state.arrived[rank] = true;
   state.present[rank] = present;
-  if (present) state.samples += samples;
+  if (present) {
+    state.samples += samples;
+    state.contributors += contributors;
+  }
   if (++state.arrivals == options_.members.size()) sum(chunk, slot, piece);
 }
 
@@ -186,8 +192,8 @@ void BspStore::sum(OwnedChunk& chunk, Slot& slot, std::size_t piece) {
     const bool is_local = rank == self && !options_.size_only;
     job.addends.push_back(is_local ? slot.local->tensor + begin : state.staged[rank]);
   }
-  const std::uint32_t contributors = static_cast<std::uint32_t>(job.addends.size());
-  if (contributors == 0) return on_summed(chunk, slot, piece, 0);
+  const std::uint32_t contributors = state.contributors;
+  if (job.addends.empty()) return on_summed(chunk, slot, piece, 0);
   if (!options_.size_only) {
     if (!slot.sum) slot.sum = base::make_aligned(chunk_bytes);
     job.out = slot.sum.get() + (begin - chunk.range.begin);
@@ -257,11 +263,15 @@ void BspStore::tell(const wire::GateNews& news) {
   if (options_.tell) options_.tell(news);
 }
 
+std::string BspStore::name_of(Rank node) const {
+  return plan::node_name(node, static_cast<int>(options_.members.size()), options_.leaders);
+}
+
 std::vector<std::string> BspStore::missing(const Slot& slot) const {
   std::vector<std::string> ranks;
   for (std::size_t rank = 0; rank < options_.members.size(); ++rank) {
     const bool lacks = std::any_of(slot.pieces.begin(), slot.pieces.end(), [&](const Piece& p) { return !p.arrived[rank]; });
-    if (lacks) ranks.push_back(base::concat("rank ", rank));
+    if (lacks) ranks.push_back(name_of(Rank{static_cast<std::int32_t>(rank)}));
   }
   return ranks;
 }
@@ -277,7 +287,7 @@ std::optional<std::string> BspStore::overdue_at_the_gate(runtime::Duration age) 
       ranks = base::join_words(missing(slot));
     }
   }
-  return base::concat("the server shard of rank ", index(options_.self), " has staged ",
+  return base::concat("the server shard of ", name_of(options_.self), " has staged ",
                       base::readable_bytes(static_cast<double>(gate_.bytes_staged())), ", near its cap of ",
                       base::readable_bytes(static_cast<double>(options_.staging_bytes_max)),
                       ", and keeps pushes waiting; first of all it needs ", options_.model->tensors[index(tensor)].name,
@@ -295,7 +305,7 @@ std::vector<std::string> BspStore::overdue(runtime::Duration age, std::size_t co
         if (!slot.iteration || slot.finished || now - slot.opened < age || sentences.size() >= count) continue;
         const std::vector<std::string> ranks = missing(slot);
         if (ranks.empty()) continue;
-        sentences.push_back(base::concat("the server shard of ", plan::node_name(options_.self, static_cast<int>(options_.members.size())), " waits for ",
+        sentences.push_back(base::concat("the server shard of ", name_of(options_.self), " waits for ",
                                          base::join_words(ranks), " to push ",
                                          options_.model->tensors[index(chunk->tensor)].name, " of iteration ", *slot.iteration,
                                          " since ", base::readable_seconds(std::chrono::duration<double>(now - slot.opened).count())));

@@ -43,6 +43,7 @@ struct BspStoreOptions {
   std::size_t staging_bytes_max = kStagingBytesMax;
   std::size_t crossing_bytes_max = 0;            // see GateOptions
   Gate::TellFn tell;                             // what all other members must hear of the gate; empty: nobody
+  std::vector<Rank> leaders = {};                // where nodes are hosts: plan::node_name
 };
 
 // A piece of a tensor's sum is in the local gradient: bytes [begin, end). With no contributors the memory is untouched.
@@ -60,6 +61,7 @@ struct LocalPush {
   bool present = true;          // false: it has none, but wants the others' sum
   std::uint32_t samples = 1;
   PieceSumFn on_sum;
+  std::uint32_t contributors = 1;  // workers whose sum it is already
 };
 
 class BspStore {
@@ -84,6 +86,7 @@ class BspStore {
     std::vector<bool> arrived;       // by rank
     std::vector<bool> present;       // by rank
     std::uint32_t arrivals = 0;
+    std::uint32_t contributors = 0;
     std::uint64_t samples = 0;
   };
   struct Slot {
@@ -110,7 +113,7 @@ class BspStore {
   Slot* slot(OwnedChunk& chunk, Iteration iteration);
   std::optional<std::size_t> rank_of(Member member) const;
   void arrive(OwnedChunk& chunk, Slot& slot, std::size_t piece, std::size_t rank, std::byte* staged, bool present,
-              std::uint32_t samples);
+              std::uint32_t samples, std::uint32_t contributors);
   void sum(OwnedChunk& chunk, Slot& slot, std::size_t piece);
   void on_summed(OwnedChunk& chunk, Slot& slot, std::size_t piece, std::uint32_t contributors);
   void send_sum(const OwnedChunk& chunk, const Slot& slot, wire::PartHeader part, std::size_t begin, std::size_t end);
@@ -118,6 +121,7 @@ class BspStore {
   // The ranks whose contributions have not all come.
   std::vector<std::string> missing(const Slot& slot) const;
   // Whom the lowest unfinished chunk waits for, while the gate is closed.
+  std::string name_of(Rank node) const;
   std::optional<std::string> overdue_at_the_gate(runtime::Duration age) const;
 
   runtime::Runtime& runtime_;

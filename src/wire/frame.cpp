@@ -20,6 +20,7 @@ bool known(std::uint8_t type) {
     case FrameType::kControl:
     case FrameType::kCredit:
     case FrameType::kGate:
+    case FrameType::kHost:
     case FrameType::kProbe:
     case FrameType::kPush:
     case FrameType::kSum:
@@ -37,6 +38,7 @@ std::size_t payload_bytes_max(FrameType type) {
   if (type == FrameType::kControl) return kControlBytesMax;
   if (type == FrameType::kCredit) return 0;
   if (type == FrameType::kGate) return kGateBytesMax;
+  if (type == FrameType::kHost) return kHostMessageBytes;
   if (type == FrameType::kFused) return kPieceBytes + kPartsMax * kPartBytes;
   return kPieceBytes;
 }

@@ -31,6 +31,7 @@ enum class FrameType : std::uint8_t {
   kControl = 16,  // a JSON body (cluster/messages.h)
   kCredit = 17,   // no payload: the header's credit field is all
   kGate = 18,     // which chunks a server takes while its staging memory is short (wire/gate.h)
+  kHost = 19,     // between workers of one host: what lies where in their shared memory (wire/host_message.h)
   // Data.
   kPush = 32,    // a worker's dense gradient, to the server that owns the range
   kSum = 33,     // the sum over the workers, to every worker
@@ -51,6 +52,7 @@ constexpr std::size_t kPartsMax = 256;           // parts of a fused frame
 constexpr std::size_t kHandshakeBytesMax = 512;  // body of a frame on a link that is not trusted yet
 constexpr std::size_t kControlBytesMax = std::size_t{16} << 20;  // a list of 100,000 parameters fits
 constexpr std::size_t kGateBytesMax = kPieceBytes;               // 3,276 chunks; a server says the rest in further frames
+constexpr std::size_t kHostMessageBytes = 72;
 constexpr std::uint8_t kVersion = 2;
 
 // Flags of a part.

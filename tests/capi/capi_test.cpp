@@ -43,14 +43,16 @@ struct Outcome {
   std::string table;
 };
 
-Outcome run(const char* scenario, int workers, const char* schemes = "ps") {
+// `plan`: instead of `schemes`.
+Outcome run(const char* scenario, int workers, const char* schemes = "ps", const char* plan = nullptr) {
   Outcome outcome;
   outcome.notes.resize(static_cast<size_t>(workers));
   const char* const command[] = {"/proc/self/exe", scenario, nullptr};
   poseidon_local_options options = POSEIDON_INIT(poseidon_local_options);
   options.workers = workers;
   options.command = command;
-  options.schemes = schemes;
+  options.schemes = plan == nullptr ? schemes : nullptr;
+  options.plan = plan;
   options.user = &outcome;
   options.on_note = [](void* user, int32_t rank, const char* text) {
     static_cast<Outcome*>(user)->notes[static_cast<size_t>(rank)] = text;
@@ -76,6 +78,18 @@ TEST(CApi, GivesSumsOfFactorsUnderEveryScheme) {
     for (const char* scenario : {"factors", "own product"}) EXPECT_JOB(run(scenario, 2, scheme));
   }
   EXPECT_JOB(run("factors", 3, "sfb"));
+}
+
+// All on one host, and two hosts of which one has two workers: with memory of poseidon_allocate and without.
+TEST(CApi, WorkersOfOneHostCombineInSharedMemory) {
+  for (const std::string hosts : {"[[0, 1, 2]]", "[[0, 2], [1]]"}) {
+    for (const auto& [scenario, scheme] : {std::pair("sums", "ps"), std::pair("factors", "sfb")}) {
+      const std::string plan = R"({"poseidon_plan": 1, "workers": 3, "hosts": )" + hosts +
+                               R"(, "layers": [{"name": "ip", "scheme": ")" + scheme + R"("}]})";
+      const Outcome outcome = run(scenario, 3, nullptr, plan.c_str());
+      EXPECT_EQ(outcome.code, POSEIDON_OK) << scenario << " on " << hosts << ": " << outcome.message;
+    }
+  }
 }
 
 TEST(CApi, WaitsUntilFactorsMayBeUsedAgain) { EXPECT_JOB(run("slow factors", 2, "sfb")); }

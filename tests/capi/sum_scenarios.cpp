@@ -136,9 +136,11 @@ Wrong factors(bool own) {
   const bool multiplies = scheme != POSEIDON_ADAM || counts.float64 > 0;
   if (own) REQUIRE(counts.float32 > 0);
   if (own && multiplies) REQUIRE(counts.float64 == 6);
+  // Of a host only its leader sends, and nobody where there is no other host.
+  const bool grouped = std::string(poseidon_plan(layer.cluster)).find("\"hosts\"") != std::string::npos;
   poseidon_traffic traffic = POSEIDON_INIT(poseidon_traffic);
   REQUIRE(poseidon_get_tensor_traffic(layer.cluster, 0, &traffic) == POSEIDON_OK &&
-          traffic.bytes_sent + traffic.bytes_received > 0);
+          (grouped || traffic.bytes_sent + traffic.bytes_received > 0));
   REQUIRE(poseidon_leave(layer.cluster) == POSEIDON_OK);
   return "";
 }

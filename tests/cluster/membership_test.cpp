@@ -228,6 +228,17 @@ TEST(Membership, APlanForAnotherNumberOfWorkersIsRefused) {
   EXPECT_THAT(job.failed->message, HasSubstr("it was made for 4 workers, this job has 2"));
 }
 
+TEST(Membership, APlanWhoseHostsCannotShareMemoryIsRefused) {
+  cluster::CoordinatorOptions options;
+  plan::Plan plan{.workers = 2, .layers = {}, .hosts = {{Rank{0}, Rank{1}}}};
+  for (const LayerSpec& layer : small_model().layers) plan.layers.push_back({layer.name, Scheme::kPs, {}, Rank{0}});
+  options.plan_json = plan::to_json(plan);
+  SimMembership job({.workers = 2, .coordinator = options});
+  job.world().run_until([&] { return job.failed.has_value(); }, 10s);
+  ASSERT_TRUE(job.failed);
+  EXPECT_THAT(job.failed->message, HasSubstr("put rank 0 (pid 100 on node0) and rank 1 (pid 101 on node1) on one host"));
+}
+
 // Workers that begin an iteration whenever they may, each at its own speed and at most one ahead of the slowest, as the sums
 // of bulk-synchronous training allow.
 struct Runners {

@@ -12,7 +12,7 @@ namespace {
 Result<Message> decode_text(const std::string& text) { return decode(std::as_bytes(std::span(text.data(), text.size()))); }
 
 std::vector<Message> one_of_each() {
-  const MemberInfo info{Member{3}, Rank{3}, "node-\"b\"", 4711, {{"127.0.0.1", 4000}, {"10.0.0.1", 65535, runtime::Lane{1}}}, 2, std::nullopt};
+  const MemberInfo info{Member{3}, Rank{3}, "node-\"b\"", 4711, {{"127.0.0.1", 4000}, {"10.0.0.1", 65535, runtime::Lane{1}}}, 2, std::nullopt, "boot 7", "5:99"};
   MemberInfo server = info;
   server.rank = Rank{4};
   server.server = 0;
@@ -33,6 +33,8 @@ TEST(Messages, ComeBackAsTheyWere) {
   }
   const auto join = std::get<Join>(decode_text(encode(one_of_each()[0])).value());
   EXPECT_EQ(join.self.text(), "rank 3 (pid 4711 on node-\"b\")");
+  EXPECT_EQ(join.self.machine, "boot 7");
+  EXPECT_EQ(join.self.memory, "5:99");
   EXPECT_EQ(join.model.tensors[1].shape, (std::vector<std::int64_t>{16, 36}));
   EXPECT_EQ(join.model.layers[1].factor_rows, 4u);
   EXPECT_EQ(std::get<OpenEpoch>(decode_text(encode(one_of_each()[12])).value()).members[1].text(), "server 0 (pid 4711 on node-\"b\")");

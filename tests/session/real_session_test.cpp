@@ -84,6 +84,33 @@ std::optional<Error> work(const TrainingScript& script, int rank, std::uint16_t 
   return std::nullopt;
 }
 
+// Runs the job in virtual time on one lane, and over TCP on so many: the workers must end with the same parameters.
+void expect_the_bits_of_virtual_time(const SimJob& job, std::size_t lanes) {
+  const SimResult simulated = run(job);
+  ASSERT_TRUE(simulated.finished) << simulated.trouble;
+  const TrainingScript& script = job.script;
+  const int workers = script.plan.workers;
+  const std::vector<std::byte> secret = base::random_bytes(32);
+  Hub hub(script, secret);
+  std::vector<std::vector<std::vector<float>>> values;
+  std::vector<std::future<std::optional<Error>>> crew;
+  for (int rank = 0; rank < workers; ++rank) values.push_back(initial_values(script, static_cast<std::size_t>(rank)));
+  for (int rank = 0; rank < workers; ++rank) {
+    crew.push_back(std::async(std::launch::async, [&, rank] {
+      return work(script, rank, hub.port(), secret, values[static_cast<std::size_t>(rank)], lanes);
+    }));
+  }
+  for (auto& worker : crew) {
+    const std::optional<Error> error = worker.get();
+    EXPECT_FALSE(error.has_value()) << error->message;
+  }
+  const std::optional<Error> error = hub.wait();
+  ASSERT_FALSE(error.has_value()) << error->message;
+  for (int rank = 0; rank < workers; ++rank) {
+    EXPECT_EQ(values[static_cast<std::size_t>(rank)], simulated.parameters[0]) << "rank " << rank;
+  }
+}
+
 TEST(RealSession, JobsOverTcpEndInTheBitsOfVirtualTimeOnAnyNumberOfLanes) {
   for (std::uint64_t problem = 1; problem <= 15; ++problem) {
     const std::size_t lanes = 1 + problem % 3;
@@ -96,28 +123,30 @@ TEST(RealSession, JobsOverTcpEndInTheBitsOfVirtualTimeOnAnyNumberOfLanes) {
     script.plan = random_plan(script.model, workers, problem * 7);
     script.absent_probability = problem % 3 == 0 ? 0.3 : 0;
     script.short_batch_probability = problem % 2 == 0 ? 0.5 : 0;
-    const SimResult simulated = run(job);
-    ASSERT_TRUE(simulated.finished) << simulated.trouble;
+    expect_the_bits_of_virtual_time(job, lanes);
+  }
+}
 
-    const std::vector<std::byte> secret = base::random_bytes(32);
-    Hub hub(script, secret);
-    std::vector<std::vector<std::vector<float>>> values;
-    std::vector<std::future<std::optional<Error>>> crew;
-    for (int rank = 0; rank < workers; ++rank) values.push_back(initial_values(script, static_cast<std::size_t>(rank)));
-    for (int rank = 0; rank < workers; ++rank) {
-      crew.push_back(std::async(std::launch::async, [&, rank] {
-        return work(script, rank, hub.port(), secret, values[static_cast<std::size_t>(rank)], lanes);
-      }));
-    }
-    for (auto& worker : crew) {
-      const std::optional<Error> error = worker.get();
-      EXPECT_FALSE(error.has_value()) << error->message;
-    }
-    const std::optional<Error> error = hub.wait();
-    ASSERT_FALSE(error.has_value()) << error->message;
-    for (int rank = 0; rank < workers; ++rank) {
-      EXPECT_EQ(values[static_cast<std::size_t>(rank)], simulated.parameters[0]) << "rank " << rank;
-    }
+TEST(RealSession, JobsThatCombineInSharedMemoryEndInTheBitsOfVirtualTimeOnAnyNumberOfLanes) {
+  const std::vector<plan::HostGroups> groupings = {{{Rank{0}, Rank{1}, Rank{2}, Rank{3}}},
+                                                   {{Rank{0}, Rank{1}}, {Rank{2}, Rank{3}}},
+                                                   {{Rank{0}, Rank{2}, Rank{3}}, {Rank{1}}}};
+  for (std::uint64_t problem = 1; problem <= 18; ++problem) {
+    const std::size_t lanes = 1 + problem / 3 % 3;
+    SCOPED_TRACE("problem " + std::to_string(problem) + ", " + std::to_string(lanes) + " lanes");
+    SimJob job;
+    TrainingScript& script = job.script;
+    script.problem = problem;
+    script.model = random_model(problem, 2'000'000);
+    const plan::HostGroups& hosts = groupings[problem % groupings.size()];
+    script.plan = random_plan(script.model, static_cast<int>(hosts.size()), problem * 7);
+    script.plan.workers = 4;
+    script.plan.hosts = hosts;
+    if (problem % 5 == 0) script.plan.wire = DType::kBFloat16;
+    script.absent_probability = problem % 2 == 0 ? 0.3 : 0;
+    script.short_batch_probability = problem % 2 == 0 ? 0.5 : 0;
+    script.allocate = problem % 4 < 2;
+    expect_the_bits_of_virtual_time(job, lanes);
   }
 }
 

@@ -34,7 +34,7 @@ struct BspStoreTest : ::testing::Test {
                                                        .chunks = {{{0, 80'000, Rank{1}}}, {{0, 40, Rank{2}}}}});
   }
   static PartHeader piece(std::uint64_t offset, std::uint32_t bytes, Iteration iteration = 0) {
-    return {.type = FrameType::kPush, .tensor = TensorId{0}, .iteration = iteration, .offset = offset, .bytes = bytes, .samples = 4};
+    return {.type = FrameType::kPush, .tensor = TensorId{0}, .iteration = iteration, .offset = offset, .bytes = bytes, .contributors = 1, .samples = 4};
   }
   // A peer's whole push arrives.
   void push(Member from, float value, Iteration iteration = 0) {

@@ -5,6 +5,7 @@
 #include <numeric>
 #include <utility>
 
+#include "base/aligned.h"
 #include "base/philox.h"
 
 namespace poseidon::test {
@@ -53,7 +54,7 @@ bool is_factored(const TrainingScript& job, std::size_t layer, Iteration iterati
   return job.plan.workers > 1 && plan->layers[layer].scheme != Scheme::kPs;
 }
 
-TensorView view(std::vector<float>& data) {
+TensorView view(std::span<float> data) {
   return {reinterpret_cast<std::byte*>(data.data()), data.size() * sizeof(float), DType::kFloat32, {}};
 }
 
@@ -78,7 +79,12 @@ ScriptedWorker::ScriptedWorker(const TrainingScript& script, std::size_t rank, r
                                std::vector<std::vector<float>>& values, std::uint64_t time_seed)
     : script_(script), rank_(rank), runtime_(runtime), session_(session), values_(values), random_(time_seed),
       ready_(values.size(), true), iteration_(script.first), go_on_(values.size()) {
-  for (const std::vector<float>& value : values) gradients_.emplace_back(value.size());
+  for (std::size_t t = 0; t < values.size(); ++t) {
+    const std::size_t bytes = values[t].size() * sizeof(float);
+    memory_.push_back(script.allocate && t % 2 == 0 ? session.allocate(bytes, {}).value() : std::shared_ptr<std::byte>(base::make_aligned(bytes)));
+    gradients_.emplace_back(reinterpret_cast<float*>(memory_[t].get()), values[t].size());
+    std::fill(gradients_[t].begin(), gradients_[t].end(), 0.0f);
+  }
 }
 
 void ScriptedWorker::start(std::function<void(std::optional<Error>)> on_end) {

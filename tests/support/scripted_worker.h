@@ -6,8 +6,10 @@
 
 #include <cstdint>
 #include <functional>
+#include <memory>
 #include <optional>
 #include <random>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -35,6 +37,7 @@ struct TrainingScript {
   double short_batch_probability = 0;  // that a worker has fewer rows of factors than announced
   SubmitOrder order = SubmitOrder::kBackward;
   std::optional<std::size_t> slow_rank;  // takes 20 times as long as the others
+  bool allocate = false;                 // every second tensor's gradient lies in Session::allocate's memory
   // Time that one layer's forward or backward takes at most; each draw differs.
   runtime::Duration layer_time_max = std::chrono::microseconds(200);
   std::vector<runtime::Duration> forward_times;  // if given: of each layer, always; its backward takes twice as long
@@ -84,7 +87,8 @@ class ScriptedWorker {
   Session& session_;
   std::vector<std::vector<float>>& values_;
   std::mt19937_64 random_;
-  std::vector<std::vector<float>> gradients_;
+  std::vector<std::shared_ptr<std::byte>> memory_;  // by tensor: of its gradient
+  std::vector<std::span<float>> gradients_;         // by tensor
   std::vector<bool> ready_;
   std::optional<std::size_t> waiting_for_;
   runtime::Time waiting_since_{};

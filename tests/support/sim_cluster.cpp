@@ -5,6 +5,9 @@
 #include <optional>
 #include <utility>
 
+#include "host/host_engine.h"
+#include "plan/hosts.h"
+#include "runtime/sim/sim_memory.h"
 #include "session/laned_engine.h"
 #include "session/wire_engine.h"
 
@@ -17,39 +20,65 @@ std::vector<runtime::sim::SimMember*> lanes_of(runtime::sim::SimWorld& world, Me
   return all;
 }
 
-// One member's arithmetic and sessions: all there is of a dedicated server.
+// One member's arithmetic, memory and sessions: all there is of a dedicated server.
 struct Server {
-  Server(const SimJob& job, const std::vector<runtime::sim::SimMember*>& lanes, std::size_t node, const std::vector<Member>& members) {
+  Server(const SimJob& job, const std::vector<runtime::sim::SimMember*>& lanes, std::size_t member, const std::vector<Member>& members,
+         runtime::sim::SimHost& host)
+      : memory(host, members[member]) {
+    for (runtime::sim::SimMember* const lane : lanes) {
+      computes.push_back(std::make_unique<runtime::sim::SimCompute>(
+          *lane, runtime::sim::SimCompute::Speeds{.sum_bytes_per_second = 5e9, .flops_per_second = 2e10}));
+    }
     const plan::Plan& plan = job.script.plan;
-    session::EngineOptions options{.self = Rank{static_cast<std::int32_t>(node)},
-                                   .members = members,
-                                   .model = plan::model_on_wire(job.script.model, plan.workers, plan.wire),
-                                   .plan = plan,
+    const Rank self{static_cast<std::int32_t>(member)};
+    if (plan.hosts.size() != 1 && plan::host_place(plan, self).place == 0) engine = make_network(job, lanes, self, members);
+    if (plan.hosts.empty()) return;
+    engine = std::make_unique<host::HostEngine>(
+        *lanes.front(), *lanes.front(), *computes.front(), memory, std::move(engine),
+        host::HostEngineOptions{.self = self, .members = members, .model = job.script.model, .plan = plan, .priorities = job.priorities});
+  }
+
+  std::unique_ptr<session::Engine> make_network(const SimJob& job, const std::vector<runtime::sim::SimMember*>& lanes, Rank self,
+                                                const std::vector<Member>& members) {
+    const plan::Plan& plan = job.script.plan;
+    const Model model = plan::network_model(job.script.model, plan.hosts);
+    session::EngineOptions options{.self = Rank{static_cast<std::int32_t>(plan::host_place(plan, self).group)},
+                                   .members = {},
+                                   .model = plan::model_on_wire(model, plan::nodes_of(plan), plan.wire),
+                                   .plan = plan::network_plan(plan),
                                    .window_bytes = job.window_bytes,
                                    .staging_bytes_max = job.staging_bytes_max / lanes.size(),
-                                   .priorities = job.priorities};
+                                   .priorities = job.priorities,
+                                   .leaders = plan::leaders_of(plan.hosts)};
+    for (std::size_t other = 0; other < members.size(); ++other) {
+      if (plan::host_place(plan, Rank{static_cast<std::int32_t>(other)}).place == 0) options.members.push_back(members[other]);
+    }
     if (lanes.size() > 1) {
-      options.share.deal = std::make_shared<plan::LaneDeal>(options.model, plan, job.deal);
-      budget = std::make_shared<session::LinkBudget>(job.window_bytes, members,
+      options.share.deal = std::make_shared<plan::LaneDeal>(options.model, options.plan, job.deal);
+      budget = std::make_shared<session::LinkBudget>(job.window_bytes, options.members,
                                                      std::vector<runtime::Runtime*>(lanes.begin(), lanes.end()));
       options.share.budget = budget;
     }
     std::vector<session::EngineLane> parts;
     for (runtime::sim::SimMember* const lane : lanes) {
-      computes.push_back(std::make_unique<runtime::sim::SimCompute>(
-          *lane, runtime::sim::SimCompute::Speeds{.sum_bytes_per_second = 5e9, .flops_per_second = 2e10}));
       options.share.lane = parts.size();
-      auto session = session::EngineSession::create(*lane, *lane, *computes.back(), options).value();
+      auto session = session::EngineSession::create(*lane, *lane, *computes[parts.size()], options).value();
       schedulers.push_back(&session->scheduler());
       parts.push_back({lane, [](const runtime::Task& task) { task(); }, std::move(session)});
     }
-    engine = lanes.size() == 1 ? std::move(parts.front().engine)
-                               : std::make_unique<session::LanedEngine>(options.model, options.share.deal, std::move(parts));
-    engine = session::WireEngine::around(*lanes.front(), std::move(engine), job.script.model, job.priorities);
+    std::unique_ptr<session::Engine> network =
+        lanes.size() == 1 ? std::move(parts.front().engine)
+                          : std::make_unique<session::LanedEngine>(options.model, options.share.deal, std::move(parts));
+    return session::WireEngine::around(*lanes.front(), std::move(network), model, job.priorities);
   }
 
-  std::size_t in_flight_max() const { return budget ? budget->bytes_in_flight_max() : schedulers.front()->bytes_in_flight_max(); }
+  // Over the network; 0 where another member speaks for this one.
+  std::size_t in_flight_max() const {
+    if (budget) return budget->bytes_in_flight_max();
+    return schedulers.empty() ? 0 : schedulers.front()->bytes_in_flight_max();
+  }
 
+  runtime::sim::SimMemory memory;
   std::vector<std::unique_ptr<runtime::sim::SimCompute>> computes;
   std::shared_ptr<session::LinkBudget> budget;      // with several lanes
   std::vector<session::SendScheduler*> schedulers;  // by lane
@@ -58,8 +87,9 @@ struct Server {
 
 // A worker has parameters as well, and the script that trains them.
 struct Crew : Server {
-  Crew(const SimJob& job, const std::vector<runtime::sim::SimMember*>& lanes, std::size_t rank, const std::vector<Member>& members)
-      : Server(job, lanes, rank, members), values(initial_values(job.script, rank)),
+  Crew(const SimJob& job, const std::vector<runtime::sim::SimMember*>& lanes, std::size_t rank, const std::vector<Member>& members,
+       runtime::sim::SimHost& host)
+      : Server(job, lanes, rank, members, host), values(initial_values(job.script, rank)),
         worker(job.script, rank, *lanes.front(), *engine, values, job.world.seed * 1000003 + rank) {}
 
   std::vector<std::vector<float>> values;
@@ -72,7 +102,8 @@ struct Crew : Server {
 SimResult run(const SimJob& job) {
   SimResult result;
   const std::size_t workers = static_cast<std::size_t>(job.script.plan.workers);
-  const std::size_t nodes = static_cast<std::size_t>(job.script.plan.nodes());
+  // Dedicated servers come after the workers; of hosts, all workers are members.
+  const std::size_t nodes = job.script.plan.hosts.empty() ? static_cast<std::size_t>(job.script.plan.nodes()) : workers;
   runtime::sim::SimWorld world(job.world);
   std::vector<Member> members;
   for (std::size_t node = 0; node < nodes; ++node) members.push_back(Member{static_cast<std::uint32_t>(10 + node)});
@@ -94,13 +125,14 @@ SimResult run(const SimJob& job) {
     }
   }
   world.run_for(4 * job.world.latency + std::chrono::milliseconds(1));  // all links are up
+  runtime::sim::SimHost host;
   std::vector<std::unique_ptr<Crew>> crew;
   for (std::size_t rank = 0; rank < workers; ++rank) {
-    crew.push_back(std::make_unique<Crew>(job, lanes_of(world, members[rank], job.deal.lanes), rank, members));
+    crew.push_back(std::make_unique<Crew>(job, lanes_of(world, members[rank], job.deal.lanes), rank, members, host));
   }
   std::vector<std::unique_ptr<Server>> servers;
   for (std::size_t node = workers; node < nodes; ++node) {
-    servers.push_back(std::make_unique<Server>(job, lanes_of(world, members[node], job.deal.lanes), node, members));
+    servers.push_back(std::make_unique<Server>(job, lanes_of(world, members[node], job.deal.lanes), node, members, host));
   }
   // Rank 0 sends its values when everybody is ready to take them.
   for (std::size_t rank = workers; rank-- > 0;) {

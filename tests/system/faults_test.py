@@ -131,9 +131,10 @@ def test_ctrl_c_ends_a_job_that_waits_for_a_worker_to_join(lenet, digits):
 # --- Deaths
 
 
+@pytest.mark.parametrize("per_host", ["off", "on", "2"])
 @pytest.mark.parametrize("rank", [0, 2])
-def test_a_worker_that_is_killed_ends_the_job_and_is_named(lenet, endless, rank):
-    with LiveJob(lenet, endless(), 3) as training:
+def test_a_worker_that_is_killed_ends_the_job_and_is_named(lenet, endless, rank, per_host):
+    with LiveJob(lenet, endless(), 3, "--per-host", per_host) as training:
         training.wait_for_iteration(3)
         holdings = training.holdings()
         assert len(holdings.sockets) == 4, "the coordinator and three workers listen; if not, the test would see nothing"
@@ -144,6 +145,7 @@ def test_a_worker_that_is_killed_ends_the_job_and_is_named(lenet, endless, rank)
         assert f"{training.run_folder}/worker-{rank}.log" in done.err
         assert "signal 9" in json.loads(training.report_file.read_text())["error"]
         training.expect_nothing_left(holdings)
+    assert not [name for name in os.listdir("/dev/shm") if "poseidon" in name]
 
 
 @pytest.mark.parametrize("rank", [0, 1])

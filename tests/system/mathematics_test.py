@@ -1,4 +1,5 @@
 """N workers train as one does with the global batch, and one trains as an independent PyTorch program does."""
+import json
 import pathlib
 
 import pytest
@@ -48,6 +49,19 @@ def test_four_workers_follow_one_in_float64(four_workers, one_worker, scheme):
     ours = four_workers(scheme, "float64")
     assert len(ours) == ITERATIONS
     assert relative(ours, one_worker["float64"]) < 1e-9
+
+
+@pytest.mark.parametrize("per_host, hosts", [("on", [[0, 1, 2, 3]]), (2, [[0, 1], [2, 3]])], ids=["1x4", "2x2"])
+@pytest.mark.parametrize("scheme", ["ps", "sfb", "block"])
+def test_four_workers_that_combine_in_shared_memory_follow_one(lenet, one_worker, scheme, per_host, hosts):
+    solver = lenet.solver(lenet.net(16), max_iter=ITERATIONS)
+    done = lenet.train(solver, 4, "--scheme", scheme, "--dtype", "float64", "--per-host", per_host)
+    assert relative(job.losses(done), one_worker["float64"]) < 1e-9
+    assert "equal on all workers" in done.out
+    assert done.report["hosts"] == len(hosts)
+    assert json.loads((lenet.run_folder / "plan.json").read_text())["hosts"] == hosts
+    if len(hosts) == 1:
+        assert all(layer["bytes_sent"] == 0 for layer in done.report["layers"])
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)

@@ -1,0 +1,146 @@
+// Whole jobs whose workers combine per host, in virtual time: whatever the grouping, the parameters are right; and for one grouping
+// the same in every bit, whatever the order in which frames and tasks come.
+#include <gtest/gtest.h>
+
+#include <map>
+#include <random>
+
+#include "support/seeds.h"
+#include "support/sim_cluster.h"
+
+namespace poseidon::test {
+namespace {
+
+using namespace std::chrono_literals;
+
+constexpr int kWorkerCounts[] = {2, 3, 4, 5, 8};
+
+// Each worker on a random one of a few hosts.
+plan::HostGroups random_groups(int workers, std::uint64_t seed) {
+  std::mt19937_64 random(seed);
+  const std::uint64_t hosts = 1 + random() % 3;
+  std::map<std::uint64_t, std::size_t> number;
+  plan::HostGroups groups;
+  for (int rank = 0; rank < workers; ++rank) {
+    const std::uint64_t host = random() % hosts;
+    if (!number.contains(host)) {
+      number[host] = groups.size();
+      groups.emplace_back();
+    }
+    groups[number[host]].push_back(Rank{rank});
+  }
+  // Everybody alone is no grouping.
+  if (groups.size() == static_cast<std::size_t>(workers)) {
+    groups[0].push_back(groups.back()[0]);
+    groups.pop_back();
+  }
+  return groups;
+}
+
+SimJob quiet_job(std::uint64_t problem) {
+  SimJob job;
+  TrainingScript& script = job.script;
+  script.problem = problem;
+  script.model = random_model(problem, 600'000);
+  const int workers = kWorkerCounts[problem % std::size(kWorkerCounts)];
+  const plan::HostGroups hosts = random_groups(workers, problem * 17);
+  script.plan = random_plan(script.model, static_cast<int>(hosts.size()), problem * 31);
+  script.plan.workers = workers;
+  script.plan.hosts = hosts;
+  script.absent_probability = problem % 3 == 0 ? 0.4 : 0;
+  script.short_batch_probability = problem % 4 == 0 ? 0.5 : 0;
+  script.allocate = problem % 2 == 0;
+  return job;
+}
+
+// The same job in an unruly world.
+SimJob unruly(SimJob job, std::uint64_t seed) {
+  job.world.seed = seed;
+  job.world.task_jitter_max = 20us;
+  job.world.shuffle_delay_max = seed % 3 == 0 ? 5ms : 300us;
+  job.world.bytes_per_second = seed % 2 == 0 ? 1e9 : 2e7;
+  job.world.latency = seed % 5 == 0 ? 1ms : 10us;
+  job.window_bytes = seed % 7 == 0 ? 1 : 200'000;
+  return job;
+}
+
+TEST(HostSwarm, AQuietRunGivesWhatOneLoopWithoutAnEngineGives) {
+  for (const std::uint64_t problem : seeds(80)) {
+    SCOPED_TRACE("problem " + std::to_string(problem));
+    const SimJob job = quiet_job(problem);
+    const SimResult result = run(job);
+    ASSERT_TRUE(result.finished) << result.trouble;
+    const auto right = train_alone(job.script);
+    for (std::size_t rank = 0; rank < result.parameters.size(); ++rank) {
+      ASSERT_EQ(result.parameters[rank], result.parameters[0]) << "rank " << rank << " has other parameters than rank 0";
+    }
+    for (std::size_t t = 0; t < right.size(); ++t) {
+      for (std::size_t i = 0; i < right[t].size(); ++i) {
+        // Float32 sums of at most 8 x 6 products of numbers below 2, over three iterations.
+        ASSERT_NEAR(result.parameters[0][t][i], right[t][i], 2e-5) << job.script.model.tensors[t].name << "[" << i << "]";
+      }
+    }
+  }
+}
+
+TEST(HostSwarm, ShuffledArrivalNeverChangesABit) {
+  constexpr std::uint64_t kProblems = 30;
+  std::map<std::uint64_t, std::vector<std::vector<float>>> right;
+  for (const std::uint64_t seed : seeds(1200)) {
+    const std::uint64_t problem = 1 + seed % kProblems;
+    const SimJob quiet = quiet_job(problem);
+    if (!right.contains(problem)) {
+      const SimResult calm = run(quiet);
+      ASSERT_TRUE(calm.finished) << calm.trouble;
+      right[problem] = calm.parameters[0];
+    }
+    SimJob job = unruly(quiet, seed);
+    job.script.allocate = seed % 2 == 0;
+    const SimResult result = run(job);
+    ASSERT_TRUE(result.finished) << replay(seed) << ": " << result.trouble;
+    for (const auto& parameters : result.parameters) {
+      ASSERT_EQ(parameters, right[problem]) << replay(seed);
+    }
+  }
+}
+
+TEST(HostSwarm, OneSeedIsOneRun) {
+  for (const std::uint64_t seed : seeds(10)) {
+    const SimJob job = unruly(quiet_job(seed), seed);
+    const SimResult a = run(job);
+    const SimResult b = run(job);
+    EXPECT_EQ(a.event_digest, b.event_digest) << "seed " << seed;
+    EXPECT_EQ(a.time, b.time);
+  }
+}
+
+// One push per host: what leaves a host does not depend on how many workers it has.
+TEST(HostSwarm, AHostSendsAsMuchAsOneWorker) {
+  SimJob job;
+  job.script.model = random_model(5, 600'000);
+  job.script.plan = uniform_plan(job.script.model, 2, Scheme::kPs);
+  const SimResult two_workers = run(job);
+  ASSERT_TRUE(two_workers.finished) << two_workers.trouble;
+  job.script.plan.workers = 6;
+  job.script.plan.hosts = {{Rank{0}, Rank{1}, Rank{2}}, {Rank{3}, Rank{4}, Rank{5}}};
+  const SimResult six_workers = run(job);
+  ASSERT_TRUE(six_workers.finished) << six_workers.trouble;
+  for (std::size_t t = 0; t < job.script.model.tensors.size(); ++t) {
+    EXPECT_EQ(six_workers.tensor_bytes[0][t].sent, two_workers.tensor_bytes[0][t].sent);
+    EXPECT_EQ(six_workers.tensor_bytes[3][t].sent, two_workers.tensor_bytes[1][t].sent);
+    for (const std::size_t follower : {1u, 2u, 4u, 5u}) EXPECT_EQ(six_workers.tensor_bytes[follower][t].sent, 0u);
+  }
+}
+
+TEST(HostSwarm, WithinOneHostNoGradientTravels) {
+  SimJob job = quiet_job(2);
+  job.script.plan = uniform_plan(job.script.model, 1, Scheme::kSfb);
+  job.script.plan.workers = 4;
+  job.script.plan.hosts = {{Rank{0}, Rank{1}, Rank{2}, Rank{3}}};
+  const SimResult result = run(job);
+  ASSERT_TRUE(result.finished) << result.trouble;
+  for (const std::uint64_t sent : result.link_bytes_sent) EXPECT_LT(sent, 20'000u) << "messages only; the model has 600 kB";
+}
+
+}  // namespace
+}  // namespace poseidon::test
