@@ -65,7 +65,7 @@ CLI::Option* add_per_host(CLI::App& app, std::string& per_host) {
   return app
       .add_option("--per-host", per_host,
                   "workers of one host combine their gradients in shared memory, and the host sends once: off, on, or at most so "
-                  "many of them together")
+                  "many of them together. Schemes are chosen once then, and --servers cannot be given")
       ->capture_default_str();
 }
 

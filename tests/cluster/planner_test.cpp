@@ -126,6 +126,42 @@ TEST(Planner, AGivenPlanIsKept) {
   EXPECT_EQ(job.planner.plan(), sfb);
 }
 
+// Rank 0 and 2 on one machine, 1 and 3 on another; all others' links are ten times as fast as those of their leaders.
+const Figures kTwoMachines{kSpeeds, {{4e6, 4e6, 4e7, 4e7}, {}}, {{"a", "rank 0"}, {"b", "rank 1"}, {"a", "rank 2"}, {"b", "rank 3"}}};
+
+TEST(Planner, WorkersOfAMachineAreOneNodeWhereTheyCombine) {
+  Planner planner({.workers = 4, .schemes = {}, .plan_json = {}, .plan_name = {}, .per_host = plan::PerHost::kAll, .replan = {}});
+  const auto choices = planner.begin(kModel, true, kTwoMachines, 0, true);
+  ASSERT_TRUE(choices.ok()) << choices.error().message;
+  EXPECT_EQ(planner.plan().workers, 4);
+  EXPECT_EQ(planner.plan().hosts, (plan::HostGroups{{Rank{0}, Rank{2}}, {Rank{1}, Rank{3}}}));
+  EXPECT_TRUE(planner.plan().server_shares.empty()) << "the leaders' links are alike";
+  // As two workers of which each has twice the rows.
+  Model doubled = kModel;
+  doubled.layers[1].factor_rows = 200;
+  EXPECT_EQ(planner.plan().layers, plan::plan_of(plan::choose(doubled, 2, {}, kSpeeds, true).value(), 2).layers);
+  EXPECT_FALSE(planner.watches()) << "a worker's times do not tell a leader's";
+  EXPECT_TRUE(plan::parse_plan(plan::to_json(planner.plan()), kModel, 4).ok());
+}
+
+TEST(Planner, GivenHostsMustBeMachinesAndHaveNoDedicatedServers) {
+  plan::Plan given{.workers = 4, .layers = {{"conv", Scheme::kPs, {}, Rank{0}}, {"fc", Scheme::kPs, {}, Rank{0}}}};
+  given.hosts = {{Rank{0}, Rank{2}}, {Rank{1}, Rank{3}}};
+  const auto begin = [&](int servers) {
+    Planner planner({.workers = 4, .servers = servers, .schemes = {}, .plan_json = plan::to_json(given), .plan_name = "p.json", .replan = {}});
+    return planner.begin(kModel, true, kTwoMachines, 0, true);
+  };
+  EXPECT_TRUE(begin(0).ok());
+  EXPECT_THAT(begin(1).error().message, HasSubstr("it cannot be used with 1 dedicated servers"));
+  given.hosts = {{Rank{0}, Rank{1}}, {Rank{2}, Rank{3}}};
+  EXPECT_THAT(begin(0).error().message, HasSubstr("p.json: its \"hosts\" put rank 0 and rank 1 on one host"));
+}
+
+TEST(Planner, HostsThatCombineHaveNoDedicatedServers) {
+  Planner planner({.workers = 4, .servers = 1, .schemes = {}, .plan_json = {}, .plan_name = {}, .per_host = plan::PerHost::kAll, .replan = {}});
+  EXPECT_THAT(planner.begin(kModel, true, kTwoMachines, 0, true).error().message, HasSubstr("no place for dedicated servers"));
+}
+
 TEST(Planner, AProfileOfAnotherModelIsRefused) {
   Job job;
   plan::Profile wrong = profile(20, 3.5);

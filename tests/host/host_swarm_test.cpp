@@ -2,6 +2,7 @@
 // the same in every bit, whatever the order in which frames and tasks come.
 #include <gtest/gtest.h>
 
+#include <functional>
 #include <map>
 #include <random>
 
@@ -83,12 +84,15 @@ TEST(HostSwarm, AQuietRunGivesWhatOneLoopWithoutAnEngineGives) {
   }
 }
 
-TEST(HostSwarm, ShuffledArrivalNeverChangesABit) {
+// `define` makes another problem of each, `change` whatever must not matter.
+void expect_the_bits_of_the_quiet_run(std::size_t count, const std::function<void(SimJob& job, std::uint64_t problem)>& define,
+                                      const std::function<void(SimJob& job, std::uint64_t seed)>& change) {
   constexpr std::uint64_t kProblems = 30;
   std::map<std::uint64_t, std::vector<std::vector<float>>> right;
-  for (const std::uint64_t seed : seeds(1200)) {
+  for (const std::uint64_t seed : seeds(count)) {
     const std::uint64_t problem = 1 + seed % kProblems;
-    const SimJob quiet = quiet_job(problem);
+    SimJob quiet = quiet_job(problem);
+    define(quiet, problem);
     if (!right.contains(problem)) {
       const SimResult calm = run(quiet);
       ASSERT_TRUE(calm.finished) << calm.trouble;
@@ -96,12 +100,52 @@ TEST(HostSwarm, ShuffledArrivalNeverChangesABit) {
     }
     SimJob job = unruly(quiet, seed);
     job.script.allocate = seed % 2 == 0;
+    change(job, seed);
     const SimResult result = run(job);
     ASSERT_TRUE(result.finished) << replay(seed) << ": " << result.trouble;
     for (const auto& parameters : result.parameters) {
       ASSERT_EQ(parameters, right[problem]) << replay(seed);
     }
   }
+}
+
+TEST(HostSwarm, ShuffledArrivalNeverChangesABit) {
+  expect_the_bits_of_the_quiet_run(1200, [](SimJob&, std::uint64_t) {}, [](SimJob&, std::uint64_t) {});
+}
+
+// 2 to 4 lanes for each member, and any shares on the hosts.
+void deal_and_serve_anyhow(SimJob& job, std::uint64_t seed) {
+  job.deal.lanes = 2 + seed % 3;
+  job.deal.whole_bytes_max = seed % 2 == 0 ? 0 : 50'000;
+  std::mt19937_64 random(seed);
+  std::vector<std::uint32_t>& shares = job.script.plan.server_shares;
+  shares.resize(job.script.plan.hosts.size());
+  for (std::uint32_t& share : shares) share = random() % 3 == 0 ? 0 : static_cast<std::uint32_t>(random() % 1'000'001);
+  shares[random() % shares.size()] = 1000;
+}
+
+TEST(HostSwarm, LanesAndWhoServesNeverChangeABit) {
+  expect_the_bits_of_the_quiet_run(600, [](SimJob&, std::uint64_t) {}, deal_and_serve_anyhow);
+}
+
+TEST(HostSwarm, LanesAndWhoServesNeverChangeABitOfANarrowWire) {
+  const auto narrow = [](SimJob& job, std::uint64_t problem) {
+    job.script.plan.wire = problem % 2 == 0 ? DType::kBFloat16 : DType::kFloat16;
+  };
+  expect_the_bits_of_the_quiet_run(600, narrow, deal_and_serve_anyhow);
+}
+
+// A host's sum is narrowed on its way to others, and only there.
+TEST(HostSwarm, OnOneHostNothingIsNarrowed) {
+  SimJob job = quiet_job(2);
+  job.script.plan = uniform_plan(job.script.model, 1, Scheme::kPs);
+  job.script.plan.workers = 4;
+  job.script.plan.hosts = {{Rank{0}, Rank{1}, Rank{2}, Rank{3}}};
+  const SimResult full = run(job);
+  job.script.plan.wire = DType::kBFloat16;
+  const SimResult narrow = run(job);
+  ASSERT_TRUE(narrow.finished) << narrow.trouble;
+  EXPECT_EQ(narrow.parameters, full.parameters);
 }
 
 TEST(HostSwarm, OneSeedIsOneRun) {

@@ -91,6 +91,22 @@ TEST_F(HostsInAPlan, NameEveryRankOnceInOrder) {
   }
 }
 
+TEST_F(HostsInAPlan, ServeInTheirSharesAndNobodyElseDoes) {
+  Plan plan{.workers = 4, .layers = {{"fc", Scheme::kPs, {}, Rank{0}}}, .server_shares = {1, 3}, .hosts = groups({{0, 1}, {2, 3}})};
+  EXPECT_EQ(plan.nodes(), 2);
+  EXPECT_EQ(parse_plan(to_json(plan), model, 4).value(), plan);
+  for (const std::vector<std::uint32_t>& wrong : {std::vector<std::uint32_t>{1}, {1, 3, 1}, {1, 1, 1, 1}}) {
+    plan.server_shares = wrong;
+    EXPECT_THAT(parse_plan(to_json(plan), model, 4).error().message, HasSubstr("its 2 hosts' shares")) << wrong.size();
+  }
+}
+
+TEST_F(HostsInAPlan, AreCalledByTheirLeaders) {
+  const std::vector<Rank> leaders = leaders_of(groups({{0, 1}, {2, 3}}));
+  EXPECT_EQ(node_name(Rank{1}, 2, leaders), "rank 2");
+  EXPECT_EQ(node_name(Rank{1}, 2), "rank 1");
+}
+
 TEST_F(HostsInAPlan, AreTheOwnersOfBlocks) {
   EXPECT_THAT(error("[[0, 1], [2, 3]]", R"({"name": "fc", "scheme": "block", "grid": [2, 2]})"), HasSubstr("not one of 2 hosts"));
   EXPECT_THAT(error("[[0, 1], [2, 3]]", R"({"name": "fc", "scheme": "adam", "owner": 2})"), HasSubstr("the number of a host from 0 to 1"));
