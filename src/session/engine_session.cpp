@@ -62,6 +62,7 @@ Result<std::unique_ptr<EngineSession>> EngineSession::create(runtime::Runtime& r
 EngineSession::EngineSession(runtime::Runtime& runtime, runtime::Transport& transport, runtime::Compute& compute,
                              EngineOptions options)
     : runtime_(runtime), transport_(transport), options_(std::move(options)), layer_of_(layers_of(options_.model, options_.priorities)),
+      chunks_(plan::partition(options_.model, options_.plan)),
       scheduler_(runtime, transport,
                  {.window_bytes = options_.window_bytes, .tensors = options_.model.tensors.size(), .events = options_.events}),
       store_(runtime, compute, scheduler_,
@@ -69,7 +70,7 @@ EngineSession::EngineSession(runtime::Runtime& runtime, runtime::Transport& tran
               .members = options_.members,
               .model = &options_.model,
               .layer_of = layer_of_,
-              .chunks = plan::partition(options_.model, options_.plan),
+              .chunks = &chunks_,
               .size_only = options_.size_only}) {
   add_syncers(compute);
   install_acceptors();
@@ -83,7 +84,6 @@ EngineSession::~EngineSession() {
 
 void EngineSession::add_syncers(runtime::Compute& compute) {
   const Model& model = options_.model;
-  const std::vector<std::vector<plan::Chunk>> chunks = plan::partition(model, options_.plan);
   dense_.resize(model.tensors.size());
   factors_.resize(model.layers.size());
   factors_of_weight_.resize(model.tensors.size(), nullptr);
@@ -96,7 +96,7 @@ void EngineSession::add_syncers(runtime::Compute& compute) {
         const TensorSpec& spec = model.tensors[index(tensor)];
         dense_[index(tensor)] = std::make_unique<DenseSyncer>(
             runtime_, transport_, scheduler_, store_,
-            DenseSyncerOptions{options_.self, options_.members, tensor, spec.name, place, spec.bytes(), chunks[index(tensor)]});
+            DenseSyncerOptions{options_.self, options_.members, tensor, spec.name, place, spec.bytes(), chunks_[index(tensor)]});
       }
       continue;
     }

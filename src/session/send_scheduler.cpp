@@ -20,6 +20,11 @@ constexpr std::size_t kSmallPartBytes = 16 * 1024;
 // What each peer may have in flight whatever the others have: a piece that arrives while the next is on its way. With one alone
 // the link to a peer stands still until its credit is back (docs/decisions/0014-two-pieces-for-each-peer.md).
 constexpr std::size_t kPeerWindowBytes = 2 * kPieceBytes;
+// With more peers than this, what each may have in flight for itself is more in all than any window, so that the window decides
+// nothing, and credit may wait until it goes along with another frame: at most a piece of it, so that the peer's next piece may always
+// leave (docs/decisions/0018-a-thousand-nodes.md).
+constexpr std::size_t kManyPeers = 64;
+constexpr std::size_t kCreditKeptMax = kPeerWindowBytes - kPieceBytes;
 
 }  // namespace
 
@@ -75,7 +80,7 @@ bool SendScheduler::idle() const {
 
 void SendScheduler::on_receipt(Member from, std::span<const PartHeader> parts, std::uint32_t credit) {
   Peer& sender = peer(from);
-  const bool owed_nothing = sender.credit_owed == 0;
+  const bool was_listed = sender.credit_owed > credit_kept_max();
   for (const PartHeader& part : parts) {
     sender.credit_owed += part.bytes;
     if (index(part.tensor) < tensor_bytes_.size()) tensor_bytes_[index(part.tensor)].received += part.bytes;
@@ -85,8 +90,10 @@ void SendScheduler::on_receipt(Member from, std::span<const PartHeader> parts, s
   sender.in_flight -= returned;
   in_flight_ -= returned;
   if (returned > 0) settle(sender);
-  if (owed_nothing && sender.credit_owed > 0) owed_.push_back(from);
-  if (returned > 0 || sender.credit_owed > 0) schedule_pump();
+  const bool is_listed = sender.credit_owed > credit_kept_max();
+  if (is_listed && !was_listed) owed_.push_back(from);
+  const bool nobody_waits = own_.empty() && full_.empty() && partial_.empty();
+  if (is_listed || (returned > 0 && !nobody_waits)) schedule_pump();
 }
 
 // Once for everything that happens in this turn of the lane, so that what was queued together is ordered, and fused, together.
@@ -99,6 +106,8 @@ void SendScheduler::schedule_pump() {
     pump();
   });
 }
+
+std::uint32_t SendScheduler::credit_kept_max() const { return peers_.size() > kManyPeers ? kCreditKeptMax : 0; }
 
 std::size_t SendScheduler::next_piece_bytes(const Job& job) { return std::min(kPieceBytes, job.bytes - job.done); }
 
@@ -161,8 +170,8 @@ void SendScheduler::pump() {
 }
 
 void SendScheduler::take_piece(Peer& peer, Frame& frame, std::vector<std::shared_ptr<Job>>& jobs) {
-  jobs.push_back(peer.jobs.front().job);
-  Job& job = *jobs.back();
+  Job& job = *peer.jobs.front().job;
+  if (job.request.hold || job.request.on_sent) jobs.push_back(peer.jobs.front().job);
   PartHeader part = job.request.part;
   const std::size_t bytes = next_piece_bytes(job);
   part.offset = job.request.begin + job.done;

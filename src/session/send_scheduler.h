@@ -8,7 +8,8 @@
 // What has been handed to the kernel cannot be overtaken any more. Credits bound it: each received byte of payload is
 // reported back to its sender, and a sender has at most `window_bytes` unreported over all peers. Beyond that each peer may
 // still have two pieces, so that one which has stopped reading does not hold up the others. Credit comes back on receipt, not
-// on use, so no credit waits for another member's progress.
+// on use, so no credit waits for another member's progress. Among more than 64 peers up to a piece of it waits for a frame to go along
+// with.
 //
 // Small parts for one peer share a frame. The cost of a frame grows with the logarithm of the number of peers. Lane only.
 #pragma once
@@ -119,7 +120,9 @@ class SendScheduler : public runtime::Outbox {
   void settle(Peer& peer);
   Order* order_of(Standing standing);
   void send_frame(Peer& peer);
-  // Moves the next piece of the peer's first job into the frame.
+  // How much credit may stay owed to a peer to whom nothing is going.
+  std::uint32_t credit_kept_max() const;
+  // Moves the next piece of the peer's first job into the frame; into `jobs` the job, where somebody wants to know when it has left.
   void take_piece(Peer& peer, runtime::Frame& frame, std::vector<std::shared_ptr<Job>>& jobs);
   void return_credit();
   static std::size_t next_piece_bytes(const Job& job);
@@ -134,7 +137,7 @@ class SendScheduler : public runtime::Outbox {
   Order own_;
   Order full_;
   Order partial_;
-  std::vector<Member> owed_;  // whose credit_owed has become positive since the last return_credit(); some may occur twice
+  std::vector<Member> owed_;  // whose credit_owed has come to more than may be kept since the last return_credit(); some may occur twice
   std::uint64_t next_sequence_ = 0;
   std::uint64_t next_turn_ = 1;
   std::size_t in_flight_ = 0;

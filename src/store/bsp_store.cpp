@@ -11,9 +11,9 @@ using runtime::Sink;
 using wire::PartHeader;
 
 BspStore::BspStore(runtime::Runtime& runtime, runtime::Compute& compute, runtime::Outbox& outbox, BspStoreOptions options)
-    : runtime_(runtime), compute_(compute), outbox_(outbox), options_(std::move(options)), owned_(options_.chunks.size()) {
-  for (std::size_t t = 0; t < options_.chunks.size(); ++t) {
-    for (const plan::Chunk& range : options_.chunks[t]) {
+    : runtime_(runtime), compute_(compute), outbox_(outbox), options_(std::move(options)), owned_(options_.chunks->size()) {
+  for (std::size_t t = 0; t < options_.chunks->size(); ++t) {
+    for (const plan::Chunk& range : (*options_.chunks)[t]) {
       if (range.server != options_.self) continue;
       auto chunk = std::make_unique<OwnedChunk>();
       chunk->tensor = TensorId{static_cast<std::uint32_t>(t)};
@@ -60,7 +60,7 @@ BspStore::Slot* BspStore::slot(OwnedChunk& chunk, Iteration iteration) {
   slot.local.reset();
   slot.pieces.resize(slot.pieces_left);
   for (Piece& piece : slot.pieces) {
-    piece.staged.assign(workers, nullptr);
+    if (!options_.size_only) piece.staged.assign(workers, nullptr);
     piece.arrived.assign(workers, false);
     piece.present.assign(workers, false);
     piece.arrivals = 0;
@@ -70,13 +70,16 @@ BspStore::Slot* BspStore::slot(OwnedChunk& chunk, Iteration iteration) {
 }
 
 std::optional<std::size_t> BspStore::rank_of(Member member) const {
+  // Where members and ranks are the same numbers, which they are until somebody has left, nobody is looked for.
+  const std::size_t guess = index(member);
+  if (guess < options_.members.size() && options_.members[guess] == member) return guess;
   const auto found = std::find(options_.members.begin(), options_.members.end(), member);
   if (found == options_.members.end()) return std::nullopt;
   return static_cast<std::size_t>(found - options_.members.begin());
 }
 
 void BspStore::push_local(TensorId tensor, std::size_t chunk_index, Iteration iteration, LocalPush push) {
-  const plan::Chunk& range = options_.chunks[index(tensor)][chunk_index];
+  const plan::Chunk& range = (*options_.chunks)[index(tensor)][chunk_index];
   OwnedChunk* const chunk = find(tensor, range.begin);
   POSEIDON_CHECK(chunk != nullptr, "chunk ", chunk_index, " of tensor ", index(tensor), " is not owned here");
   Slot* const open = slot(*chunk, iteration);
@@ -120,20 +123,28 @@ Result<Sink> BspStore::accept_push(Member from, const PartHeader& part) {
     return corrupt("that is not one of the chunk's pieces");
   }
   Piece& state = open->pieces[piece];
-  if (state.arrived[*rank] || state.staged[*rank] != nullptr) return corrupt("it came twice");
-  std::byte* const staged = options_.size_only ? nullptr : staging_.acquire(part.bytes);
-  state.staged[*rank] = staged;
+  if (state.arrived[*rank] || (!options_.size_only && state.staged[*rank] != nullptr)) return corrupt("it came twice");
+  std::byte* staged = nullptr;
+  if (!options_.size_only) staged = state.staged[*rank] = staging_.acquire(part.bytes);
   return Sink{part.offset, part.offset + part.bytes, runtime::Layout::contiguous({staged, part.bytes, {}, 0}, 0, part.bytes),
-              [this, chunk, open, piece, rank = *rank, staged](Member, const PartHeader& arrived) {
-                arrive(*chunk, *open, piece, rank, staged, true, arrived.samples);
-              }};
+              // So little that a std::function needs no memory for it: there is one for each piece that comes.
+              [this, chunk](Member member, const PartHeader& arrived) { arrive_push(*chunk, member, arrived); }};
+}
+
+// The slot is still that of the iteration: it cannot be closed before this piece has come.
+void BspStore::arrive_push(OwnedChunk& chunk, Member from, const PartHeader& part) {
+  Slot& slot = chunk.slots[part.iteration % 2];
+  const std::size_t piece = (part.offset - chunk.range.begin) / wire::kPieceBytes;
+  const std::size_t rank = *rank_of(from);
+  std::byte* const staged = options_.size_only ? nullptr : slot.pieces[piece].staged[rank];
+  arrive(chunk, slot, piece, rank, staged, true, part.samples);
 }
 
 void BspStore::arrive(OwnedChunk& chunk, Slot& slot, std::size_t piece, std::size_t rank, std::byte* staged, bool present,
                       std::uint32_t samples) {
   Piece& state = slot.pieces[piece];
   POSEIDON_CHECK(!state.arrived[rank], "rank ", rank, "'s piece ", piece, " of tensor ", index(chunk.tensor), " came twice");
-  state.staged[rank] = staged;
+  if (!options_.size_only) state.staged[rank] = staged;
   state.arrived[rank] = true;
   state.present[rank] = present;
   if (present) state.samples += samples;
@@ -151,8 +162,11 @@ void BspStore::sum(OwnedChunk& chunk, Slot& slot, std::size_t piece) {
   job.elements = bytes / bytes_of(job.dtype);
   for (std::size_t rank = 0; rank < state.present.size(); ++rank) {
     if (!state.present[rank]) continue;
-    std::byte* const local = options_.size_only ? nullptr : slot.local->tensor + begin;
-    job.addends.push_back(rank == self ? local : state.staged[rank]);
+    if (options_.size_only) {
+      job.addends.push_back(nullptr);
+    } else {
+      job.addends.push_back(rank == self ? slot.local->tensor + begin : state.staged[rank]);
+    }
   }
   const std::uint32_t contributors = static_cast<std::uint32_t>(job.addends.size());
   if (contributors == 0) return on_summed(chunk, slot, piece, 0);
