@@ -25,6 +25,11 @@ struct Chunk {
 // that differs per tensor, so that each server has its share of each tensor: one lone chunk would make its server's link
 // carry P times the share. Tensors that would give chunks under 16 KiB go whole to the server with the fewest bytes among
 // the tensors near them in the forward pass, since those travel at the same time.
+//
+// Beyond 64 servers that leaves too many chunks or too coarse ones, and all dense tensors, one behind the other in the order of
+// the forward pass, are one line, which is cut in rounds of P sections, one for each server: so every server has the same share of
+// the model, and of every stretch of it. A section is twice as long as one of the round before, 4 KiB at most in the first round and
+// 1 MiB at most in any. A chunk is what a tensor and a section have in common. Why: docs/decisions/0018-a-thousand-nodes.md.
 std::vector<std::vector<Chunk>> partition(const Model& model, const Plan& plan);
 
 // One owner's block of a factor layer's matrix [M, N]: rows [row_begin, row_end) by columns [col_begin, col_end), and the
