@@ -66,18 +66,34 @@ struct Node {
                     .value()),
         worker(member_, *session, device, options.workload, model, Scratch::size_only(), options.overlap) {}
 
-  void run(int iterations, const std::function<void(const Error&)>& on_error) {
-    if (iterations == 0) {
-      worker.settle([this](const std::optional<Error>&) { finished = true; });
-      return;
-    }
-    worker.run([this, iterations, on_error](const Result<IterationTimes>& result) {
-      if (!result) return on_error(result.error());
-      times.push_back(*result);
-      run(iterations - 1, on_error);
+  // `on_begin`, which may be null, is told how many iterations have ended, when one begins and when another would begin.
+  struct Listener {
+    std::function<void(const Error&)> on_error;
+    std::function<void(int ended)> on_begin;
+  };
+  void run(int iterations, Overlap overlap, const Listener& listener) {
+    if (overlap == Overlap::kFull) return begin(iterations, overlap, listener, runtime::Duration(0));
+    // The worker would wait for all sums by itself, but not say when it is done with that.
+    const runtime::Time since = member.now();
+    worker.settle([this, iterations, overlap, listener, since](const std::optional<Error>& error) {
+      if (error) return listener.on_error(*error);
+      begin(iterations, overlap, listener, member.now() - since);
     });
   }
 
+ private:
+  void begin(int iterations, Overlap overlap, const Listener& listener, runtime::Duration waited) {
+    if (listener.on_begin) listener.on_begin(static_cast<int>(times.size()));
+    if (iterations == 0) return worker.settle([this](const std::optional<Error>&) { finished = true; });
+    worker.run([this, iterations, overlap, listener, waited](const Result<IterationTimes>& result) {
+      if (!result) return listener.on_error(result.error());
+      times.push_back(*result);
+      times.back().waited += waited;
+      run(iterations - 1, overlap, listener);
+    });
+  }
+
+ public:
   SimMember& member;
   Device device;
   SimCompute sums;
@@ -86,6 +102,16 @@ struct Node {
   ReplayWorker worker;
   std::vector<IterationTimes> times;
   bool finished = false;
+};
+
+// The state of things at a moment.
+struct Look {
+  Look(runtime::Time now, const std::vector<std::unique_ptr<Node>>& nodes) : time(now), busy(nodes.front()->device.busy()) {
+    for (const auto& node : nodes) bytes.push_back(node->member.link_bytes());
+  }
+  runtime::Time time;
+  runtime::Duration busy;                // rank 0's device
+  std::vector<runtime::LinkBytes> bytes;  // by rank
 };
 
 }  // namespace
@@ -103,19 +129,25 @@ Result<SimulationResult> simulate(const SimulationOptions& options) {
   }
   world.run_for(4 * options.latency + std::chrono::microseconds(1));  // all links are up
   Watcher watcher(model.model);
-  // One more than is counted: an iteration ends where the next forward pass begins.
-  const int iterations = options.warm_up + options.iterations + 1;
-  watcher.watched = static_cast<Iteration>(iterations - 2);
+  const int iterations = options.warm_up + options.iterations;
+  watcher.watched = static_cast<Iteration>(iterations - 1);
   std::vector<std::unique_ptr<Node>> nodes;
   for (std::size_t rank = 0; rank < members.size(); ++rank) {
     nodes.push_back(std::make_unique<Node>(options, model, world.at(members[rank]), rank, members, rank == 0 ? &watcher : nullptr));
   }
   std::optional<Error> failed;
   const runtime::Time begin = world.now();
-  for (const auto& node : nodes) {
-    node->run(iterations, [&failed](const Error& error) {
+  // What is counted lies between two looks: when rank 0 begins the first counted iteration, and when it would begin the one after
+  // the last. In a steady state as many bytes move between them as in so many iterations, though not the same ones.
+  std::vector<Look> looks;
+  const auto look = [&](int ended) {
+    if (ended >= options.warm_up) looks.emplace_back(world.now(), nodes);
+  };
+  for (std::size_t rank = 0; rank < nodes.size(); ++rank) {
+    const auto on_error = [&failed](const Error& error) {
       if (!failed) failed = error;
-    });
+    };
+    nodes[rank]->run(iterations, options.overlap, {on_error, rank == 0 ? look : std::function<void(int)>()});
   }
   // A hundred times what an iteration takes with no overlap at all is no iteration any more.
   const double patience = 100 * iterations * (options.workload.iteration_seconds() +
@@ -133,30 +165,24 @@ Result<SimulationResult> simulate(const SimulationOptions& options) {
     return Error{ErrorCode::kTimeout, base::concat("the simulated job does not end: ", why)};
   }
   SimulationResult result;
-  const Node& first = *nodes.front();
-  const std::size_t from = static_cast<std::size_t>(options.warm_up);
-  const std::size_t to = from + static_cast<std::size_t>(options.iterations);
   double waited = 0;
-  for (std::size_t i = from; i < to; ++i) {
-    result.iteration_seconds.push_back(seconds(first.times[i + 1].begin - first.times[i].begin));
-    waited += seconds(first.times[i].waited);
+  for (std::size_t i = 0; i < static_cast<std::size_t>(options.iterations); ++i) {
+    result.iteration_seconds.push_back(seconds(looks[i + 1].time - looks[i].time));
+    waited += seconds(nodes.front()->times[static_cast<std::size_t>(options.warm_up) + i].waited);
   }
   result.waited_seconds = waited / options.iterations;
-  // Over the whole run: every iteration moves the same bytes.
-  const double elapsed = seconds(world.now() - begin);
-  result.device_busy = seconds(first.device.busy()) / elapsed;
-  for (const auto& node : nodes) {
-    double sent = 0;
-    double received = 0;
-    for (const Member peer : members) {
-      const runtime::LinkBytes bytes = node->member.link_bytes(peer);
-      sent += static_cast<double>(bytes.sent);
-      received += static_cast<double>(bytes.received);
-    }
-    result.link_sent = std::max(result.link_sent, sent / elapsed / options.link_bytes_per_second);
-    result.link_received = std::max(result.link_received, received / elapsed / options.link_bytes_per_second);
+  const IterationTimes& last = nodes.front()->times.back();
+  if (last.longest.count() > 0) result.waited_for = options.workload.description.layers[last.longest_for].name;
+  const Look& from = looks.front();
+  const Look& to = looks.back();
+  const double counted = seconds(to.time - from.time);
+  result.device_busy = seconds(to.busy - from.busy) / counted;
+  for (std::size_t rank = 0; rank < nodes.size(); ++rank) {
+    const auto share = [&](std::uint64_t bytes) { return static_cast<double>(bytes) / counted / options.link_bytes_per_second; };
+    result.link_sent = std::max(result.link_sent, share(to.bytes[rank].sent - from.bytes[rank].sent));
+    result.link_received = std::max(result.link_received, share(to.bytes[rank].received - from.bytes[rank].received));
   }
-  const runtime::Time origin = first.times[to - 1].begin;
+  const runtime::Time origin = looks[looks.size() - 2].time;
   for (std::size_t l = 0; l < model.model.layers.size(); ++l) {
     result.layers.push_back({seconds(watcher.queued(l) - origin), seconds(watcher.synced(l) - origin)});
   }
