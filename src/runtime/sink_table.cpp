@@ -1,19 +1,55 @@
 #include "runtime/sink_table.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "base/text.h"
 
 namespace poseidon::runtime {
 
-std::size_t SinkTable::KeyHash::operator()(const Key& key) const {
+namespace {
+constexpr std::size_t kEntriesMin = 16;
+}
+
+std::uint32_t SinkTable::hash_of(const Key& key) {
   std::uint64_t hash = key.member;
   for (const std::uint64_t value : {std::uint64_t{index(key.tag.tensor)}, key.tag.iteration,
                                     static_cast<std::uint64_t>(key.tag.type)}) {
     hash = (hash ^ value) * 0x9E3779B97F4A7C15u;
     hash ^= hash >> 29;
   }
-  return hash;
+  return static_cast<std::uint32_t>(hash);
+}
+
+std::size_t SinkTable::entry_of(const Key& key, std::uint32_t hash) const {
+  const std::size_t mask = entries_.size() - 1;
+  std::size_t at = hash & mask;
+  while (entries_[at].place != kNone && (entries_[at].hash != hash || !(places_[entries_[at].place].key == key))) at = (at + 1) & mask;
+  return at;
+}
+
+void SinkTable::grow() {
+  const std::vector<Entry> old = std::exchange(entries_, std::vector<Entry>(std::max(kEntriesMin, 2 * entries_.size())));
+  const std::size_t mask = entries_.size() - 1;
+  for (const Entry& entry : old) {
+    if (entry.place == kNone) continue;
+    std::size_t at = entry.hash & mask;
+    while (entries_[at].place != kNone) at = (at + 1) & mask;
+    entries_[at] = entry;
+  }
+}
+
+void SinkTable::erase_entry(std::size_t gap) {
+  const std::size_t mask = entries_.size() - 1;
+  for (std::size_t at = (gap + 1) & mask; entries_[at].place != kNone; at = (at + 1) & mask) {
+    // It may move up if the gap is not before the place where it is looked for first.
+    const std::size_t wanted = entries_[at].hash & mask;
+    if (((at - wanted) & mask) < ((at - gap) & mask)) continue;
+    entries_[gap] = entries_[at];
+    gap = at;
+  }
+  entries_[gap] = {};
+  --keys_;
 }
 
 bool Landing::revoked() const { return static_cast<std::uint64_t>(sink_) != 0 && table_->find(sink_) == nullptr; }
@@ -44,9 +80,14 @@ SinkId SinkTable::expect(Member from, const Tag& tag, Sink sink) {
   place.bytes_left = sink.end - sink.begin;
   place.layout = sink.layout;
   place.on_part = std::move(sink.on_part);
-  const auto [entry, is_first] = first_.try_emplace(place.key, number);
-  if (!is_first) {
-    std::uint32_t last = entry->second;
+  if (2 * (keys_ + 1) > entries_.size()) grow();
+  const std::uint32_t hash = hash_of(place.key);
+  Entry& entry = entries_[entry_of(place.key, hash)];
+  if (entry.place == kNone) {
+    entry = {hash, number};
+    ++keys_;
+  } else {
+    std::uint32_t last = entry.place;
     while (places_[last].next != kNone) last = places_[last].next;
     places_[last].next = number;
   }
@@ -55,12 +96,17 @@ SinkId SinkTable::expect(Member from, const Tag& tag, Sink sink) {
 }
 
 void SinkTable::take_out(std::uint32_t number) {
-  const auto found = first_.find(places_[number].key);
-  std::uint32_t* link = &found->second;
+  Place& place = places_[number];
+  const std::size_t entry = entry_of(place.key, hash_of(place.key));
+  std::uint32_t* link = &entries_[entry].place;
   while (*link != number) link = &places_[*link].next;
-  *link = places_[number].next;
-  if (found->second == kNone) first_.erase(found);
-  places_[number].is_open = false;
+  const bool is_only = link == &entries_[entry].place && place.next == kNone;
+  if (is_only) {
+    erase_entry(entry);
+  } else {
+    *link = place.next;
+  }
+  place.is_open = false;
   --expected_;
 }
 
@@ -86,8 +132,9 @@ Result<Landing> SinkTable::land(Member from, const wire::PartHeader& part) {
   Landing landing;
   landing.part_ = part;
   landing.table_ = this;
-  if (const auto found = first_.find({index(from), {part.type, part.tensor, part.iteration}}); found != first_.end()) {
-    for (std::uint32_t number = found->second; number != kNone; number = places_[number].next) {
+  if (keys_ > 0) {
+    const Key key{index(from), {part.type, part.tensor, part.iteration}};
+    for (std::uint32_t number = entries_[entry_of(key, hash_of(key))].place; number != kNone; number = places_[number].next) {
       Place& place = places_[number];
       const bool is_inside = part.offset >= place.begin && part.offset + part.bytes <= place.end;
       // An absent part stands for the whole chunk.

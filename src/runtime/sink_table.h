@@ -6,7 +6,6 @@
 #include <array>
 #include <cstdint>
 #include <deque>
-#include <unordered_map>
 #include <utility>
 #include <vector>
 
@@ -55,9 +54,7 @@ class SinkTable {
     Tag tag;
     friend bool operator==(const Key&, const Key&) = default;
   };
-  struct KeyHash {
-    std::size_t operator()(const Key& key) const;
-  };
+  static std::uint32_t hash_of(const Key& key);
   static constexpr std::uint32_t kNone = UINT32_MAX;
   // A worker expects a sum of every server for every tensor, so there are very many of these, and they come and go all the time:
   // they lie in places that are used again. A SinkId is the place and how often it had been used before, so that an id of the past
@@ -82,7 +79,20 @@ class SinkTable {
   void take_out(std::uint32_t number);
   void free(std::uint32_t number);
 
-  std::unordered_map<Key, std::uint32_t, KeyHash> first_;  // the first place of each key; they are linked in the order of expect()
+  // A table with open addresses: the first place of each key; those of one key are linked in the order of expect(). An entry
+  // stands at its hash or behind it, without a gap between.
+  struct Entry {
+    std::uint32_t hash = 0;
+    std::uint32_t place = kNone;  // kNone: empty
+  };
+  // The entry of the key, or where it would stand.
+  std::size_t entry_of(const Key& key, std::uint32_t hash) const;
+  void grow();
+  // Others move up, so that no gap is left.
+  void erase_entry(std::size_t entry);
+
+  std::vector<Entry> entries_;  // as many as a power of two; at most half of them used
+  std::size_t keys_ = 0;
   std::deque<Place> places_;
   std::vector<std::uint32_t> free_;
   std::size_t expected_ = 0;

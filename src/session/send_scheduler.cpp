@@ -24,6 +24,8 @@ constexpr std::size_t kPeerWindowBytes = 2 * kPieceBytes;
 // nothing, and credit may wait until it goes along with another frame: at most a piece of it, so that the peer's next piece may always
 // leave (docs/decisions/0018-a-thousand-nodes.md).
 constexpr std::size_t kManyPeers = 64;
+// Members below this number are found in an array: half a megabyte at the most.
+constexpr std::uint32_t kNearMax = 1 << 16;
 constexpr std::size_t kCreditKeptMax = kPeerWindowBytes - kPieceBytes;
 
 }  // namespace
@@ -43,10 +45,22 @@ SendScheduler::SendScheduler(runtime::Runtime& runtime, runtime::Transport& tran
 
 SendScheduler::~SendScheduler() { *alive_ = false; }
 
+SendScheduler::Peer* SendScheduler::find_peer(Member member) {
+  if (index(member) < near_.size()) return near_[index(member)];
+  if (index(member) < kNearMax) return nullptr;
+  const auto found = peers_.find(member);
+  return found == peers_.end() ? nullptr : &found->second;
+}
+
 SendScheduler::Peer& SendScheduler::peer(Member member) {
-  const auto [entry, is_new] = peers_.try_emplace(member);
-  if (is_new) entry->second.member = member;
-  return entry->second;
+  if (Peer* const known = find_peer(member)) return *known;
+  Peer& made = peers_[member];
+  made.member = member;
+  if (index(member) < kNearMax) {
+    if (near_.size() <= index(member)) near_.resize(index(member) + 1, nullptr);
+    near_[index(member)] = &made;
+  }
+  return made;
 }
 
 void SendScheduler::enqueue(SendRequest request) {
@@ -69,13 +83,14 @@ void SendScheduler::forget(Member member) {
   // Dropped only when nothing points to the peer any more: a job's `hold` may run code of its owner's.
   const std::vector<Queued> dropped = std::exchange(gone.jobs, {});
   settle(gone);
+  if (index(member) < near_.size()) near_[index(member)] = nullptr;
   peers_.erase(found);
   schedule_pump();
 }
 
 bool SendScheduler::idle() const {
-  return std::all_of(peers_.begin(), peers_.end(),
-                     [](const auto& entry) { return entry.second.jobs.empty() && entry.second.frames_unsent == 0; });
+  return frames_unsent_ == 0 &&
+         std::all_of(peers_.begin(), peers_.end(), [](const auto& entry) { return entry.second.jobs.empty(); });
 }
 
 void SendScheduler::on_receipt(Member from, std::span<const PartHeader> parts, std::uint32_t credit) {
@@ -208,20 +223,19 @@ void SendScheduler::send_frame(Peer& peer) {
   frame.credit = std::exchange(peer.credit_owed, 0);
   peer.in_flight += total;
   peer.served = next_turn_++;
-  ++peer.frames_unsent;
+  ++frames_unsent_;
   in_flight_ += total;
   in_flight_max_ = std::max(in_flight_max_, in_flight_);
   settle(peer);
   // Sending may find the link broken, and then the peer is forgotten: nothing touches it after this.
   const Member to = peer.member;
-  transport_.send({to, runtime::Lane{0}}, std::move(frame), [this, alive = alive_, to, jobs = std::move(jobs)] {
+  transport_.send({to, runtime::Lane{0}}, std::move(frame), [this, alive = alive_, jobs = std::move(jobs)] {
     for (const auto& job : jobs) {
       if (--job->pieces_left > 0) continue;
       job->request.hold.reset();
       if (const runtime::SentFn on_sent = std::move(job->request.on_sent)) on_sent();
     }
-    if (!*alive) return;
-    if (const auto found = peers_.find(to); found != peers_.end()) --found->second.frames_unsent;
+    if (*alive) --frames_unsent_;
   });
 }
 
@@ -230,11 +244,11 @@ void SendScheduler::return_credit() {
   std::vector<Member> owed = std::exchange(owed_, {});
   std::sort(owed.begin(), owed.end());
   for (const Member member : owed) {
-    const auto found = peers_.find(member);
-    if (found == peers_.end() || found->second.credit_owed == 0) continue;
+    Peer* const found = find_peer(member);
+    if (found == nullptr || found->credit_owed == 0) continue;
     Frame frame;
     frame.parts.push_back({.type = wire::FrameType::kCredit});
-    frame.credit = std::exchange(found->second.credit_owed, 0);
+    frame.credit = std::exchange(found->credit_owed, 0);
     // Sending may find the link broken, and then peers_ changes.
     transport_.send({member, runtime::Lane{0}}, std::move(frame), nullptr);
   }

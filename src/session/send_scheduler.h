@@ -99,7 +99,6 @@ class SendScheduler : public runtime::Outbox {
     Member member{0};
     std::vector<Queued> jobs;         // a heap
     std::size_t in_flight = 0;        // payload bytes without credit yet
-    std::size_t frames_unsent = 0;    // handed to the transport, borrowed memory not free yet
     std::uint32_t credit_owed = 0;    // payload bytes received, not yet reported
     std::uint64_t served = 0;         // when this peer got its last frame
     Standing standing = Standing::kIdle;
@@ -110,7 +109,10 @@ class SendScheduler : public runtime::Outbox {
   void on_receipt(Member from, std::span<const wire::PartHeader> parts, std::uint32_t credit);
   void schedule_pump();
   void pump();
+  // Made on first use.
   Peer& peer(Member member);
+  // Null for one that is not known.
+  Peer* find_peer(Member member);
   // Null when nobody may be served.
   Peer* most_urgent() const;
   // How many bytes may go to the peer now: `own_room` for its own sake, `shared_room` to anybody.
@@ -133,6 +135,9 @@ class SendScheduler : public runtime::Outbox {
   base::EventListener* events_;
   std::size_t window_bytes_;
   std::unordered_map<Member, Peer> peers_;
+  // The same by number, as far as numbers are small, which they are: the way of every frame passes here twice.
+  std::vector<Peer*> near_;
+  std::size_t frames_unsent_ = 0;  // handed to the transport, borrowed memory not free yet
   // All peers for whom something is queued, each in the order of its standing.
   Order own_;
   Order full_;

@@ -10,6 +10,8 @@
 namespace poseidon::runtime::sim {
 namespace {
 
+constexpr std::uint32_t kSmallIds = 1 << 16;
+
 Duration seconds(double value) { return Duration(static_cast<std::int64_t>(std::ceil(value * 1e9))); }
 
 std::uint64_t mix(std::uint64_t digest, std::uint64_t value) {
@@ -26,12 +28,18 @@ SimMember& SimWorld::add(Member id) {
   auto [entry, is_new] = members_.emplace(id, nullptr);
   POSEIDON_CHECK(is_new, "member ", index(id), " was added twice");
   entry->second = std::make_unique<SimMember>(*this, id, static_cast<std::uint32_t>(numbered_.size()));
-  by_id_[id] = entry->second.get();
+  if (index(id) < kSmallIds) {
+    by_id_.resize(std::max<std::size_t>(by_id_.size(), index(id) + 1), nullptr);
+    by_id_[index(id)] = entry->second.get();
+  }
   numbered_.push_back(entry->second.get());
   return *entry->second;
 }
 
-SimMember& SimWorld::at(Member id) { return *by_id_.at(id); }
+SimMember& SimWorld::at(Member id) {
+  if (index(id) < by_id_.size() && by_id_[index(id)] != nullptr) return *by_id_[index(id)];
+  return *members_.at(id);
+}
 
 Duration SimWorld::jitter(Duration most) {
   return most.count() == 0 ? most : Duration(static_cast<std::int64_t>(random_() % static_cast<std::uint64_t>(most.count() + 1)));
@@ -117,7 +125,6 @@ Flight* SimWorld::take_flight() {
   return flight;
 }
 
-// Keeps the memory of its parts and slices for the next.
 void SimWorld::give_back(Flight* flight) {
   flight->parts.clear();
   flight->payload.clear();

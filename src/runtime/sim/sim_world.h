@@ -137,8 +137,8 @@ class SimWorld {
   std::deque<Flight> flights_;         // all that were ever needed at a time
   std::vector<Flight*> free_flights_;  // of them
   std::map<Member, std::unique_ptr<SimMember>> members_;
-  std::unordered_map<Member, SimMember*> by_id_;  // the same, for the way of every frame
-  std::vector<SimMember*> numbered_;              // in the order of their coming
+  std::vector<SimMember*> by_id_;     // the same, of those whose ids are small: for the way of every frame
+  std::vector<SimMember*> numbered_;  // in the order of their coming
   std::set<std::pair<Member, Member>> cuts_;
 };
 
