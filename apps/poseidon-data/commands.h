@@ -24,5 +24,7 @@ using MakeDecodeFn = caffe::DecodeFn (*)(caffe::ImageColor color, const std::vec
 int read_command(const std::vector<std::string>& arguments, MakeDecodeFn make_decode);
 // Of poseidon-images only.
 int convert_images_command(const std::vector<std::string>& arguments);
+// Of poseidon-images only; for `poseidon plan --plot`.
+int plot_command(const std::vector<std::string>& arguments);
 
 }  // namespace poseidon::data

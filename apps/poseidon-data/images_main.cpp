@@ -18,7 +18,8 @@ int run(const std::vector<std::string>& arguments) {
   caffe::prepare_image_library();
   if (subcommand == "read") return read_command(rest, &decode_here);
   if (subcommand == "convert-images") return convert_images_command(rest);
-  std::fputs("poseidon-images belongs to poseidon-data; `poseidon-data --help` says more\n", stderr);
+  if (subcommand == "plot") return plot_command(rest);
+  std::fputs("poseidon-images belongs to poseidon and poseidon-data; `poseidon --help` says more\n", stderr);
   return kWrongUsage;
 }
 

@@ -4,6 +4,9 @@
 
 #include "base/file.h"
 #include "base/text.h"
+#include "engines/caffe/layers/standard_layers.h"
+#include "engines/caffe/net/description.h"
+#include "engines/caffe/proto/config_error.h"
 #include "plan/choose.h"
 #include "plan/hosts.h"
 
@@ -30,10 +33,37 @@ void override_schemes(const plan::SchemeRequest& request, const Model& model, in
   }
 }
 
+bool is_json(std::string_view text) {
+  const std::size_t first = text.find_first_not_of(" \t\r\n");
+  return first != std::string_view::npos && (text[first] == '{' || text[first] == '[');
+}
+
+Result<plan::ModelDescription> describe_json(const std::string& text, const WorkloadOptions& options) {
+  Result<plan::ModelDescription> description = plan::parse_model_description(text);
+  if (!description) return Error{description.error().code, base::concat(options.model, ": ", description.error().message)};
+  if (description->name.empty()) description->name = options.model;
+  return description;
+}
+
+Result<plan::ModelDescription> describe_net(const std::string& text, const WorkloadOptions& options) {
+  try {
+    const caffe::proto::Message net = caffe::proto::parse_text(text, "NetParameter", options.model);
+    plan::ModelDescription description = caffe::describe(net, caffe::standard_layers(), options.record);
+    if (description.name.empty()) description.name = options.model;
+    return description;
+  } catch (const caffe::ConfigError& error) {
+    return Error{ErrorCode::kInvalid, error.what()};
+  }
+}
+
 }  // namespace
 
 void WorkloadOptions::describe(CLI::App& app) {
-  app.add_option("--model", model, "a model description (JSON, as in examples/models)")->required();
+  app.add_option("--model", model, "a model description (JSON, as in examples/models), or the prototxt of a net")->required();
+  app.add_option("--record", record, "channels, height and width of the images, for a prototxt that does not say: 3,227,227")
+      ->delimiter(',')
+      ->expected(3)
+      ->check(CLI::Range(1, 1 << 20));
   app.add_option("--batch", batch, "samples of each worker in an iteration")->check(CLI::Range(1, 1 << 24))->capture_default_str();
   app.add_option("--images-per-second,--samples-per-second", samples_per_second, "that one worker alone trains")
       ->required()
@@ -47,8 +77,9 @@ void WorkloadOptions::describe(CLI::App& app) {
 Result<replay::Workload> read_workload(const WorkloadOptions& options) {
   Result<std::string> text = base::read_file(options.model, kDescriptionBytesMax);
   if (!text) return text.error();
-  Result<plan::ModelDescription> description = plan::parse_model_description(*text);
-  if (!description) return Error{description.error().code, base::concat(options.model, ": ", description.error().message)};
+  Result<plan::ModelDescription> description =
+      is_json(*text) ? describe_json(*text, options) : describe_net(*text, options);
+  if (!description) return description.error();
   return replay::Workload{std::move(*description), options.batch, options.samples_per_second, 1};
 }
 

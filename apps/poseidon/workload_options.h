@@ -1,8 +1,9 @@
-// The flags that `poseidon plan` and `poseidon replay` share: a model description, and how fast one worker computes.
+// The flags that `poseidon plan` and `poseidon replay` share: a model description or a net, and how fast one worker computes.
 #pragma once
 
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "apps/poseidon/command.h"
 #include "plan/bound.h"
@@ -14,6 +15,7 @@ namespace poseidon::app {
 
 struct WorkloadOptions {
   std::string model;
+  std::vector<std::int64_t> record;  // [channels, height, width], for a net that does not say; may be empty
   std::int64_t batch = 32;
   double samples_per_second = 0;
   std::string scheme = "auto";

@@ -86,4 +86,15 @@ Result<std::size_t> parse_bytes(std::string_view text) {
   return static_cast<std::size_t>(std::round(size->number * scale));
 }
 
+Result<double> parse_duration(std::string_view text) {
+  const std::optional<Quantity> time = split(text);
+  if (time && time->number >= 0) {
+    if (time->unit == "ns") return time->number * 1e-9;
+    if (time->unit == "us") return time->number * 1e-6;
+    if (time->unit == "ms") return time->number * 1e-3;
+    if (time->unit == "s") return time->number;
+  }
+  return Error{ErrorCode::kInvalid, concat("\"", text, "\" is not a time; write for example 50us, 0.1ms or 2s")};
+}
+
 }  // namespace poseidon::base

@@ -15,11 +15,15 @@ constexpr std::size_t kChunkBytes = std::size_t{1} << 20;
 constexpr std::size_t kSharedChunkBytes = kChunkBytes / 4;
 constexpr std::size_t kChunkBytesMin = 16 * 1024;
 constexpr std::size_t kAlignment = 64;  // a cache line, and a multiple of every element
+// Beyond so many servers a tensor's P-th part is often too small to be sent by itself.
+constexpr std::size_t kFewServersMax = 64;
+// Of the first round: P of these are what the next forward pass wants first. A header is 1.6 % of one.
+constexpr std::size_t kSectionBytesMin = 4 * 1024;
 
 std::size_t divide_up(std::size_t a, std::size_t b) { return (a + b - 1) / b; }
 
-// The i-th of n nearly equal parts of `total`.
-std::size_t part_begin(std::size_t total, std::size_t i, std::size_t n) { return total * i / n; }
+// The i-th of n nearly equal parts of `total`: total * i / n, which may be too large to be formed.
+std::size_t part_begin(std::size_t total, std::size_t i, std::size_t n) { return total / n * i + total % n * i / n; }
 
 // Equal chunks of at most about `chunk_bytes_max`, as many for each server, which nobody owns yet.
 std::vector<Chunk> cut(std::size_t bytes, std::size_t servers, std::size_t chunk_bytes_max) {
@@ -122,9 +126,8 @@ std::unique_ptr<Dealer> dealer_of(const Plan& plan) {
   return std::make_unique<ShareDealer>(plan.server_shares);
 }
 
-}  // namespace
-
-std::vector<std::vector<Chunk>> partition(const Model& model, const Plan& plan) {
+// Tensors one by one: each is cut over all servers, or goes whole to the one that has the least to do at the time.
+std::vector<std::vector<Chunk>> cut_each(const Model& model, const Plan& plan) {
   const std::unique_ptr<Dealer> dealer = dealer_of(plan);
   const std::size_t servers = dealer->servers();
   std::vector<std::vector<Chunk>> chunks(model.tensors.size());
@@ -143,6 +146,96 @@ std::vector<std::vector<Chunk>> partition(const Model& model, const Plan& plan) 
     }
   }
   return chunks;
+}
+
+// Who serves, and how much of each round of the line.
+struct LineServer {
+  Rank node{0};
+  std::size_t share_before = 0;  // of all servers before it
+  std::size_t share = 0;
+};
+
+std::vector<LineServer> line_servers(const Plan& plan) {
+  std::vector<LineServer> servers;
+  std::size_t before = 0;
+  for (int node = 0; node < plan.nodes(); ++node) {
+    const std::size_t share = plan.server_shares.empty() ? 1 : plan.server_shares[static_cast<std::size_t>(node)];
+    if (share == 0) continue;
+    servers.push_back({Rank{node}, before, share});
+    before += share;
+  }
+  return servers;
+}
+
+struct Section {
+  std::size_t end = 0;  // on the line
+  Rank server{0};
+};
+
+// How the line of all dense tensors, `bytes` long, is cut. In each round every server has one section, as long as its share says,
+// and a round is twice as long as the one before, up to 1 MiB for each server.
+std::vector<Section> section_ends(std::size_t bytes, const std::vector<LineServer>& servers) {
+  const std::size_t shares = servers.back().share_before + servers.back().share;
+  std::vector<std::size_t> lengths;  // of each round's sections in the mean, relative to each other, in units of the least
+  std::size_t all = 0;
+  const std::size_t bytes_in_units = divide_up(bytes, kSectionBytesMin);
+  while (all < bytes_in_units) {
+    lengths.push_back(lengths.empty() ? 1 : std::min(kChunkBytes / kSectionBytesMin, 2 * lengths.back()));
+    all += servers.size() * lengths.back();
+  }
+  // Less than a round is not spread over all servers.
+  const bool is_less = lengths.size() == 1;
+  std::vector<Section> sections;
+  std::size_t passed = 0;
+  for (const std::size_t length : lengths) {
+    const std::size_t begin = is_less ? 0 : part_begin(bytes, passed, all);
+    passed += servers.size() * length;
+    const std::size_t end = is_less ? servers.size() * kSectionBytesMin : part_begin(bytes, passed, all);
+    for (const LineServer& server : servers) {
+      sections.push_back({begin + part_begin(end - begin, server.share_before + server.share, shares), server.node});
+      if (sections.back().end >= bytes) return sections;
+    }
+  }
+  return sections;
+}
+
+// The tensors laid one behind the other, and the line cut wherever a section ends.
+std::vector<std::vector<Chunk>> cut_line(const Model& model, const Plan& plan, const std::vector<LineServer>& servers) {
+  std::vector<std::vector<Chunk>> chunks(model.tensors.size());
+  std::vector<TensorId> line;
+  std::size_t total = 0;
+  for (std::size_t l = 0; l < model.layers.size(); ++l) {
+    if (plan.layers[l].scheme != Scheme::kPs) continue;
+    for (const TensorId tensor : model.layers[l].tensors) {
+      line.push_back(tensor);
+      total += model.tensors[index(tensor)].bytes();
+    }
+  }
+  if (total == 0) return chunks;
+  const std::vector<Section> sections = section_ends(total, servers);
+  std::size_t section = 0;
+  std::size_t start = 0;  // of the tensor, on the line
+  for (const TensorId tensor : line) {
+    const std::size_t bytes = model.tensors[index(tensor)].bytes();
+    std::size_t begin = 0;
+    while (begin < bytes) {
+      // Ends that lie in the tensor move to a multiple of the alignment; sections do not drift, since each is cut from its own end.
+      while (section + 1 < sections.size() && sections[section].end <= start + begin) ++section;
+      const std::size_t inside = sections[section].end - start;
+      const std::size_t end = std::min(bytes, divide_up(inside, kAlignment) * kAlignment);
+      chunks[index(tensor)].push_back({begin, end, sections[section].server});
+      begin = end;
+    }
+    start += bytes;
+  }
+  return chunks;
+}
+
+}  // namespace
+
+std::vector<std::vector<Chunk>> partition(const Model& model, const Plan& plan) {
+  const std::vector<LineServer> servers = line_servers(plan);
+  return servers.size() <= kFewServersMax ? cut_each(model, plan) : cut_line(model, plan, servers);
 }
 
 const Block* FactorPartition::block_of(Rank owner) const {

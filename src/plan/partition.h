@@ -30,6 +30,12 @@ struct Chunk {
 // times finer, into S·⌈B / (S·256 KiB)⌉, and dealt to whoever lacks most of its share of what has been dealt so far, so that nobody
 // is more than about a chunk away from it after any tensor. What is under S·16 KiB goes whole to the server that has, with it,
 // the fewest such bytes for its share.
+//
+// Beyond 64 servers that leaves too many chunks or too coarse ones, and all dense tensors, one behind the other in the order of
+// the forward pass, are one line, which is cut in rounds of S sections, one for each server, as long as its share says: so every server
+// has its share of the model, and of every stretch of it. A section is twice as long as one of the round before; in the mean of a round
+// they have 4 KiB at most in the first round and 1 MiB at most in any. A chunk is what a tensor and a section have in common. Why:
+// docs/decisions/0018-a-thousand-nodes.md.
 std::vector<std::vector<Chunk>> partition(const Model& model, const Plan& plan);
 
 // One owner's block of a factor layer's matrix [M, N]: rows [row_begin, row_end) by columns [col_begin, col_end), and the

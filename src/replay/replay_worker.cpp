@@ -156,7 +156,12 @@ void ReplayWorker::on_synced(Layer& layer, const Synced& synced) {
   const bool goes_on = waiting_ && (waiting_for_ ? &layers_[*waiting_for_] == &layer : all_ready());
   if (goes_on) {
     const runtime::Time now = runtime_.now();
-    times_.waited += now - waiting_since_;
+    const runtime::Duration wait = now - waiting_since_;
+    times_.waited += wait;
+    if (wait > times_.longest) {
+      times_.longest = wait;
+      times_.longest_for = static_cast<std::size_t>(&layer - layers_.data());
+    }
     std::exchange(waiting_, nullptr)(now);
   }
   if (all_ready() && settled_) std::exchange(settled_, nullptr)(std::nullopt);

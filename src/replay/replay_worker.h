@@ -78,6 +78,8 @@ struct IterationTimes {
   runtime::Time begin{};         // of the forward pass
   runtime::Time backward_end{};
   runtime::Duration waited{};    // by the forward pass, for sums
+  runtime::Duration longest{};   // of these waits
+  std::size_t longest_for = 0;   // the layer that it was for: its place in the description
 };
 
 class ReplayWorker {

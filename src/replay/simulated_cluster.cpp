@@ -78,24 +78,41 @@ struct Server {
 struct Node {
   Node(const SimulationOptions& options, const plan::DescribedModel& model, SimMember& member, std::size_t rank,
        const std::vector<Member>& members, base::EventListener* events)
-      : device(member), sums(member, {.sum_bytes_per_second = options.sum_bytes_per_second, .flops_per_second = 1, .arithmetic = false}),
+      : clock(member), device(member), sums(member, {.sum_bytes_per_second = options.sum_bytes_per_second, .flops_per_second = 1, .arithmetic = false}),
         compute(device, member, sums, options.workload, model.model),
         session(session::WireEngine::around(member, make_session(options, model, member, compute, rank, members, events), model.model,
                                             options.priorities)),
         worker(member, *session, device, options.workload, model, Scratch::size_only(), options.overlap) {}
 
-  void run(int iterations, const std::function<void(const Error&)>& on_error) {
-    if (iterations == 0) {
-      worker.settle([this](const std::optional<Error>&) { finished = true; });
-      return;
-    }
-    worker.run([this, iterations, on_error](const Result<IterationTimes>& result) {
-      if (!result) return on_error(result.error());
-      times.push_back(*result);
-      run(iterations - 1, on_error);
+  // `on_begin`, which may be null, is told how many iterations have ended, when one begins and when another would begin.
+  struct Listener {
+    std::function<void(const Error&)> on_error;
+    std::function<void(int ended)> on_begin;
+  };
+  void run(int iterations, Overlap overlap, const Listener& listener) {
+    if (overlap == Overlap::kFull) return begin(iterations, overlap, listener, runtime::Duration(0));
+    // The worker would wait for all sums by itself, but not say when it is done with that.
+    const runtime::Time since = clock.now();
+    worker.settle([this, iterations, overlap, listener, since](const std::optional<Error>& error) {
+      if (error) return listener.on_error(*error);
+      begin(iterations, overlap, listener, clock.now() - since);
     });
   }
 
+ private:
+  void begin(int iterations, Overlap overlap, const Listener& listener, runtime::Duration waited) {
+    if (listener.on_begin) listener.on_begin(static_cast<int>(times.size()));
+    if (iterations == 0) return worker.settle([this](const std::optional<Error>&) { finished = true; });
+    worker.run([this, iterations, overlap, listener, waited](const Result<IterationTimes>& result) {
+      if (!result) return listener.on_error(result.error());
+      times.push_back(*result);
+      times.back().waited += waited;
+      run(iterations - 1, overlap, listener);
+    });
+  }
+
+ public:
+  const runtime::Runtime& clock;
   Device device;
   SimCompute sums;
   ReplayCompute compute;
@@ -103,6 +120,16 @@ struct Node {
   ReplayWorker worker;
   std::vector<IterationTimes> times;
   bool finished = false;
+};
+
+// The state of things at a moment.
+struct Look {
+  Look(SimWorld& world, const std::vector<Member>& members, const Node& first) : time(world.now()), busy(first.device.busy()) {
+    for (const Member member : members) bytes.push_back(world.at(member).link_bytes());
+  }
+  runtime::Time time;
+  runtime::Duration busy;                 // rank 0's device
+  std::vector<runtime::LinkBytes> bytes;  // by node
 };
 
 }  // namespace
@@ -120,9 +147,8 @@ Result<SimulationResult> simulate(const SimulationOptions& options) {
   }
   world.run_for(4 * options.latency + std::chrono::microseconds(1));  // all links are up
   Watcher watcher(model.model);
-  // One more than is counted: an iteration ends where the next forward pass begins.
-  const int iterations = options.warm_up + options.iterations + 1;
-  watcher.watched = static_cast<Iteration>(iterations - 2);
+  const int iterations = options.warm_up + options.iterations;
+  watcher.watched = static_cast<Iteration>(iterations - 1);
   std::vector<std::unique_ptr<Node>> nodes;
   const std::size_t workers = static_cast<std::size_t>(options.plan.workers);
   std::vector<std::unique_ptr<Server>> servers;
@@ -134,10 +160,17 @@ Result<SimulationResult> simulate(const SimulationOptions& options) {
   }
   std::optional<Error> failed;
   const runtime::Time begin = world.now();
-  for (const auto& node : nodes) {
-    node->run(iterations, [&failed](const Error& error) {
+  // What is counted lies between two looks: when rank 0 begins the first counted iteration, and when it would begin the one after
+  // the last. In a steady state as many bytes move between them as in so many iterations, though not the same ones.
+  std::vector<Look> looks;
+  const auto look = [&](int ended) {
+    if (ended >= options.warm_up) looks.emplace_back(world, members, *nodes.front());
+  };
+  for (std::size_t rank = 0; rank < nodes.size(); ++rank) {
+    const auto on_error = [&failed](const Error& error) {
       if (!failed) failed = error;
-    });
+    };
+    nodes[rank]->run(iterations, options.overlap, {on_error, rank == 0 ? look : std::function<void(int)>()});
   }
   // A hundred times what an iteration takes with no overlap at all is no iteration any more.
   const double patience = 100 * iterations * (options.workload.iteration_seconds() +
@@ -155,30 +188,24 @@ Result<SimulationResult> simulate(const SimulationOptions& options) {
     return Error{ErrorCode::kTimeout, base::concat("the simulated job does not end: ", why)};
   }
   SimulationResult result;
-  const Node& first = *nodes.front();
-  const std::size_t from = static_cast<std::size_t>(options.warm_up);
-  const std::size_t to = from + static_cast<std::size_t>(options.iterations);
   double waited = 0;
-  for (std::size_t i = from; i < to; ++i) {
-    result.iteration_seconds.push_back(seconds(first.times[i + 1].begin - first.times[i].begin));
-    waited += seconds(first.times[i].waited);
+  for (std::size_t i = 0; i < static_cast<std::size_t>(options.iterations); ++i) {
+    result.iteration_seconds.push_back(seconds(looks[i + 1].time - looks[i].time));
+    waited += seconds(nodes.front()->times[static_cast<std::size_t>(options.warm_up) + i].waited);
   }
   result.waited_seconds = waited / options.iterations;
-  // Over the whole run: every iteration moves the same bytes.
-  const double elapsed = seconds(world.now() - begin);
-  result.device_busy = seconds(first.device.busy()) / elapsed;
-  for (const Member node : members) {
-    double sent = 0;
-    double received = 0;
-    for (const Member peer : members) {
-      const runtime::LinkBytes bytes = world.at(node).link_bytes(peer);
-      sent += static_cast<double>(bytes.sent);
-      received += static_cast<double>(bytes.received);
-    }
-    result.link_sent = std::max(result.link_sent, sent / elapsed / options.link_bytes_per_second);
-    result.link_received = std::max(result.link_received, received / elapsed / options.link_bytes_per_second);
+  const IterationTimes& last = nodes.front()->times.back();
+  if (last.longest.count() > 0) result.waited_for = options.workload.description.layers[last.longest_for].name;
+  const Look& from = looks.front();
+  const Look& to = looks.back();
+  const double counted = seconds(to.time - from.time);
+  result.device_busy = seconds(to.busy - from.busy) / counted;
+  for (std::size_t node = 0; node < members.size(); ++node) {
+    const auto share = [&](std::uint64_t bytes) { return static_cast<double>(bytes) / counted / options.link_bytes_per_second; };
+    result.link_sent = std::max(result.link_sent, share(to.bytes[node].sent - from.bytes[node].sent));
+    result.link_received = std::max(result.link_received, share(to.bytes[node].received - from.bytes[node].received));
   }
-  const runtime::Time origin = first.times[to - 1].begin;
+  const runtime::Time origin = looks[looks.size() - 2].time;
   for (std::size_t l = 0; l < model.model.layers.size(); ++l) {
     result.layers.push_back({seconds(watcher.queued(l) - origin), seconds(watcher.synced(l) - origin)});
   }

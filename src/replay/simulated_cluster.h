@@ -36,8 +36,9 @@ struct SimulatedLayer {
 struct SimulationResult {
   std::vector<double> iteration_seconds;  // counted ones, of rank 0: from one forward pass's beginning to the next one's
   double waited_seconds = 0;              // of that, by the forward pass, mean
+  std::string waited_for;                 // the layer whose sums it waited for longest, in the last counted iteration; may be empty
   double device_busy = 0;                 // share of the counted time, rank 0
-  double link_sent = 0;                   // share of the link's capacity, the busiest node's, be it a server's
+  double link_sent = 0;                   // share of the link's capacity in the counted time, the busiest node's, be it a server's
   double link_received = 0;
   std::vector<SimulatedLayer> layers;     // as the model's layers; of rank 0, last counted iteration
   std::uint64_t events = 0;               // of the simulation, for those who make it faster

@@ -1,42 +1,127 @@
 #include "runtime/sink_table.h"
 
+#include <algorithm>
+#include <utility>
+
 #include "base/text.h"
 
 namespace poseidon::runtime {
 
-std::size_t SinkTable::KeyHash::operator()(const Key& key) const {
+namespace {
+constexpr std::size_t kEntriesMin = 16;
+}
+
+std::uint32_t SinkTable::hash_of(const Key& key) {
   std::uint64_t hash = key.member;
   for (const std::uint64_t value : {std::uint64_t{index(key.tag.tensor)}, key.tag.iteration,
                                     static_cast<std::uint64_t>(key.tag.type)}) {
     hash = (hash ^ value) * 0x9E3779B97F4A7C15u;
     hash ^= hash >> 29;
   }
-  return hash;
+  return static_cast<std::uint32_t>(hash);
+}
+
+std::size_t SinkTable::entry_of(const Key& key, std::uint32_t hash) const {
+  const std::size_t mask = entries_.size() - 1;
+  std::size_t at = hash & mask;
+  while (entries_[at].place != kNone && (entries_[at].hash != hash || !(places_[entries_[at].place].key == key))) at = (at + 1) & mask;
+  return at;
+}
+
+void SinkTable::grow() {
+  const std::vector<Entry> old = std::exchange(entries_, std::vector<Entry>(std::max(kEntriesMin, 2 * entries_.size())));
+  const std::size_t mask = entries_.size() - 1;
+  for (const Entry& entry : old) {
+    if (entry.place == kNone) continue;
+    std::size_t at = entry.hash & mask;
+    while (entries_[at].place != kNone) at = (at + 1) & mask;
+    entries_[at] = entry;
+  }
+}
+
+void SinkTable::erase_entry(std::size_t gap) {
+  const std::size_t mask = entries_.size() - 1;
+  for (std::size_t at = (gap + 1) & mask; entries_[at].place != kNone; at = (at + 1) & mask) {
+    // It may move up if the gap is not before the place where it is looked for first.
+    const std::size_t wanted = entries_[at].hash & mask;
+    if (((at - wanted) & mask) < ((at - gap) & mask)) continue;
+    entries_[gap] = entries_[at];
+    gap = at;
+  }
+  entries_[gap] = {};
+  --keys_;
+}
+
+bool Landing::revoked() const { return static_cast<std::uint64_t>(sink_) != 0 && table_->find(sink_) == nullptr; }
+
+const SinkTable::Place* SinkTable::find(SinkId id) const {
+  const std::uint32_t number = place_of(id);
+  if (number >= places_.size()) return nullptr;
+  const Place& place = places_[number];
+  return place.uses == static_cast<std::uint64_t>(id) >> 32 ? &place : nullptr;
 }
 
 SinkId SinkTable::expect(Member from, const Tag& tag, Sink sink) {
-  const SinkId id{next_id_++};
-  const Key key{index(from), tag};
-  std::list<Expected>& list = expected_[key];
-  const std::uint64_t bytes = sink.end - sink.begin;
-  list.push_back({id, std::move(sink), bytes, std::make_shared<bool>(false)});
-  where_[static_cast<std::uint64_t>(id)] = {key, std::prev(list.end())};
-  return id;
+  std::uint32_t number = static_cast<std::uint32_t>(places_.size());
+  if (free_.empty()) {
+    places_.emplace_back();
+  } else {
+    number = free_.back();
+    free_.pop_back();
+  }
+  Place& place = places_[number];
+  ++place.uses;
+  place.next = kNone;
+  place.is_open = true;
+  place.arriving = 0;
+  place.key = {index(from), tag};
+  place.begin = sink.begin;
+  place.end = sink.end;
+  place.bytes_left = sink.end - sink.begin;
+  place.layout = sink.layout;
+  place.on_part = std::move(sink.on_part);
+  if (2 * (keys_ + 1) > entries_.size()) grow();
+  const std::uint32_t hash = hash_of(place.key);
+  Entry& entry = entries_[entry_of(place.key, hash)];
+  if (entry.place == kNone) {
+    entry = {hash, number};
+    ++keys_;
+  } else {
+    std::uint32_t last = entry.place;
+    while (places_[last].next != kNone) last = places_[last].next;
+    places_[last].next = number;
+  }
+  ++expected_;
+  return SinkId{std::uint64_t{place.uses} << 32 | number};
+}
+
+void SinkTable::take_out(std::uint32_t number) {
+  Place& place = places_[number];
+  const std::size_t entry = entry_of(place.key, hash_of(place.key));
+  std::uint32_t* link = &entries_[entry].place;
+  while (*link != number) link = &places_[*link].next;
+  const bool is_only = link == &entries_[entry].place && place.next == kNone;
+  if (is_only) {
+    erase_entry(entry);
+  } else {
+    *link = place.next;
+  }
+  place.is_open = false;
+  --expected_;
+}
+
+void SinkTable::free(std::uint32_t number) {
+  Place& place = places_[number];
+  ++place.uses;
+  free_.push_back(number);
 }
 
 void SinkTable::revoke(SinkId id) {
-  const auto number = static_cast<std::uint64_t>(id);
-  if (const auto found = where_.find(number); found != where_.end()) {
-    const auto [key, entry] = found->second;
-    *entry->revoked = true;
-    std::list<Expected>& list = expected_[key];
-    list.erase(entry);
-    if (list.empty()) expected_.erase(key);
-    where_.erase(found);
-  } else if (const auto late = arriving_.find(number); late != arriving_.end()) {
-    if (const auto flag = late->second.lock()) *flag = true;
-    arriving_.erase(late);
-  }
+  Place* const place = find(id);
+  if (place == nullptr) return;
+  if (place->is_open) take_out(place_of(id));
+  const PartFn dropped = std::move(place->on_part);
+  free(place_of(id));
 }
 
 void SinkTable::set_acceptor(wire::FrameType type, AcceptFn accept) {
@@ -46,25 +131,20 @@ void SinkTable::set_acceptor(wire::FrameType type, AcceptFn accept) {
 Result<Landing> SinkTable::land(Member from, const wire::PartHeader& part) {
   Landing landing;
   landing.part_ = part;
-  const Key key{index(from), {part.type, part.tensor, part.iteration}};
-  if (const auto found = expected_.find(key); found != expected_.end()) {
-    for (auto entry = found->second.begin(); entry != found->second.end(); ++entry) {
-      const Sink& sink = entry->sink;
-      const bool is_inside = part.offset >= sink.begin && part.offset + part.bytes <= sink.end;
+  landing.table_ = this;
+  if (keys_ > 0) {
+    const Key key{index(from), {part.type, part.tensor, part.iteration}};
+    for (std::uint32_t number = entries_[entry_of(key, hash_of(key))].place; number != kNone; number = places_[number].next) {
+      Place& place = places_[number];
+      const bool is_inside = part.offset >= place.begin && part.offset + part.bytes <= place.end;
       // An absent part stands for the whole chunk.
-      const std::uint64_t uses = (part.flags & wire::kAbsent) != 0 ? entry->bytes_left : part.bytes;
-      if (!is_inside || uses > entry->bytes_left) continue;
-      sink.layout.slices(part.offset - sink.begin, part.offset - sink.begin + part.bytes, landing.slices_);
-      landing.on_part_ = sink.on_part;
-      landing.revoked_ = entry->revoked;
-      entry->bytes_left -= uses;
-      if (entry->bytes_left == 0) {
-        landing.last_of_ = static_cast<std::uint64_t>(entry->id);
-        arriving_[landing.last_of_] = entry->revoked;
-        where_.erase(static_cast<std::uint64_t>(entry->id));
-        found->second.erase(entry);
-        if (found->second.empty()) expected_.erase(found);
-      }
+      const std::uint64_t uses = (part.flags & wire::kAbsent) != 0 ? place.bytes_left : part.bytes;
+      if (!is_inside || uses > place.bytes_left) continue;
+      place.layout.slices(part.offset - place.begin, part.offset - place.begin + part.bytes, landing.slices_);
+      landing.sink_ = SinkId{std::uint64_t{place.uses} << 32 | number};
+      ++place.arriving;
+      place.bytes_left -= uses;
+      if (place.bytes_left == 0) take_out(number);
       return landing;
     }
   }
@@ -82,15 +162,22 @@ Result<Landing> SinkTable::land(Member from, const wire::PartHeader& part) {
                                                         part.offset + part.bytes, ") of a message of ", sink->end)};
   }
   sink->layout.slices(part.offset - sink->begin, part.offset - sink->begin + part.bytes, landing.slices_);
-  landing.on_part_ = std::move(sink->on_part);
-  landing.revoked_ = std::make_shared<bool>(false);
+  landing.accepted_ = std::move(sink->on_part);
   return landing;
 }
 
 void SinkTable::landed(Member from, const Landing& landing) {
-  if (landing.last_of_ != 0) arriving_.erase(landing.last_of_);
-  if (landing.revoked() || !landing.on_part_) return;
-  landing.on_part_(from, landing.part_);
+  if (landing.accepted_) return landing.accepted_(from, landing.part_);
+  Place* const place = find(landing.sink_);
+  if (place == nullptr) return;
+  --place->arriving;
+  // Out of its place: what it calls may revoke the sink, or expect others.
+  PartFn on_part = std::move(place->on_part);
+  const bool is_last = !place->is_open && place->arriving == 0;
+  if (is_last) free(place_of(landing.sink_));
+  if (on_part) on_part(from, landing.part_);
+  if (is_last) return;
+  if (Place* const still = find(landing.sink_)) still->on_part = std::move(on_part);
 }
 
 }  // namespace poseidon::runtime

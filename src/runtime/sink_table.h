@@ -5,21 +5,22 @@
 
 #include <array>
 #include <cstdint>
-#include <list>
-#include <map>
-#include <memory>
-#include <unordered_map>
+#include <deque>
+#include <utility>
 #include <vector>
 
 #include "runtime/transport.h"
 
 namespace poseidon::runtime {
 
-// A part that has found its memory. Between arrival of the header and of the last byte the sink may be revoked.
+class SinkTable;
+
+// A part that has found its memory. Between arrival of the header and of the last byte the sink may be revoked. Not to be asked
+// once its table is gone.
 class Landing {
  public:
   const wire::PartHeader& part() const { return part_; }
-  bool revoked() const { return *revoked_; }
+  bool revoked() const;
   // Where the payload goes, in order; empty for a part without payload.
   const std::vector<Slice>& slices() const { return slices_; }
 
@@ -27,9 +28,9 @@ class Landing {
   friend class SinkTable;
   wire::PartHeader part_;
   std::vector<Slice> slices_;
-  PartFn on_part_;
-  std::shared_ptr<bool> revoked_;
-  std::uint64_t last_of_ = 0;  // the sink that this part uses up
+  const SinkTable* table_ = nullptr;
+  SinkId sink_{0};   // of those that were expected; 0: an acceptor's, which nobody can revoke
+  PartFn accepted_;  // an acceptor's
 };
 
 class SinkTable {
@@ -43,30 +44,58 @@ class SinkTable {
   // All its bytes are in place: tells the sink's owner.
   void landed(Member from, const Landing& landing);
 
-  std::size_t expected() const { return where_.size(); }
+  // Sinks that more bytes may come for.
+  std::size_t expected() const { return expected_; }
 
  private:
+  friend class Landing;
   struct Key {
     std::uint32_t member;
     Tag tag;
     friend bool operator==(const Key&, const Key&) = default;
   };
-  struct KeyHash {
-    std::size_t operator()(const Key& key) const;
+  static std::uint32_t hash_of(const Key& key);
+  static constexpr std::uint32_t kNone = UINT32_MAX;
+  // A worker expects a sum of every server for every tensor, so there are very many of these, and they come and go all the time:
+  // they lie in places that are used again. A SinkId is the place and how often it had been used before, so that an id of the past
+  // is known as one.
+  struct Place {
+    std::uint32_t uses = 0;      // odd: in use
+    std::uint32_t next = kNone;  // of the same key
+    bool is_open = false;        // more parts may find it
+    std::uint32_t arriving = 0;  // parts that have landed in it and whose bytes are not all there
+    Key key;
+    std::uint64_t begin = 0;
+    std::uint64_t end = 0;
+    std::uint64_t bytes_left = 0;  // of the range, not yet begun to arrive
+    Layout layout;
+    PartFn on_part;
   };
-  struct Expected {
-    SinkId id;
-    Sink sink;
-    std::uint64_t bytes_left;  // of the range, not yet begun to arrive
-    std::shared_ptr<bool> revoked;
-  };
+  static std::uint32_t place_of(SinkId id) { return static_cast<std::uint32_t>(static_cast<std::uint64_t>(id)); }
+  // Null when the sink is used up or was revoked.
+  const Place* find(SinkId id) const;
+  Place* find(SinkId id) { return const_cast<Place*>(std::as_const(*this).find(id)); }
+  // No part finds it any more.
+  void take_out(std::uint32_t number);
+  void free(std::uint32_t number);
 
-  std::unordered_map<Key, std::list<Expected>, KeyHash> expected_;
-  // So that revoke() finds its entry.
-  std::unordered_map<std::uint64_t, std::pair<Key, std::list<Expected>::iterator>> where_;
-  // Sinks that are used up but whose last parts are still arriving: revoke() must reach these too.
-  std::unordered_map<std::uint64_t, std::weak_ptr<bool>> arriving_;
-  std::uint64_t next_id_ = 1;
+  // A table with open addresses: the first place of each key; those of one key are linked in the order of expect(). An entry
+  // stands at its hash or behind it, without a gap between.
+  struct Entry {
+    std::uint32_t hash = 0;
+    std::uint32_t place = kNone;  // kNone: empty
+  };
+  // The entry of the key, or where it would stand.
+  std::size_t entry_of(const Key& key, std::uint32_t hash) const;
+  void grow();
+  // Others move up, so that no gap is left.
+  void erase_entry(std::size_t entry);
+
+  std::vector<Entry> entries_;  // as many as a power of two; at most half of them used
+  std::size_t keys_ = 0;
+  std::deque<Place> places_;
+  std::vector<std::uint32_t> free_;
+  std::size_t expected_ = 0;
   std::array<AcceptFn, 256> acceptors_;
 };
 

@@ -3,7 +3,9 @@
 // Lane only.
 #pragma once
 
+#include <cstdint>
 #include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -19,13 +21,13 @@ namespace poseidon::session {
 struct DenseSyncerOptions {
   Rank self{0};
   int workers = 1;
-  std::vector<Member> members;      // by node: the workers, then the dedicated servers
+  std::span<const Member> members;      // by node: the workers, then the dedicated servers; outlives the syncer
   TensorId tensor{0};
   std::string name;
   std::uint32_t layer = 0;          // its place in the forward pass
-  std::size_t bytes = 0;            // of the whole tensor
-  std::vector<plan::Chunk> chunks;  // in order of bytes; with several lanes only this one's
-  std::vector<Rank> leaders = {};   // plan::node_name
+  std::size_t bytes = 0;                // of the whole tensor
+  std::span<const plan::Chunk> chunks;  // in order of bytes; with several lanes only this one's; outlives the syncer
+  std::vector<Rank> leaders = {};       // plan::node_name
 };
 
 class DenseSyncer {
@@ -50,20 +52,21 @@ class DenseSyncer {
     Iteration iteration = 0;
     SyncedFn on_synced;
     std::size_t bytes_left = 0;
-    std::vector<std::size_t> bytes_left_of;  // by node of the server
+    std::vector<std::size_t> bytes_left_of;  // by chunk
     std::uint32_t contributors = 0;
     std::uint64_t samples = 0;
     runtime::Time since{};
     std::vector<runtime::SinkId> sinks;
   };
   void push(const plan::Chunk& chunk, Iteration iteration, const DenseGradient& gradient, bool present);
-  void arrived(Rank server, std::size_t bytes, std::uint32_t contributors, std::uint64_t samples);
+  void arrived(std::size_t chunk, std::size_t bytes, std::uint32_t contributors, std::uint64_t samples);
 
   runtime::Runtime& runtime_;
   runtime::Transport& transport_;
   runtime::Outbox& outbox_;
   store::BspStore& store_;
   DenseSyncerOptions options_;
+  std::vector<std::uint32_t> order_;  // of pushing: places in options_.chunks
   std::optional<Pending> pending_;
 };
 

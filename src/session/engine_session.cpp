@@ -79,7 +79,7 @@ EngineSession::EngineSession(runtime::Runtime& runtime, runtime::Transport& tran
               .members = workers_of(options_),
               .model = &options_.model,
               .layer_of = layer_of_,
-              .chunks = chunks_,
+              .chunks = &chunks_,
               .size_only = options_.size_only,
               .staging_bytes_max = options_.staging_bytes_max,
               // A member hears of a closing before it gets credit for what arrives after it, so what it had in flight is all.

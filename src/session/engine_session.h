@@ -100,7 +100,7 @@ class EngineSession : public Engine {
   runtime::Transport& transport_;
   EngineOptions options_;
   std::vector<std::uint32_t> layer_of_;  // by tensor
-  std::vector<std::vector<plan::Chunk>> chunks_;                  // by tensor
+  std::vector<std::vector<plan::Chunk>> chunks_;  // by tensor
   SendScheduler scheduler_;
   store::BspStore store_;
   std::vector<std::unique_ptr<DenseSyncer>> dense_;               // by tensor; null for tensors of factor layers

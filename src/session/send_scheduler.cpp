@@ -17,6 +17,13 @@ namespace {
 // Parts up to this size share a frame: together they still fill at most one piece, and a header each would cost more than
 // 0.5 % of them.
 constexpr std::size_t kSmallPartBytes = 16 * 1024;
+// With more peers than this, what each may have in flight for itself is more in all than any window, so that the window decides
+// nothing, and credit may wait until it goes along with another frame: at most a piece of it, so that the peer's next piece may always
+// leave (docs/decisions/0018-a-thousand-nodes.md).
+constexpr std::size_t kManyPeers = 64;
+constexpr std::size_t kCreditKeptMax = kPeerWindowBytes - kPieceBytes;
+// Members below this number are found in an array: half a megabyte at the most.
+constexpr std::uint32_t kNearMax = 1 << 16;
 
 }  // namespace
 
@@ -39,14 +46,24 @@ SendScheduler::~SendScheduler() {
   if (budget_) budget_->on_wake(lane_, nullptr);
 }
 
+SendScheduler::Peer* SendScheduler::find_peer(Member member) {
+  if (index(member) < near_.size()) return near_[index(member)];
+  if (index(member) < kNearMax) return nullptr;
+  const auto found = peers_.find(member);
+  return found == peers_.end() ? nullptr : &found->second;
+}
+
 SendScheduler::Peer& SendScheduler::peer(Member member) {
-  const auto [entry, is_new] = peers_.try_emplace(member);
-  if (is_new) {
-    entry->second.member = member;
-    // The coordinator is heard, but sent nothing here.
-    if (budget_ && member != runtime::kCoordinator) entry->second.slot = budget_->slot_of(member);
+  if (Peer* const known = find_peer(member)) return *known;
+  Peer& made = peers_[member];
+  made.member = member;
+  // The coordinator is heard, but sent nothing here.
+  if (budget_ && member != runtime::kCoordinator) made.slot = budget_->slot_of(member);
+  if (index(member) < kNearMax) {
+    if (near_.size() <= index(member)) near_.resize(index(member) + 1, nullptr);
+    near_[index(member)] = &made;
   }
-  return entry->second;
+  return made;
 }
 
 void SendScheduler::enqueue(SendRequest request) {
@@ -141,20 +158,21 @@ void SendScheduler::forget(Member member) {
   const std::vector<Queued> dropped = std::exchange(gone.jobs, {});
   const std::unique_ptr<Gated> dropped_too = std::move(gone.gated);
   settle(gone);
+  if (index(member) < near_.size()) near_[index(member)] = nullptr;
   peers_.erase(found);
   schedule_pump();
 }
 
 bool SendScheduler::idle() const {
-  return std::all_of(peers_.begin(), peers_.end(), [](const auto& entry) {
-    const Peer& peer = entry.second;
-    return peer.jobs.empty() && peer.frames_unsent == 0 && (!peer.gated || peer.gated->kept_back.empty());
-  });
+  return frames_unsent_ == 0 && std::all_of(peers_.begin(), peers_.end(), [](const auto& entry) {
+           const Peer& peer = entry.second;
+           return peer.jobs.empty() && (!peer.gated || peer.gated->kept_back.empty());
+         });
 }
 
 void SendScheduler::on_receipt(Member from, std::span<const PartHeader> parts, std::uint32_t credit) {
   Peer& sender = peer(from);
-  const bool owed_nothing = sender.credit_owed == 0;
+  const bool was_listed = sender.credit_owed > credit_kept_max();
   for (const PartHeader& part : parts) {
     if (part.type == wire::FrameType::kProbe) continue;  // measuring in the middle of a job: not sent by a scheduler
     sender.credit_owed += part.bytes;
@@ -169,8 +187,10 @@ void SendScheduler::on_receipt(Member from, std::span<const PartHeader> parts, s
     room_changed_ = true;
   }
   if (returned > 0) settle(sender);
-  if (owed_nothing && sender.credit_owed > 0) owed_.push_back(from);
-  if (returned > 0 || sender.credit_owed > 0) schedule_pump();
+  const bool is_listed = sender.credit_owed > credit_kept_max();
+  if (is_listed && !was_listed) owed_.push_back(from);
+  const bool nobody_waits = own_.empty() && full_.empty() && partial_.empty();
+  if (is_listed || (returned > 0 && !nobody_waits)) schedule_pump();
 }
 
 // Once for everything that happens in this turn of the lane, so that what was queued together is ordered, and fused, together.
@@ -183,6 +203,8 @@ void SendScheduler::schedule_pump() {
     pump();
   });
 }
+
+std::uint32_t SendScheduler::credit_kept_max() const { return peers_.size() > kManyPeers ? kCreditKeptMax : 0; }
 
 std::size_t SendScheduler::next_piece_bytes(const Job& job) { return std::min(kPieceBytes, job.bytes - job.done); }
 
@@ -321,8 +343,8 @@ void SendScheduler::look_again() {
 }
 
 void SendScheduler::take_piece(Peer& peer, Frame& frame, std::vector<std::shared_ptr<Job>>& jobs) {
-  jobs.push_back(peer.jobs.front().job);
-  Job& job = *jobs.back();
+  Job& job = *peer.jobs.front().job;
+  if (job.request.hold || job.request.on_sent) jobs.push_back(peer.jobs.front().job);
   PartHeader part = job.request.part;
   const std::size_t bytes = next_piece_bytes(job);
   part.offset = job.request.begin + job.done;
@@ -363,20 +385,19 @@ bool SendScheduler::send_frame(Peer& peer) {
   frame.credit = std::exchange(peer.credit_owed, 0);
   peer.in_flight += total;
   peer.served = next_turn_++;
-  ++peer.frames_unsent;
+  ++frames_unsent_;
   in_flight_ += total;
   in_flight_max_ = std::max(in_flight_max_, in_flight_);
   settle(peer);
   // Sending may find the link broken, and then the peer is forgotten: nothing touches it after this.
   const Member to = peer.member;
-  transport_.send({to, runtime::Lane{0}}, std::move(frame), [this, alive = alive_, to, jobs = std::move(jobs)] {
+  transport_.send({to, runtime::Lane{0}}, std::move(frame), [this, alive = alive_, jobs = std::move(jobs)] {
     for (const auto& job : jobs) {
       if (--job->pieces_left > 0) continue;
       job->request.hold.reset();
       if (const runtime::SentFn on_sent = std::move(job->request.on_sent)) on_sent();
     }
-    if (!*alive) return;
-    if (const auto found = peers_.find(to); found != peers_.end()) --found->second.frames_unsent;
+    if (*alive) --frames_unsent_;
   });
   return true;
 }
@@ -386,11 +407,11 @@ void SendScheduler::return_credit() {
   std::vector<Member> owed = std::exchange(owed_, {});
   std::sort(owed.begin(), owed.end());
   for (const Member member : owed) {
-    const auto found = peers_.find(member);
-    if (found == peers_.end() || found->second.credit_owed == 0) continue;
+    Peer* const found = find_peer(member);
+    if (found == nullptr || found->credit_owed == 0) continue;
     Frame frame;
     frame.parts.push_back({.type = wire::FrameType::kCredit});
-    frame.credit = std::exchange(found->second.credit_owed, 0);
+    frame.credit = std::exchange(found->credit_owed, 0);
     // Sending may find the link broken, and then peers_ changes.
     transport_.send({member, runtime::Lane{0}}, std::move(frame), nullptr);
   }

@@ -8,7 +8,8 @@
 // What has been handed to the kernel cannot be overtaken any more. Credits bound it: each received byte of payload is
 // reported back to its sender, and a sender has at most `window_bytes` unreported over all peers. Beyond that each peer may
 // still have two pieces, so that one which has stopped reading does not hold up the others. Credit comes back on receipt, not
-// on use, so no credit waits for another member's progress.
+// on use, so no credit waits for another member's progress. Among more than 64 peers up to a piece of it waits for a frame to go along
+// with.
 //
 // A server whose staging memory is short takes pushes of certain chunks only (store/gate.h). The others wait aside, out of the
 // order, until it asks for them or opens its gate; nothing else ever waits for a gate.
@@ -124,7 +125,6 @@ class SendScheduler : public runtime::Outbox {
     std::vector<Queued> jobs;         // a heap
     std::unique_ptr<Gated> gated;     // null where no gate was ever closed
     std::size_t in_flight = 0;        // payload bytes without credit yet
-    std::size_t frames_unsent = 0;    // handed to the transport, borrowed memory not free yet
     std::uint32_t credit_owed = 0;    // payload bytes received, not yet reported
     std::uint64_t served = 0;         // when this peer got its last frame
     Standing standing = Standing::kIdle;
@@ -143,7 +143,10 @@ class SendScheduler : public runtime::Outbox {
   void share();
   // Another lane has given room back, or something more urgent of its has gone.
   void look_again();
+  // Made on first use.
   Peer& peer(Member member);
+  // Null for one that is not known.
+  Peer* find_peer(Member member);
   // Null when nobody may be served.
   Peer* most_urgent() const;
   // How many bytes may go to the peer now: `own_room` for its own sake, `shared_room` to anybody.
@@ -168,7 +171,9 @@ class SendScheduler : public runtime::Outbox {
   Order* order_of(Standing standing);
   // False when another lane took the room first.
   bool send_frame(Peer& peer);
-  // Moves the next piece of the peer's first job into the frame.
+  // How much credit may stay owed to a peer to whom nothing is going.
+  std::uint32_t credit_kept_max() const;
+  // Moves the next piece of the peer's first job into the frame; into `jobs` the job, where somebody wants to know when it has left.
   void take_piece(Peer& peer, runtime::Frame& frame, std::vector<std::shared_ptr<Job>>& jobs);
   void return_credit();
   static std::size_t next_piece_bytes(const Job& job);
@@ -181,11 +186,14 @@ class SendScheduler : public runtime::Outbox {
   const std::shared_ptr<LinkBudget> budget_;  // null with one lane
   const std::size_t lane_;
   std::unordered_map<Member, Peer> peers_;
+  // The same by number, as far as numbers are small, which they are: the way of every frame passes here twice.
+  std::vector<Peer*> near_;
+  std::size_t frames_unsent_ = 0;  // handed to the transport, borrowed memory not free yet
   // All peers for whom something is queued, each in the order of its standing.
   Order own_;
   Order full_;
   Order partial_;
-  std::vector<Member> owed_;  // whose credit_owed has become positive since the last return_credit(); some may occur twice
+  std::vector<Member> owed_;  // whose credit_owed has come to more than may be kept since the last return_credit(); some may occur twice
   // Only with a budget: whose queue or bytes in flight have changed since the last share(), and whether room was taken or given
   // back since then.
   std::vector<Member> unsettled_;

@@ -17,7 +17,7 @@ std::vector<GateChunk> gate_chunks(const BspStoreOptions& options) {
   std::vector<GateChunk> list;
   for (std::size_t l = 0; l < options.model->layers.size(); ++l) {
     for (const TensorId tensor : options.model->layers[l].tensors) {
-      for (const plan::Chunk& range : options.chunks[index(tensor)]) {
+      for (const plan::Chunk& range : (*options.chunks)[index(tensor)]) {
         if (range.server != options.self) continue;
         list.push_back({tensor, range.begin, range.end - range.begin, static_cast<std::uint32_t>(l)});
       }
@@ -35,9 +35,9 @@ BspStore::BspStore(runtime::Runtime& runtime, runtime::Compute& compute, runtime
              .crossing_bytes_max = options_.crossing_bytes_max,
              .others = options_.members.size() - (options_.serves_only() ? 0 : 1)},
             gate_chunks(options_), [this](const wire::GateNews& news) { tell(news); }),
-      owned_(options_.chunks.size()) {
-  for (std::size_t t = 0; t < options_.chunks.size(); ++t) {
-    for (const plan::Chunk& range : options_.chunks[t]) {
+      owned_(options_.chunks->size()) {
+  for (std::size_t t = 0; t < options_.chunks->size(); ++t) {
+    for (const plan::Chunk& range : (*options_.chunks)[t]) {
       if (range.server != options_.self) continue;
       auto chunk = std::make_unique<OwnedChunk>();
       chunk->tensor = TensorId{static_cast<std::uint32_t>(t)};
@@ -90,7 +90,7 @@ BspStore::Slot* BspStore::slot(OwnedChunk& chunk, Iteration iteration) {
   gate_.opened(chunk.place, iteration);
   slot.pieces.resize(slot.pieces_left);
   for (Piece& piece : slot.pieces) {
-    piece.staged.assign(workers, nullptr);
+    if (!options_.size_only) piece.staged.assign(workers, nullptr);
     piece.arrived.assign(workers, false);
     piece.present.assign(workers, false);
     piece.arrivals = 0;
@@ -101,13 +101,16 @@ BspStore::Slot* BspStore::slot(OwnedChunk& chunk, Iteration iteration) {
 }
 
 std::optional<std::size_t> BspStore::rank_of(Member member) const {
+  // Where members and ranks are the same numbers, which they are until somebody has left, nobody is looked for.
+  const std::size_t guess = index(member);
+  if (guess < options_.members.size() && options_.members[guess] == member) return guess;
   const auto found = std::find(options_.members.begin(), options_.members.end(), member);
   if (found == options_.members.end()) return std::nullopt;
   return static_cast<std::size_t>(found - options_.members.begin());
 }
 
 void BspStore::push_local(TensorId tensor, std::size_t chunk_index, Iteration iteration, LocalPush push) {
-  const plan::Chunk& range = options_.chunks[index(tensor)][chunk_index];
+  const plan::Chunk& range = (*options_.chunks)[index(tensor)][chunk_index];
   OwnedChunk* const chunk = find(tensor, range.begin);
   POSEIDON_CHECK(chunk != nullptr, "chunk ", chunk_index, " of tensor ", index(tensor), " is not owned here");
   Slot* const open = slot(*chunk, iteration);
@@ -154,21 +157,29 @@ Result<Sink> BspStore::accept_push(Member from, const PartHeader& part) {
     return corrupt("that is not one of the chunk's pieces");
   }
   Piece& state = open->pieces[piece];
-  if (state.arrived[*rank] || state.staged[*rank] != nullptr) return corrupt("it came twice");
-  std::byte* const staged = options_.size_only ? nullptr : staging_.acquire(part.bytes);
-  state.staged[*rank] = staged;
+  if (state.arrived[*rank] || (!options_.size_only && state.staged[*rank] != nullptr)) return corrupt("it came twice");
+  std::byte* staged = nullptr;
+  if (!options_.size_only) staged = state.staged[*rank] = staging_.acquire(part.bytes);
   gate_.staged(chunk->place, part.bytes);
   return Sink{part.offset, part.offset + part.bytes, runtime::Layout::contiguous({staged, part.bytes, {}, 0}, 0, part.bytes),
-              [this, chunk, open, piece, rank = *rank, staged](Member, const PartHeader& arrived) {
-                arrive(*chunk, *open, piece, rank, staged, true, arrived.samples, arrived.contributors);
-              }};
+              // So little that a std::function needs no memory for it: there is one for each piece that comes.
+              [this, chunk](Member member, const PartHeader& arrived) { arrive_push(*chunk, member, arrived); }};
+}
+
+// The slot is still that of the iteration: it cannot be closed before this piece has come.
+void BspStore::arrive_push(OwnedChunk& chunk, Member from, const PartHeader& part) {
+  Slot& slot = chunk.slots[part.iteration % 2];
+  const std::size_t piece = (part.offset - chunk.range.begin) / wire::kPieceBytes;
+  const std::size_t rank = *rank_of(from);
+  std::byte* const staged = options_.size_only ? nullptr : slot.pieces[piece].staged[rank];
+  arrive(chunk, slot, piece, rank, staged, true, part.samples, part.contributors);
 }
 
 void BspStore::arrive(OwnedChunk& chunk, Slot& slot, std::size_t piece, std::size_t rank, std::byte* staged, bool present,
                       std::uint32_t samples, std::uint32_t contributors) {
   Piece& state = slot.pieces[piece];
   POSEIDON_CHECK(!state.arrived[rank], "rank ", rank, "'s piece ", piece, " of tensor ", index(chunk.tensor), " came twice");
-  state.staged[rank] = staged;
+  if (!options_.size_only) state.staged[rank] = staged;
   state.arrived[rank] = true;
   state.present[rank] = present;
   if (present) {
@@ -190,7 +201,8 @@ void BspStore::sum(OwnedChunk& chunk, Slot& slot, std::size_t piece) {
   for (std::size_t rank = 0; rank < state.present.size(); ++rank) {
     if (!state.present[rank]) continue;
     const bool is_local = rank == self && !options_.size_only;
-    job.addends.push_back(is_local ? slot.local->tensor + begin : state.staged[rank]);
+    std::byte* const staged = options_.size_only ? nullptr : state.staged[rank];
+    job.addends.push_back(is_local ? slot.local->tensor + begin : staged);
   }
   const std::uint32_t contributors = state.contributors;
   if (job.addends.empty()) return on_summed(chunk, slot, piece, 0);
@@ -210,10 +222,12 @@ void BspStore::on_summed(OwnedChunk& chunk, Slot& slot, std::size_t piece, std::
   Piece& state = slot.pieces[piece];
   const std::size_t begin = piece_begin(chunk, piece);
   const std::size_t end = piece_end(chunk, piece);
-  std::size_t staged_bytes = 0;
-  for (std::size_t rank = 0; rank < state.staged.size(); ++rank) {
-    if (state.present[rank] && rank != static_cast<std::size_t>(index(options_.self))) staged_bytes += end - begin;
-    if (state.staged[rank] != nullptr) staging_.release(std::exchange(state.staged[rank], nullptr));
+  const std::size_t self = static_cast<std::size_t>(index(options_.self));
+  const bool is_own_there = self < state.present.size() && state.present[self];
+  const auto others = std::count(state.present.begin(), state.present.end(), true) - (is_own_there ? 1 : 0);
+  const std::size_t staged_bytes = static_cast<std::size_t>(others) * (end - begin);
+  for (std::byte*& staged : state.staged) {
+    if (staged != nullptr) staging_.release(std::exchange(staged, nullptr));
   }
   slot.finished = --slot.pieces_left == 0;
   gate_.summed(chunk.place, staged_bytes, slot.finished);

@@ -37,7 +37,7 @@ struct BspStoreOptions {
   std::vector<Member> members;                   // the workers, by rank
   const Model* model = nullptr;                  // outlives the store
   std::vector<std::uint32_t> layer_of;           // by tensor: its place in the forward pass
-  std::vector<std::vector<plan::Chunk>> chunks;  // by tensor
+  const std::vector<std::vector<plan::Chunk>>* chunks = nullptr;  // by tensor; outlives the store
   bool serves_only() const { return static_cast<std::size_t>(index(self)) >= members.size(); }  // trains nothing itself
   bool size_only = false;                        // no contents are kept or summed; all views must be size-only
   std::size_t staging_bytes_max = kStagingBytesMax;
@@ -82,7 +82,7 @@ class BspStore {
 
  private:
   struct Piece {
-    std::vector<std::byte*> staged;  // by rank: owned by the pool; null for the local worker, the absent and size-only
+    std::vector<std::byte*> staged;  // by rank: owned by the pool; null for the local worker and the absent. Empty: size-only
     std::vector<bool> arrived;       // by rank
     std::vector<bool> present;       // by rank
     std::uint32_t arrivals = 0;
@@ -112,6 +112,7 @@ class BspStore {
   // The slot for the iteration, opened where it is new; null when its turn is over, or an older one's is not.
   Slot* slot(OwnedChunk& chunk, Iteration iteration);
   std::optional<std::size_t> rank_of(Member member) const;
+  void arrive_push(OwnedChunk& chunk, Member from, const wire::PartHeader& part);
   void arrive(OwnedChunk& chunk, Slot& slot, std::size_t piece, std::size_t rank, std::byte* staged, bool present,
               std::uint32_t samples, std::uint32_t contributors);
   void sum(OwnedChunk& chunk, Slot& slot, std::size_t piece);

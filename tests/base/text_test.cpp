@@ -67,5 +67,21 @@ TEST(ParseBandwidth, RefusesTheRestAndRepeatsIt) {
   }
 }
 
+TEST(ParseDuration, TakesWhatPeopleWrite) {
+  EXPECT_DOUBLE_EQ(parse_duration("50us").value(), 50e-6);
+  EXPECT_DOUBLE_EQ(parse_duration("0.1 ms").value(), 1e-4);
+  EXPECT_DOUBLE_EQ(parse_duration("2s").value(), 2);
+  EXPECT_DOUBLE_EQ(parse_duration("800ns").value(), 800e-9);
+  EXPECT_DOUBLE_EQ(parse_duration("0us").value(), 0);
+}
+
+TEST(ParseDuration, RefusesTheRestAndRepeatsIt) {
+  for (const char* text : {"", "soon", "50", "-1us", "50 usec", "1h", "nans", "1e999s"}) {
+    const Result<double> result = parse_duration(text);
+    ASSERT_FALSE(result.ok()) << text;
+    EXPECT_NE(result.error().message.find("\"" + std::string(text) + "\""), std::string::npos);
+  }
+}
+
 }  // namespace
 }  // namespace poseidon::base

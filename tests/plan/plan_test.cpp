@@ -398,6 +398,110 @@ TEST(NodeName, TellsWorkersFromDedicatedServers) {
   EXPECT_EQ(node_name(Rank{4}, 4), "server 0");
 }
 
+// Of each server, in bytes of the tensors [first, last).
+std::vector<double> shares(const std::vector<std::vector<Chunk>>& chunks, std::size_t first, std::size_t last, int workers) {
+  std::vector<double> share(static_cast<std::size_t>(workers), 0);
+  for (std::size_t t = first; t < last; ++t) {
+    for (const Chunk& chunk : chunks[t]) share[static_cast<std::size_t>(index(chunk.server))] += static_cast<double>(chunk.end - chunk.begin);
+  }
+  return share;
+}
+
+TEST(PartitionAmongMany, CoversEachTensorOnce) {
+  std::mt19937_64 random(2);
+  for (int round = 0; round < 100; ++round) {
+    std::vector<std::size_t> floats;
+    for (int i = 0; i < 20; ++i) floats.push_back(random() % (std::size_t{1} << (1 + random() % 23)));
+    const Model model = dense_model(floats);
+    const int workers = 65 + static_cast<int>(random() % 2000);
+    const auto chunks = partition(model, all_ps(model, workers));
+    for (std::size_t t = 0; t < floats.size(); ++t) {
+      std::size_t at = 0;
+      for (const Chunk& chunk : chunks[t]) {
+        ASSERT_EQ(chunk.begin, at);
+        ASSERT_GT(chunk.end, chunk.begin);
+        ASSERT_EQ(chunk.begin % 64, 0u);
+        ASSERT_LE(chunk.end - chunk.begin, (1u << 20) + 64u);
+        ASSERT_LT(index(chunk.server), workers);
+        at = chunk.end;
+      }
+      ASSERT_EQ(at, 4 * floats[t]);
+    }
+  }
+}
+
+TEST(PartitionAmongMany, GivesEachServerTheSameShareOfTheModel) {
+  for (const int workers : {65, 100, 256, 1024}) {
+    // Sizes as in a residual net: many small ones among larger ones; 100 MB in all.
+    std::vector<std::size_t> floats;
+    for (int i = 0; i < 100; ++i) floats.insert(floats.end(), {65'536, 256, 256, 147'456, 64, 64, 36'864});
+    const Model model = dense_model(floats);
+    const auto share = shares(partition(model, all_ps(model, workers)), 0, floats.size(), workers);
+    const double mean = 4.0 * 100 * (65'536 + 512 + 147'456 + 128 + 36'864) / workers;
+    for (const double bytes : share) EXPECT_NEAR(bytes, mean, 0.01 * mean) << workers << " workers";
+  }
+}
+
+TEST(PartitionAmongMany, CutsFinelyWhatTheNextForwardPassWantsFirst) {
+  // 240 MiB over 1,024 servers: rounds of 4, 8, 16, 32 and 64 KiB sections hold 124 MiB, so there are six, of 63 parts in all for each
+  // server, and a part is 240 * 2^20 / (1024 * 63) = 3,900.9 bytes.
+  const Model model = dense_model({std::size_t{60} << 20});
+  const auto chunks = partition(model, all_ps(model, 1024));
+  ASSERT_EQ(chunks[0].size(), 6u * 1024);
+  EXPECT_EQ(chunks[0][0].end, 3'904u) << "rounded up to a multiple of 64";
+  EXPECT_EQ(index(chunks[0][1023].server), 1023);
+  EXPECT_EQ(index(chunks[0][1024].server), 0);
+  EXPECT_NEAR(static_cast<double>(chunks[0].back().end - chunks[0].back().begin), 32 * 3'900.9, 64);
+}
+
+TEST(PartitionAmongMany, CutsWhatIsVeryLargeIntoChunksOfAMebibyte) {
+  // 100 GiB over 100 servers.
+  const Model model = dense_model({std::size_t{25} << 30});
+  const auto chunks = partition(model, all_ps(model, 100));
+  EXPECT_NEAR(static_cast<double>(chunks[0].size()), 100 * 1024, 100 * 1024 * 0.02);
+}
+
+TEST(PartitionAmongMany, UsesNoMoreServersThanThereAreParts) {
+  // 40 KiB are ten sections of 4 KiB.
+  const Model model = dense_model({5'120, 5'120});
+  const auto share = shares(partition(model, all_ps(model, 1000)), 0, 2, 1000);
+  EXPECT_EQ(std::count(share.begin(), share.end(), 4096.0), 10);
+  EXPECT_EQ(std::count(share.begin(), share.end(), 0.0), 990);
+}
+
+TEST(PartitionAmongMany, BeginsWhereThereAreMoreThanSixtyFour) {
+  const Model model = dense_model({std::size_t{1} << 20});
+  // 4 MiB over 64 servers: one chunk of 64 KiB each, as ever.
+  EXPECT_EQ(partition(model, all_ps(model, 64))[0].size(), 64u);
+  EXPECT_GT(partition(model, all_ps(model, 65))[0].size(), 65u);
+}
+
+TEST(PartitionAmongMany, GivesEachServerItsOwnShareWhereThePlanHasShares) {
+  // 70 workers with a share of 3 each, five of which serve nothing, and 10 dedicated servers with 11.
+  std::vector<std::size_t> floats;
+  for (int i = 0; i < 100; ++i) floats.insert(floats.end(), {65'536, 256, 256, 147'456, 64, 64, 36'864});
+  const Model model = dense_model(floats);
+  Plan plan = all_ps(model, 70);
+  plan.server_shares.assign(80, 3);
+  for (std::size_t node = 0; node < 5; ++node) plan.server_shares[10 * node] = 0;
+  for (std::size_t node = 70; node < 80; ++node) plan.server_shares[node] = 11;
+  const auto chunks = partition(model, plan);
+  for (std::size_t t = 0; t < floats.size(); ++t) {
+    std::size_t at = 0;
+    for (const Chunk& chunk : chunks[t]) {
+      ASSERT_EQ(chunk.begin, at);
+      ASSERT_GT(chunk.end, chunk.begin);
+      at = chunk.end;
+    }
+    ASSERT_EQ(at, 4 * floats[t]);
+  }
+  const auto share = shares(chunks, 0, floats.size(), 80);
+  const double unit = 4.0 * 100 * (65'536 + 512 + 147'456 + 128 + 36'864) / (65 * 3 + 10 * 11);
+  for (std::size_t node = 0; node < 80; ++node) {
+    EXPECT_NEAR(share[node], unit * plan.server_shares[node], 0.01 * unit * plan.server_shares[node]) << node;
+  }
+}
+
 TEST(PartitionFactors, BlocksTileTheMatrixAndTheBias) {
   for (const auto& [pr, pc] : {std::pair{1, 4}, {4, 1}, {2, 2}, {3, 5}, {16, 2}}) {
     const int workers = pr * pc;

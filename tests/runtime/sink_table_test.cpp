@@ -2,6 +2,10 @@
 
 #include <gtest/gtest.h>
 
+#include <map>
+#include <random>
+#include <utility>
+
 namespace poseidon::runtime {
 namespace {
 
@@ -67,6 +71,53 @@ TEST_F(SinkTableTest, AnAbsentPartStandsForTheWholeRange) {
   ASSERT_TRUE(landing.ok());
   EXPECT_TRUE(landing->slices().empty());
   EXPECT_EQ(table.expected(), 0u);
+}
+
+TEST_F(SinkTableTest, FindsItsSinksAmongManyThatComeAndGo) {
+  std::mt19937_64 random(3);
+  std::map<std::pair<std::uint32_t, std::uint32_t>, SinkId> open;  // by tensor and a tenth of the range
+  for (int step = 0; step < 20'000; ++step) {
+    const std::pair place(static_cast<std::uint32_t>(random() % 50), static_cast<std::uint32_t>(random() % 10));
+    const auto [tensor, tenth] = place;
+    const bool is_open = open.contains(place);
+    switch (random() % 3) {
+      case 0:
+        if (!is_open) open[place] = table.expect(kPeer, {FrameType::kSum, TensorId{tensor}, 9}, sink(100 * tenth, 100 * tenth + 100));
+        break;
+      case 1:
+        if (is_open) table.revoke(open[place]);
+        open.erase(place);
+        break;
+      default: {
+        const Result<Landing> landing = table.land(kPeer, part(100 * tenth, 100, tensor));
+        ASSERT_EQ(landing.ok(), is_open) << "step " << step;
+        open.erase(place);
+        if (!is_open) break;
+        told.clear();
+        table.landed(kPeer, *landing);
+        ASSERT_EQ(told, std::vector<std::uint64_t>{100 * tenth});
+      }
+    }
+    ASSERT_EQ(table.expected(), open.size());
+  }
+}
+
+TEST_F(SinkTableTest, ASinkMayBeRevokedByWhatItTells) {
+  SinkId id{};
+  int calls = 0;
+  Sink both{0, 200, Layout::contiguous({memory.data(), memory.size(), {}, 0}, 0, 200), [&](Member, const PartHeader&) {
+              ++calls;
+              table.revoke(id);
+              table.expect(kPeer, tag, sink(0, 10));
+            }};
+  id = table.expect(kPeer, tag, std::move(both));
+  const Result<Landing> first = table.land(kPeer, part(0, 100));
+  const Result<Landing> second = table.land(kPeer, part(100, 100));
+  table.landed(kPeer, *first);
+  EXPECT_TRUE(second->revoked());
+  table.landed(kPeer, *second);
+  EXPECT_EQ(calls, 1);
+  EXPECT_EQ(table.expected(), 1u) << "the new one";
 }
 
 TEST_F(SinkTableTest, ARevokedSinkHearsNothingMore) {

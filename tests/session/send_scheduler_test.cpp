@@ -156,6 +156,38 @@ TEST_F(SchedulerTest, CreditIsReturnedAloneOrOnTheNextFrame) {
   EXPECT_EQ(scheduler->tensor_bytes()[1].sent, 10u);
 }
 
+TEST_F(SchedulerTest, AmongManyPeersCreditWaitsForAFrameThatGoesAnyway) {
+  start(kPieceBytes);
+  const auto receive = [&](std::uint32_t peer, std::uint32_t bytes) {
+    const PartHeader part{.type = FrameType::kPush, .tensor = TensorId{1}, .bytes = bytes};
+    bench.receipt(Member{peer}, std::span(&part, 1), 0);
+    bench.run();
+    return std::exchange(bench.sent, {});
+  };
+  for (std::uint32_t peer = 1; peer <= 64; ++peer) EXPECT_EQ(receive(peer, 100).size(), 1u) << "the " << peer << "th returns it at once";
+  EXPECT_TRUE(receive(65, 100).empty());
+  EXPECT_TRUE(receive(65, kPieceBytes - 100).empty()) << "a piece in all";
+  const auto frames = receive(65, 1);
+  ASSERT_EQ(frames.size(), 1u);
+  EXPECT_EQ(frames[0].second.credit, kPieceBytes + 1);
+  EXPECT_TRUE(receive(7, 300).empty());
+  scheduler->enqueue(request(Member{7}, 1, 10, 1));
+  bench.run();
+  ASSERT_EQ(bench.sent.size(), 1u);
+  EXPECT_EQ(bench.sent[0].second.credit, 300u);
+}
+
+TEST_F(SchedulerTest, WhatManyPeersKeepOfTheCreditHoldsNobodyUp) {
+  // All 100 peers owe the credit for a piece, and the window is full: each gets its next piece all the same, and no more.
+  start(4 * kPieceBytes);
+  for (std::uint32_t peer = 1; peer <= 100; ++peer) scheduler->enqueue(request(Member{peer}, peer % 20, kPieceBytes, 1));
+  bench.run();
+  EXPECT_EQ(bench.tensors().size(), 100u);
+  for (std::uint32_t peer = 1; peer <= 100; ++peer) scheduler->enqueue(request(Member{peer}, peer % 20, 3 * kPieceBytes, 1));
+  bench.run();
+  EXPECT_EQ(bench.tensors().size(), 100u);
+}
+
 TEST_F(SchedulerTest, HoldIsReleasedAndTheSenderToldWhenTheLastPieceHasLeft) {
   start(kPieceBytes);
   int told = 0;

@@ -147,6 +147,28 @@ TEST(Swarm, LanesMoveTheBytesThatOneMoves) {
   }
 }
 
+// Among so many a model is cut as one line, and credit waits for frames to go along with.
+TEST(Swarm, AmongMoreThanSixtyFourWorkersNoBitChangesEither) {
+  for (const std::uint64_t seed : seeds(3)) {
+    SimJob quiet = quiet_job(seed);
+    quiet.script.model = random_model(seed, 60'000);
+    quiet.script.plan = random_plan(quiet.script.model, 66 + static_cast<int>(seed % 20), seed * 31);
+    const SimResult calm = run(quiet);
+    ASSERT_TRUE(calm.finished) << calm.trouble;
+    expect_equal_replicas(calm);
+    const auto right = train_alone(quiet.script);
+    for (std::size_t t = 0; t < right.size(); ++t) {
+      for (std::size_t i = 0; i < right[t].size(); ++i) {
+        // Up to 86 addends where the swarm above has 8.
+        ASSERT_NEAR(calm.parameters[0][t][i], right[t][i], 2e-4) << quiet.script.model.tensors[t].name << "[" << i << "]";
+      }
+    }
+    const SimResult result = run(unruly(quiet, seed));
+    ASSERT_TRUE(result.finished) << replay(seed) << ": " << result.trouble;
+    for (const auto& parameters : result.parameters) ASSERT_EQ(parameters, calm.parameters[0]) << replay(seed);
+  }
+}
+
 TEST(Swarm, OneSeedIsOneRun) {
   for (const std::uint64_t seed : seeds(10)) {
     const SimJob job = unruly(quiet_job(seed), seed);

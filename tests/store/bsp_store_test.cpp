@@ -23,7 +23,7 @@ struct Post : runtime::Outbox {
 
 // Rank 1 of three, which owns all of one tensor of 20,000 floats in one chunk of two pieces.
 struct BspStoreTest : ::testing::Test {
-  BspStoreTest() {
+  BspStoreTest() : chunks{{{0, 80'000, Rank{1}}}, {{0, 40, Rank{2}}}} {
     model.tensors = {{"w", {20'000}, DType::kFloat32}, {"elsewhere", {10}, DType::kFloat32}};
     model.layers = {{"l", {TensorId{0}, TensorId{1}}, 0}};
     store = std::make_unique<BspStore>(member, compute, post,
@@ -31,7 +31,7 @@ struct BspStoreTest : ::testing::Test {
                                                        .members = {Member{10}, Member{11}, Member{12}},
                                                        .model = &model,
                                                        .layer_of = {0, 0},
-                                                       .chunks = {{{0, 80'000, Rank{1}}}, {{0, 40, Rank{2}}}}});
+                                                       .chunks = &chunks});
   }
   static PartHeader piece(std::uint64_t offset, std::uint32_t bytes, Iteration iteration = 0) {
     return {.type = FrameType::kPush, .tensor = TensorId{0}, .iteration = iteration, .offset = offset, .bytes = bytes, .contributors = 1, .samples = 4};
@@ -64,6 +64,7 @@ struct BspStoreTest : ::testing::Test {
   runtime::SimpleCompute compute;
   Post post;
   Model model;
+  std::vector<std::vector<plan::Chunk>> chunks;
   std::unique_ptr<BspStore> store;
   std::vector<float> gradient;
   std::vector<PieceSum> pieces;
@@ -86,12 +87,13 @@ TEST_F(BspStoreTest, SumsInTheOrderOfRanksWhateverTheOrderOfArrival) {
 }
 
 TEST_F(BspStoreTest, OfADedicatedServerWaitsForNoWorkerOfItsOwn) {
+  chunks = {{{0, 80'000, Rank{4}}}, {{0, 40, Rank{2}}}};
   store = std::make_unique<BspStore>(member, compute, post,
                                      BspStoreOptions{.self = Rank{4},  // the second one of a job with three workers
                                                      .members = {Member{10}, Member{12}, Member{13}},
                                                      .model = &model,
                                                      .layer_of = {0, 0},
-                                                     .chunks = {{{0, 80'000, Rank{4}}}, {{0, 40, Rank{2}}}}});
+                                                     .chunks = &chunks});
   for (Iteration iteration = 0; iteration < 3; ++iteration) {
     post.requests.clear();
     push(Member{13}, 1.0f, iteration);
@@ -157,13 +159,14 @@ struct SmallBspStoreTest : BspStoreTest {
   SmallBspStoreTest() {
     model.tensors.push_back({"first", {100}, DType::kFloat32});
     model.layers = {{"l0", {TensorId{2}}, 0}, {"l1", {TensorId{0}, TensorId{1}}, 0}};
+    chunks = {{{0, 80'000, Rank{1}}}, {{0, 40, Rank{2}}}, {{0, 400, Rank{1}}}};
     store = std::make_unique<BspStore>(
         member, compute, post,
         BspStoreOptions{.self = Rank{1},
                         .members = {Member{10}, Member{11}, Member{12}},
                         .model = &model,
                         .layer_of = {0, 0, 0},
-                        .chunks = {{{0, 80'000, Rank{1}}}, {{0, 40, Rank{2}}}, {{0, 400, Rank{1}}}},
+                        .chunks = &chunks,
                         .staging_bytes_max = 65'536,
                         .tell = [this](const wire::GateNews& said) { news.push_back(said); }});
   }

@@ -18,6 +18,7 @@ def test_a_plan_tells_its_fields(poseidon):
     assert one["fraction_of_bound"] == pytest.approx(one["bound_seconds"] / one["iteration_seconds"])
     assert 0.9 < one["fraction_of_bound"] <= 1.0001
     assert {layer["name"]: layer["scheme"] for layer in one["layers"]}["fc6"] == "sfb"
+    assert all(layer["link_seconds"] > 0 and layer["forward_seconds"] > 0 for layer in one["layers"])
     assert all(layer["queued_seconds"] < layer["synced_seconds"] for layer in one["layers"])
 
 
@@ -27,6 +28,35 @@ def test_what_ifs_are_rows(poseidon):
     slow, fast = ([row["speedup"] for row in rows if row["bandwidth"] == b] for b in ("1Gbit", "100Gbit"))
     assert all(a <= b * 1.001 for a, b in zip(slow, fast))
     assert fast[2] == pytest.approx(4, rel=0.02)
+
+
+def test_latency_is_part_of_the_answer(poseidon):
+    near, far = (plan(poseidon, "--nodes", 4, "--latency", latency)["iteration_seconds"] for latency in ("10us", "20 ms"))
+    assert near < far
+
+
+def test_a_plot_shows_the_way_to_the_number_of_nodes(poseidon, tmp_path):
+    picture = tmp_path / "speedup.png"
+    done = job.run(poseidon, "plan", *ALEXNET, "--nodes", 6, "--bandwidth", "10Gbit", "--plot", picture, "--json").expect()
+    assert [row["nodes"] for row in json.loads(done.out)["rows"]] == [1, 2, 4, 6]
+    assert picture.read_bytes().startswith(b"\x89PNG\r\n")
+    assert picture.stat().st_size > 5000
+
+
+def test_a_plot_that_cannot_be_written_is_told(poseidon, tmp_path):
+    done = job.run(poseidon, "plan", *ALEXNET, "--nodes", 2, "--plot", tmp_path / "no/folder.png").expect(3)
+    assert "--plot" in done.err and "folder.png" in done.err
+
+
+def test_a_net_is_a_model_without_its_data_base(poseidon, tmp_path):
+    net = job.ROOT / "examples/digits/lenet_train_test.prototxt"
+    flags = ["--images-per-second", 3000, "--batch", 64, "--nodes", 4, "--bandwidth", "1Gbit", "--json"]
+    from_net = json.loads(job.run(poseidon, "plan", "--model", net, "--record", "1,28,28", *flags, cwd=tmp_path).expect().out)
+    from_description = json.loads(job.run(poseidon, "plan", "--model", MODELS / "lenet.json", *flags).expect().out)
+    assert [layer["scheme"] for layer in from_net["layers"]] == [layer["scheme"] for layer in from_description["layers"]]
+    assert from_net["iteration_seconds"] == pytest.approx(from_description["iteration_seconds"], rel=1e-6)
+    done = job.run(poseidon, "plan", "--model", net, *flags, cwd=tmp_path).expect(3)
+    assert "--record" in done.err
 
 
 def test_a_replay_moves_what_the_schemes_say(poseidon, tmp_path):
@@ -53,6 +83,11 @@ def test_a_replay_with_hardly_any_staging_memory_ends(poseidon, tmp_path):
 def test_a_size_that_is_none_is_told(poseidon):
     done = job.run(poseidon, "replay", *ALEXNET, "--staging", "much").expect(2)
     assert '--staging: "much" is no number of bytes' in done.err
+
+
+def test_a_latency_without_a_unit_is_told(poseidon):
+    done = job.run(poseidon, "plan", *ALEXNET, "--latency", "50").expect(2)
+    assert "--latency" in done.err and "50us" in done.err
 
 
 @pytest.mark.parametrize("flags, code, words", [

@@ -10,6 +10,8 @@
 namespace poseidon::runtime::sim {
 namespace {
 
+constexpr std::uint32_t kSmallIds = 1 << 16;
+
 Duration seconds(double value) { return Duration(static_cast<std::int64_t>(std::ceil(value * 1e9))); }
 
 std::uint64_t mix(std::uint64_t digest, std::uint64_t value) {
@@ -23,12 +25,21 @@ SimWorld::SimWorld(SimOptions options) : options_(options), random_(options.seed
 SimWorld::~SimWorld() = default;
 
 SimMember& SimWorld::add(Member id) {
-  auto [entry, is_new] = members_.emplace(id, std::make_unique<SimMember>(*this, id));
+  auto [entry, is_new] = members_.emplace(id, nullptr);
   POSEIDON_CHECK(is_new, "member ", index(id), " was added twice");
+  entry->second = std::make_unique<SimMember>(*this, id, static_cast<std::uint32_t>(numbered_.size()));
+  if (index(id) < kSmallIds) {
+    by_id_.resize(std::max<std::size_t>(by_id_.size(), index(id) + 1), nullptr);
+    by_id_[index(id)] = entry->second.get();
+  }
+  numbered_.push_back(entry->second.get());
   return *entry->second;
 }
 
-SimMember& SimWorld::at(Member id) { return *members_.at(id); }
+SimMember& SimWorld::at(Member id) {
+  if (index(id) < by_id_.size() && by_id_[index(id)] != nullptr) return *by_id_[index(id)];
+  return *members_.at(id);
+}
 
 SimMember& SimWorld::add_lane(Member id) {
   SimMember& home = at(id);
@@ -46,17 +57,48 @@ Duration SimWorld::jitter(Duration most) {
   return most.count() == 0 ? most : Duration(static_cast<std::int64_t>(random_() % static_cast<std::uint64_t>(most.count() + 1)));
 }
 
-void SimWorld::schedule(Time time, SimMember& owner, Task task) {
-  std::uint32_t slot = static_cast<std::uint32_t>(slots_.size());
-  if (free_slots_.empty()) {
-    slots_.push_back({&owner, std::move(task)});
-  } else {
-    slot = free_slots_.back();
-    free_slots_.pop_back();
-    slots_[slot] = {&owner, std::move(task)};
-  }
-  queue_.push_back({std::max(time, now_), next_order_++, slot});
+void SimWorld::push(Time time, std::uint64_t order, std::uint32_t index, Kind kind) {
+  queue_.push_back({time, order, index, kind});
   std::push_heap(queue_.begin(), queue_.end(), Later());
+}
+
+std::uint32_t SimWorld::take_slot(SimMember& owner, Task task, Flight* flight) {
+  if (free_slots_.empty()) {
+    slots_.push_back({&owner, std::move(task), flight});
+    return static_cast<std::uint32_t>(slots_.size() - 1);
+  }
+  const std::uint32_t slot = free_slots_.back();
+  free_slots_.pop_back();
+  slots_[slot] = {&owner, std::move(task), flight};
+  return slot;
+}
+
+void SimWorld::schedule(Time time, SimMember& owner, Task task) {
+  push(std::max(time, now_), next_order_++, take_slot(owner, std::move(task), nullptr), Kind::kTask);
+}
+
+void SimWorld::schedule_departure(Time time, Flight* flight) {
+  SimMember& member = *flight->from->home_;
+  member.departures_.push_back({time, next_order_++, flight});
+  if (member.departures_.size() == 1) push(time, member.departures_.back().order, member.number_, Kind::kDeparture);
+}
+
+void SimWorld::schedule_arrival(Time time, Flight* flight) {
+  SimMember& member = *flight->to->home_;
+  // Control has one lane, and keeps its order.
+  if (options_.shuffle_delay_max.count() > 0 && flight->header.part.type != wire::FrameType::kControl) {
+    return push(time + jitter(options_.shuffle_delay_max), next_order_++, take_slot(*flight->to, nullptr, flight), Kind::kStray);
+  }
+  member.arrivals_.push_back({time, next_order_++, flight});
+  if (member.arrivals_.size() == 1) push(time, member.arrivals_.back().order, member.number_, Kind::kArrival);
+}
+
+Flight* SimWorld::take_first(Kind kind, SimMember& member) {
+  std::deque<SimMember::Due>& due = kind == Kind::kDeparture ? member.departures_ : member.arrivals_;
+  Flight* const flight = due.front().flight;
+  due.pop_front();
+  if (!due.empty()) push(due.front().time, due.front().order, member.number_, kind);
+  return flight;
 }
 
 bool SimWorld::step() {
@@ -64,15 +106,46 @@ bool SimWorld::step() {
   std::pop_heap(queue_.begin(), queue_.end(), Later());
   const Entry entry = queue_.back();
   queue_.pop_back();
-  // Out of its slot first: it may schedule others.
-  SimMember& owner = *slots_[entry.slot].owner;
-  Task task = std::exchange(slots_[entry.slot].task, nullptr);
-  free_slots_.push_back(entry.slot);
   now_ = entry.time;
   ++events_;
-  digest_ = mix(mix(digest_, static_cast<std::uint64_t>(now_.count())), index(owner.id_));
-  owner.run_task(std::move(task));
+  const auto count = [this](const SimMember& owner) {
+    digest_ = mix(mix(digest_, static_cast<std::uint64_t>(now_.count())), index(owner.id_));
+  };
+  if (entry.kind == Kind::kDeparture || entry.kind == Kind::kArrival) {
+    SimMember& home = *numbered_[entry.index];
+    count(home);
+    Flight* const flight = take_first(entry.kind, home);
+    SimMember& lane = entry.kind == Kind::kDeparture ? *flight->from : *flight->to;
+    lane.run_flight(entry.kind, flight);
+    return true;
+  }
+  // Out of its slot first: it may schedule others.
+  SimMember& owner = *slots_[entry.index].owner;
+  Task task = std::exchange(slots_[entry.index].task, nullptr);
+  Flight* const flight = slots_[entry.index].flight;
+  free_slots_.push_back(entry.index);
+  count(owner);
+  if (entry.kind == Kind::kStray) {
+    owner.run_flight(Kind::kArrival, flight);
+  } else {
+    owner.run_task(std::move(task));
+  }
   return true;
+}
+
+Flight* SimWorld::take_flight() {
+  if (free_flights_.empty()) return &flights_.emplace_back();
+  Flight* const flight = free_flights_.back();
+  free_flights_.pop_back();
+  return flight;
+}
+
+void SimWorld::give_back(Flight* flight) {
+  flight->parts.clear();
+  flight->payload.clear();
+  flight->contents.clear();
+  flight->on_sent = nullptr;
+  free_flights_.push_back(flight);
 }
 
 bool SimWorld::run_until(const std::function<bool()>& stop, Time until) {
@@ -94,7 +167,7 @@ void SimWorld::kill(Member id) {
   for (const auto& [other, member] : members_) {
     if (other == id) continue;
     for (std::size_t lane = 0; SimMember* const peer = find(other, lane); ++lane) {
-      if (!peer->links_.contains(id)) continue;
+      if (!peer->is_up(at(id))) continue;
       schedule(now_ + options_.close_notice, *peer, [peer, id] {
         peer->link_down(id, Error{ErrorCode::kPeerLost, "the connection was closed by the other side"});
       });
@@ -132,6 +205,20 @@ void SimMember::run_task(Task task) {
   task();
 }
 
+void SimMember::run_flight(SimWorld::Kind kind, Flight* flight) {
+  if (!alive_) return world_.give_back(flight);
+  if (frozen_) {
+    kept_back_.push_back([this, kind, flight] { run_flight(kind, flight); });
+    return;
+  }
+  kind == SimWorld::Kind::kDeparture ? leave(flight) : reach(flight);
+}
+
+SimMember::Link& SimMember::link(const SimMember& peer) {
+  if (links_.size() <= peer.number_) links_.resize(world_.numbered_.size());
+  return links_[peer.number_];
+}
+
 void SimMember::post(Task task) {
   world_.schedule(world_.now() + world_.jitter(world_.options_.task_jitter_max), *this, std::move(task));
 }
@@ -157,7 +244,8 @@ void SimMember::connect(Member peer, const std::vector<Endpoint>&, Duration dead
   }
   SimMember& other = *callee;
   const auto up = [](SimMember& member, Member with) {
-    if (!member.links_.insert(with).second) return;
+    Link& link = member.link(member.world_.at(with));
+    if (std::exchange(link.up, true)) return;
     if (member.listener_.on_up) member.listener_.on_up(with);
   };
   const Time then = world_.now() + 2 * world_.options_.latency;
@@ -166,7 +254,7 @@ void SimMember::connect(Member peer, const std::vector<Endpoint>&, Duration dead
 }
 
 void SimMember::disconnect(Member peer) {
-  if (links_.erase(peer) == 0) return;
+  if (!std::exchange(link(world_.at(peer)).up, false)) return;
   SimMember& other = *world_.find(peer, lane_);
   world_.schedule(std::max(world_.now(), home_->out_free_) + world_.options_.latency, other, [&other, self = id_] {
     other.link_down(self, Error{ErrorCode::kPeerLost, "the connection was closed by the other side"});
@@ -174,112 +262,136 @@ void SimMember::disconnect(Member peer) {
 }
 
 void SimMember::link_down(Member peer, const Error& why) {
-  if (links_.erase(peer) == 0) return;
+  if (!std::exchange(link(world_.at(peer)).up, false)) return;
   if (listener_.on_down) listener_.on_down(peer, why);
 }
 
 void SimMember::set_epoch(Epoch epoch) {
   epoch_ = epoch;
-  for (auto& [from, frames] : std::exchange(paused_, {})) {
-    for (const auto& frame : frames) arrive(from, frame);
+  for (auto& [from, flights] : std::exchange(paused_, {})) {
+    for (Flight* const flight : flights) arrive(flight);
   }
 }
 
 void SimMember::send(Destination to, Frame frame, SentFn on_sent) {
-  auto arriving = std::make_shared<Arriving>();
   const bool fused = frame.parts.size() > 1;
   std::size_t payload_bytes = 0;
   for (const wire::PartHeader& part : frame.parts) payload_bytes += part.bytes;
   const std::size_t table = fused ? frame.parts.size() * wire::kPartBytes : 0;
-  arriving->header.epoch = epoch_;
-  arriving->header.sender = id_;
-  arriving->header.credit = frame.credit;
-  if (fused) {
-    arriving->header.part.type = wire::FrameType::kFused;
-  } else {
-    arriving->header.part = frame.parts.front();
-  }
-  arriving->parts = std::move(frame.parts);
   const std::size_t wire_bytes = wire::kHeaderBytes + table + payload_bytes;
   const Duration on_link = seconds(static_cast<double>(wire_bytes) / world_.rate_of(id_));
   Time& out_free = home_->out_free_;
   out_free = std::max(out_free, world_.now()) + on_link;
-  if (!links_.contains(to.peer)) {
+  if (!is_up(world_.at(to.peer))) {
     post([on_sent = std::move(on_sent)] {
       if (on_sent) on_sent();
     });
     return;
   }
-  link_bytes_[to.peer].sent += wire_bytes;
-  auto leave = [this, to, arriving, wire_bytes, on_link, payload_bytes, payload = std::move(frame.payload),
-                      on_sent = std::move(on_sent)] {
-    arriving->has_contents = std::all_of(payload.begin(), payload.end(), [](const Slice& s) { return s.data() != nullptr; });
-    if (arriving->has_contents) {
-      arriving->payload.resize(payload_bytes);
-      gather(payload, arriving->payload.data());
-    }
-    if (on_sent) on_sent();
-    if (world_.is_cut(id_, to.peer)) return;
-    SimMember& other = *world_.find(to.peer, lane_);
-    Time& in_free = other.home_->in_free_;
-    const Time at_port = world_.now() + world_.options_.latency;
-    const Duration on_their_link = seconds(static_cast<double>(wire_bytes) / world_.rate_of(to.peer));
-    in_free = std::max(in_free, at_port - on_link) + on_their_link;
-    // Control has one lane, and keeps its order.
-    const bool shuffled = arriving->header.part.type != wire::FrameType::kControl;
-    const Time arrival = std::max(in_free, at_port) + (shuffled ? world_.jitter(world_.options_.shuffle_delay_max) : Duration{0});
-    world_.schedule(arrival, other, [&other, from = id_, arriving, wire_bytes] {
-      if (!other.links_.contains(from)) return;
-      other.link_bytes_[from].received += wire_bytes;
-      other.arrive(from, arriving);
-    });
-  };
-  world_.schedule(out_free, *this, std::move(leave));
+  Flight* const flight = world_.take_flight();
+  flight->from = this;
+  flight->to = world_.find(to.peer, lane_);
+  flight->header = {};
+  flight->header.epoch = epoch_;
+  flight->header.sender = id_;
+  flight->header.credit = frame.credit;
+  if (fused) {
+    flight->header.part.type = wire::FrameType::kFused;
+  } else {
+    flight->header.part = frame.parts.front();
+  }
+  flight->parts = std::move(frame.parts);
+  flight->payload = std::move(frame.payload);
+  flight->payload_bytes = payload_bytes;
+  flight->wire_bytes = wire_bytes;
+  flight->on_link = on_link;
+  flight->on_sent = std::move(on_sent);
+  world_.schedule_departure(out_free, flight);
+}
+
+void SimMember::leave(Flight* flight) {
+  const bool has_contents =
+      std::all_of(flight->payload.begin(), flight->payload.end(), [](const Slice& s) { return s.data() != nullptr; });
+  if (has_contents) {
+    flight->contents.resize(flight->payload_bytes);
+    gather(flight->payload, flight->contents.data());
+  }
+  SimMember& other = *flight->to;
+  link(other).bytes.sent += flight->wire_bytes;
+  if (const SentFn on_sent = std::exchange(flight->on_sent, nullptr)) on_sent();
+  if (world_.is_cut(id_, other.id_)) return world_.give_back(flight);
+  Time& in_free = other.home_->in_free_;
+  const Time at_port = world_.now() + world_.options_.latency;
+  const Duration on_their_link = seconds(static_cast<double>(flight->wire_bytes) / world_.rate_of(other.id_));
+  in_free = std::max(in_free, at_port - flight->on_link) + on_their_link;
+  world_.schedule_arrival(std::max(in_free, at_port), flight);
+}
+
+void SimMember::reach(Flight* flight) {
+  Link& from = link(*flight->from);
+  if (!from.up) return world_.give_back(flight);
+  from.bytes.received += flight->wire_bytes;
+  arrive(flight);
 }
 
 void SimMember::set_body_handler(wire::FrameType type, BodyFn handle) { body_handlers_[type] = std::move(handle); }
 
 LinkBytes SimMember::link_bytes(Member peer) const {
-  const auto found = link_bytes_.find(peer);
-  return found == link_bytes_.end() ? LinkBytes{} : found->second;
+  const std::uint32_t number = world_.at(peer).number_;
+  return number < links_.size() ? links_[number].bytes : LinkBytes{};
 }
 
-void SimMember::arrive(Member from, const std::shared_ptr<Arriving>& frame) {
+LinkBytes SimMember::link_bytes() const {
+  LinkBytes sum;
+  for (const Link& link : links_) {
+    sum.sent += link.bytes.sent;
+    sum.received += link.bytes.received;
+  }
+  return sum;
+}
+
+void SimMember::arrive(Flight* flight) {
+  const Member from = flight->from->id_;
   if (listener_.on_alive) listener_.on_alive(from);
-  const bool is_data = wire::is_data(frame->header.part.type);
-  if (is_data && frame->header.epoch > epoch_) {
-    paused_[from].push_back(frame);
+  const bool is_data = wire::is_data(flight->header.part.type);
+  if (is_data && flight->header.epoch > epoch_) {
+    paused_[from].push_back(flight);
     return;
   }
-  if (is_data && frame->header.epoch < epoch_) {
-    if (on_receipt_) on_receipt_(from, frame->parts, frame->header.credit);
-    return;
+  if (is_data && flight->header.epoch < epoch_) {
+    if (on_receipt_) on_receipt_(from, flight->parts, flight->header.credit);
+  } else {
+    deliver(*flight);
   }
-  deliver(from, frame);
+  world_.give_back(flight);
 }
 
-void SimMember::deliver(Member from, const std::shared_ptr<Arriving>& frame) {
-  if (!wire::is_data(frame->header.part.type)) {
-    if (on_receipt_) on_receipt_(from, {}, frame->header.credit);
-    const auto handler = body_handlers_.find(frame->header.part.type);
-    if (handler != body_handlers_.end()) handler->second(from, frame->header, frame->payload);
+void SimMember::deliver(Flight& flight) {
+  const Member from = flight.from->id_;
+  if (!wire::is_data(flight.header.part.type)) {
+    if (on_receipt_) on_receipt_(from, {}, flight.header.credit);
+    const auto handler = body_handlers_.find(flight.header.part.type);
+    if (handler != body_handlers_.end()) handler->second(from, flight.header, flight.contents);
     return;
   }
   std::size_t at = 0;
-  std::vector<Landing> landings;
-  for (const wire::PartHeader& part : frame->parts) {
+  // Taken, since what is told of one frame may let another be delivered.
+  std::vector<Landing> landings = std::exchange(landings_, {});
+  landings.clear();
+  for (const wire::PartHeader& part : flight.parts) {
     Result<Landing> landing = sinks_.land(from, part);
     if (!landing) {
       protocol_errors_.push_back(landing.error());
       link_down(from, landing.error());
       return;
     }
-    if (frame->has_contents) scatter(frame->payload.data() + at, landing->slices());
+    if (!flight.contents.empty()) scatter(flight.contents.data() + at, landing->slices());
     at += part.bytes;
     landings.push_back(std::move(*landing));
   }
-  if (on_receipt_) on_receipt_(from, frame->parts, frame->header.credit);
+  if (on_receipt_) on_receipt_(from, flight.parts, flight.header.credit);
   for (const Landing& landing : landings) sinks_.landed(from, landing);
+  landings_ = std::move(landings);
 }
 
 void SimCompute::finish_after(Duration cost, Task task) {

@@ -14,6 +14,7 @@
 #pragma once
 
 #include <cstdint>
+#include <deque>
 #include <functional>
 #include <map>
 #include <memory>
@@ -43,6 +44,20 @@ struct SimOptions {
 };
 
 class SimMember;
+
+// A frame from `send` to its arrival.
+struct Flight {
+  SimMember* from = nullptr;
+  SimMember* to = nullptr;
+  wire::FrameHeader header;
+  std::vector<wire::PartHeader> parts;
+  std::vector<Slice> payload;       // the sender's memory, until the frame leaves
+  std::vector<std::byte> contents;  // from then on; empty for size-only payloads
+  std::size_t payload_bytes = 0;
+  std::size_t wire_bytes = 0;
+  Duration on_link{};               // what it takes from either link
+  SentFn on_sent;
+};
 
 class SimWorld {
  public:
@@ -81,24 +96,40 @@ class SimWorld {
 
  private:
   friend class SimMember;
-  // What is to happen lies still in a slot; only this, which is small, moves about in the heap.
+  enum class Kind : std::uint8_t {
+    kTask,       // the task in slot `index`
+    kDeparture,  // the first frame in the outgoing queue of the `index`-th member
+    kArrival,    // the first frame in its incoming queue
+    kStray,      // the frame in slot `index`, which keeps no order
+  };
+  // What is to happen lies still in a slot or a queue; only this, which is small, moves about in the heap. A link's frames leave
+  // and arrive in order, so that only the first of each queue needs a place in the heap: with a thousand members a million
+  // frames are under way, and a heap of all of them would be in no cache.
   struct Entry {
     Time time;
     std::uint64_t order;  // of scheduling
-    std::uint32_t slot;
+    std::uint32_t index;
+    Kind kind;
   };
   struct Slot {
     SimMember* owner = nullptr;
     Task task;
+    Flight* flight = nullptr;
   };
   struct Later {
     bool operator()(const Entry& a, const Entry& b) const {
       return a.time != b.time ? a.time > b.time : a.order > b.order;
     }
   };
-  // Tasks of a dead member are dropped, those of a frozen one kept back.
   void schedule(Time time, SimMember& owner, Task task);
+  void schedule_departure(Time time, Flight* flight);
+  void schedule_arrival(Time time, Flight* flight);
+  std::uint32_t take_slot(SimMember& owner, Task task, Flight* flight);
+  void push(Time time, std::uint64_t order, std::uint32_t index, Kind kind);
+  Flight* take_first(Kind kind, SimMember& member);
   bool step();
+  Flight* take_flight();
+  void give_back(Flight* flight);
   Duration jitter(Duration most);
   double rate_of(Member member) const;
   bool is_cut(Member a, Member b) const;
@@ -112,16 +143,22 @@ class SimWorld {
   std::vector<Entry> queue_;  // a heap, the next event in front
   std::vector<Slot> slots_;
   std::vector<std::uint32_t> free_slots_;
+  std::deque<Flight> flights_;         // all that were ever needed at a time
+  std::vector<Flight*> free_flights_;  // of them
   std::map<Member, std::unique_ptr<SimMember>> members_;
+  std::vector<SimMember*> by_id_;     // the same, of those whose ids are small: for the way of every frame
+  std::vector<SimMember*> numbered_;  // in the order of their coming
   std::set<std::pair<Member, Member>> cuts_;
 };
 
 // One member's view: its lane's runtime, and its transport.
 class SimMember : public Runtime, public Transport {
  public:
-  SimMember(SimWorld& world, Member id) : world_(world), id_(id), home_(this) {}
+  // `number`: how many members came before.
+  SimMember(SimWorld& world, Member id, std::uint32_t number) : world_(world), id_(id), number_(number), home_(this) {}
   // A further lane of that member.
-  SimMember(SimMember& home, std::size_t lane) : world_(home.world_), id_(home.id_), lane_(lane), home_(&home) {}
+  SimMember(SimMember& home, std::size_t lane)
+      : world_(home.world_), id_(home.id_), number_(home.number_), lane_(lane), home_(&home) {}
 
   Time now() const override { return world_.now(); }
   void post(Task task) override;
@@ -141,6 +178,8 @@ class SimMember : public Runtime, public Transport {
   void set_receipt_handler(ReceiptFn handle) override { on_receipt_ = std::move(handle); }
   Region register_memory(const Region& region) override { return region; }
   LinkBytes link_bytes(Member peer) const override;
+  // With all peers together.
+  LinkBytes link_bytes() const;
 
   bool alive() const { return alive_; }
   // Whom this member refuses to hear, and why: set by a test, or by a protocol error.
@@ -148,19 +187,32 @@ class SimMember : public Runtime, public Transport {
 
  private:
   friend class SimWorld;
-  struct Arriving {
-    wire::FrameHeader header;
-    std::vector<wire::PartHeader> parts;
-    std::vector<std::byte> payload;
-    bool has_contents = true;  // false: size-only
+  // A frame in one of the link's two queues.
+  struct Due {
+    Time time;
+    std::uint64_t order;
+    Flight* flight;
   };
-  void arrive(Member from, const std::shared_ptr<Arriving>& frame);
-  void deliver(Member from, const std::shared_ptr<Arriving>& frame);
+  // What there is to know about a peer; made on first use.
+  struct Link {
+    bool up = false;
+    LinkBytes bytes;
+  };
+  Link& link(const SimMember& peer);
+  bool is_up(const SimMember& peer) const { return peer.number_ < links_.size() && links_[peer.number_].up; }
+  void leave(Flight* flight);
+  void reach(Flight* flight);
+  void arrive(Flight* flight);
+  // All parts land, or the link is closed.
+  void deliver(Flight& flight);
   void link_down(Member peer, const Error& why);
+  // A dead member's never run, a frozen one's are kept back.
   void run_task(Task task);
+  void run_flight(SimWorld::Kind kind, Flight* flight);
 
   SimWorld& world_;
   Member id_;
+  std::uint32_t number_;
   std::size_t lane_ = 0;
   SimMember* home_;                                     // lane 0: the member's link is there
   std::vector<std::unique_ptr<SimMember>> more_lanes_;  // at home
@@ -172,9 +224,11 @@ class SimMember : public Runtime, public Transport {
   Time in_free_{};
   std::uint64_t next_timer_ = 1;
   std::unordered_set<std::uint64_t> timers_;
-  std::unordered_set<Member> links_;
-  std::map<Member, std::vector<std::shared_ptr<Arriving>>> paused_;  // streams that wait for a future epoch
-  std::unordered_map<Member, LinkBytes> link_bytes_;
+  std::deque<Due> departures_;
+  std::deque<Due> arrivals_;
+  std::vector<Link> links_;                          // by the peer's number
+  std::map<Member, std::vector<Flight*>> paused_;    // streams that wait for a future epoch
+  std::vector<Landing> landings_;                    // of the frame that is being delivered, kept for its memory
   SinkTable sinks_;
   std::map<wire::FrameType, BodyFn> body_handlers_;
   ReceiptFn on_receipt_;

@@ -1,0 +1,117 @@
+#include "engines/caffe/net/description.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <filesystem>
+
+#include "caffe/net/net_fixture.h"
+
+namespace poseidon::caffe {
+namespace {
+
+using ::testing::HasSubstr;
+using testing::net_message;
+using Shapes = std::vector<std::vector<std::int64_t>>;
+
+plan::ModelDescription describe_file(const std::string& file, const Shape& record) {
+  return describe(proto::read_text(std::filesystem::path(POSEIDON_SOURCE_FOLDER) / file, "NetParameter"), standard_layers(), record);
+}
+
+const plan::DescribedLayer& layer(const plan::ModelDescription& description, const std::string& name) {
+  for (const plan::DescribedLayer& candidate : description.layers) {
+    if (candidate.name == name) return candidate;
+  }
+  throw std::out_of_range(name);
+}
+
+TEST(Describe, CountsWhatLeNetTrainsAndComputes) {
+  const plan::ModelDescription net = describe_file("examples/digits/lenet_train_test.prototxt", {1, 28, 28});
+  EXPECT_EQ(net.name, "LeNet");
+  // 20·25 + 20, 50·500 + 50, 500·800 + 500, 10·500 + 10.
+  EXPECT_EQ(net.parameters(), 520u + 25'050u + 400'500u + 5'010u);
+  EXPECT_EQ(layer(net, "conv2").parameters, (Shapes{{50, 20, 5, 5}, {50}}));
+  EXPECT_FALSE(layer(net, "conv2").has_factors);
+  EXPECT_TRUE(layer(net, "ip1").has_factors);
+  EXPECT_EQ(layer(net, "ip1").rows_per_sample, 1);
+  // 24 x 24 places of 20 filters of 25 weights; a bias each. Nothing is trained before it, so backward is one product too.
+  EXPECT_DOUBLE_EQ(layer(net, "conv1").forward_flops, 2 * 24 * 24 * 20 * 25 + 24 * 24 * 20);
+  EXPECT_DOUBLE_EQ(layer(net, "conv1").backward_flops, 2 * 24 * 24 * 20 * 25 + 24 * 24 * 20);
+  EXPECT_DOUBLE_EQ(layer(net, "pool1").forward_flops, 12 * 12 * 20 * 4);
+  EXPECT_DOUBLE_EQ(layer(net, "pool1").backward_flops, 12 * 12 * 20);
+  EXPECT_DOUBLE_EQ(layer(net, "conv2").forward_flops, 2 * 8 * 8 * 50 * 500 + 8 * 8 * 50);
+  EXPECT_DOUBLE_EQ(layer(net, "conv2").backward_flops, 4 * 8 * 8 * 50 * 500 + 8 * 8 * 50);
+  EXPECT_DOUBLE_EQ(layer(net, "ip1").forward_flops, 2 * 500 * 800 + 500);
+  EXPECT_DOUBLE_EQ(layer(net, "ip1").backward_flops, 4 * 500 * 800 + 500);
+  EXPECT_DOUBLE_EQ(layer(net, "relu1").forward_flops, 500);
+  EXPECT_DOUBLE_EQ(layer(net, "loss").forward_flops, 50);
+}
+
+TEST(Describe, AgreesWithTheDescriptionThatWasWrittenByHand) {
+  const plan::ModelDescription net = describe_file("examples/digits/lenet_train_test.prototxt", {1, 28, 28});
+  // examples/models/lenet.json: forward_flops_per_sample + backward_flops_per_sample.
+  EXPECT_DOUBLE_EQ(net.flops(), 4'616'500 + 8'615'430);
+}
+
+constexpr const char* kNet =
+    "layer { name: 'd' type: 'Data' top: 'x' top: 'y' data_param { source: 'nowhere' backend: LMDB batch_size: 8 }"
+    "  transform_param { %s } }"
+    "layer { name: 'c' type: 'Convolution' bottom: 'x' top: 'c' convolution_param { num_output: 4 kernel_size: 3 group: %s } }"
+    "layer { name: 'f' type: 'InnerProduct' bottom: 'c' top: 'f' inner_product_param { num_output: 2 bias_term: false } %s }"
+    "layer { name: 'l' type: 'SoftmaxWithLoss' bottom: 'f' bottom: 'y' top: 'l' }";
+
+plan::ModelDescription describe_net(const char* transform, const char* group = "1", const char* frozen = "", const Shape& record = {}) {
+  char text[1000];
+  std::snprintf(text, sizeof text, kNet, transform, group, frozen);
+  return describe(net_message(text), standard_layers(), record);
+}
+
+TEST(Describe, TakesTheRecordFromTheCutAndTheColours) {
+  EXPECT_EQ(layer(describe_net("crop_size: 6 force_color: true"), "c").parameters[0], (Shape{4, 3, 3, 3}));
+  EXPECT_EQ(layer(describe_net("crop_size: 6 force_gray: true"), "c").parameters[0], (Shape{4, 1, 3, 3}));
+  EXPECT_EQ(layer(describe_net("crop_size: 6 mean_value: 1 mean_value: 2"), "c").parameters[0], (Shape{4, 2, 3, 3}));
+  EXPECT_EQ(layer(describe_net("crop_size: 6 force_color: true", "1", "", {5, 9, 7}), "c").parameters[0], (Shape{4, 5, 3, 3}))
+      << "what the user says goes before";
+}
+
+TEST(Describe, CountsGroupsOnce) {
+  // 4 x 4 places, 4 filters, of 1 channel of 2 each.
+  const auto net = describe_net("crop_size: 6 mean_value: 1 mean_value: 2", "2");
+  EXPECT_DOUBLE_EQ(layer(net, "c").forward_flops, 2 * 16 * 4 * 9 + 16 * 4);
+}
+
+TEST(Describe, LeavesOutWhatIsNotTrained) {
+  const auto net = describe_net("crop_size: 6 force_color: true", "1", "param { lr_mult: 0 }");
+  EXPECT_TRUE(layer(net, "f").parameters.empty());
+  EXPECT_FALSE(layer(net, "f").has_factors);
+  // Its weight's gradient is not computed, its input's is: 64 inputs, 2 outputs.
+  EXPECT_DOUBLE_EQ(layer(net, "f").forward_flops, 2 * 64 * 2);
+  EXPECT_DOUBLE_EQ(layer(net, "f").backward_flops, 2 * 64 * 2);
+}
+
+TEST(Describe, SaysWhatToDoAboutRecordsOfUnknownSize) {
+  const std::string told = testing::error_of([] { describe_net("crop_size: 6"); });
+  EXPECT_THAT(told, HasSubstr("layer \"d\""));
+  EXPECT_THAT(told, HasSubstr("nowhere"));
+  EXPECT_THAT(told, HasSubstr("--record"));
+}
+
+TEST(Describe, RefusesANetWithoutAnythingToTrain) {
+  const std::string told = testing::error_of([] {
+    describe(net_message("layer { name: 'i' type: 'Input' top: 'x' input_param { shape { dim: 2 dim: 3 } } }"), standard_layers(), {});
+  });
+  EXPECT_THAT(told, HasSubstr("nothing to train"));
+}
+
+TEST(Describe, TakesADeployNetWithoutData) {
+  const auto net = describe(net_message("layer { name: 'i' type: 'Input' top: 'x' input_param { shape { dim: 10 dim: 3 } } }"
+                                        "layer { name: 'f' type: 'InnerProduct' bottom: 'x' top: 'f'"
+                                        "  inner_product_param { num_output: 5 } }"),
+                            standard_layers(), {});
+  EXPECT_EQ(net.parameters(), 20u);
+  EXPECT_EQ(layer(net, "f").rows_per_sample, 1);
+  EXPECT_DOUBLE_EQ(layer(net, "f").forward_flops, 2 * 15 + 5) << "of one record, whatever the batch";
+}
+
+}  // namespace
+}  // namespace poseidon::caffe
