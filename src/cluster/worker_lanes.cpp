@@ -59,7 +59,8 @@ Result<std::unique_ptr<session::Engine>> WorkerLanes::make_engine(session::Engin
   options.share.deal = std::make_shared<plan::LaneDeal>(options.model, options.plan, plan::LaneDealOptions{.lanes = count()});
   std::vector<runtime::Runtime*> runtimes = {&home_.lane};
   for (const auto& other : others_) runtimes.push_back(&other->lane);
-  options.share.budget = std::make_shared<session::LinkBudget>(options.window_bytes, options.members, runtimes);
+  options.share.budget = std::make_shared<session::LinkBudget>(
+      options.window_bytes, options.members, runtimes, session::PeerWindows(options.plan, options.self, options.members));
   Result<std::unique_ptr<session::EngineSession>> first =
       session::EngineSession::create(home_.lane, home_.transport, home_.compute, options);
   if (!first) return first.error();

@@ -52,6 +52,16 @@ std::vector<std::vector<plan::Chunk>> chunks_of(const EngineOptions& options) {
   return options.share.deal ? options.share.deal->chunks_of(options.share.lane) : plan::partition(options.model, options.plan);
 }
 
+// The most that the workers may have in flight to this member.
+std::size_t crossing_bytes_max(const EngineOptions& options) {
+  const NodeWindows windows(options.plan);
+  std::size_t bytes = 0;
+  for (int worker = 0; worker < options.plan.workers; ++worker) {
+    if (Rank{worker} != options.self) bytes += std::max(options.window_bytes, windows.bytes(Rank{worker}, options.self));
+  }
+  return bytes;
+}
+
 }  // namespace
 
 Result<std::unique_ptr<EngineSession>> EngineSession::create(runtime::Runtime& runtime, runtime::Transport& transport,
@@ -71,6 +81,7 @@ EngineSession::EngineSession(runtime::Runtime& runtime, runtime::Transport& tran
       scheduler_(runtime, transport,
                  {.window_bytes = options_.window_bytes,
                   .tensors = options_.model.tensors.size(),
+                  .own_windows = PeerWindows(options_.plan, options_.self, options_.members),
                   .events = options_.events,
                   .budget = options_.share.budget,
                   .lane = options_.share.lane}),
@@ -83,7 +94,7 @@ EngineSession::EngineSession(runtime::Runtime& runtime, runtime::Transport& tran
               .size_only = options_.size_only,
               .staging_bytes_max = options_.staging_bytes_max,
               // A member hears of a closing before it gets credit for what arrives after it, so what it had in flight is all.
-              .crossing_bytes_max = (options_.members.size() - 1) * SendScheduler::peer_bytes_in_flight_max(options_.window_bytes),
+              .crossing_bytes_max = crossing_bytes_max(options_),
               .tell = [this](const wire::GateNews& news) { tell(news); },
               .leaders = options_.leaders}),
       watch_(runtime, {options_.explain_after, options_.wait_max},

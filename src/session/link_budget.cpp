@@ -24,10 +24,12 @@ bool add_up_to(std::atomic<std::size_t>& sum, std::size_t bytes, std::size_t mos
 
 }  // namespace
 
-LinkBudget::LinkBudget(std::size_t window_bytes, const std::vector<Member>& peers, const std::vector<runtime::Runtime*>& lanes)
+LinkBudget::LinkBudget(std::size_t window_bytes, const std::vector<Member>& peers, const std::vector<runtime::Runtime*>& lanes,
+                       const PeerWindows& own)
     : window_bytes_(window_bytes), peers_(std::make_unique<Peer[]>(peers.size())) {
   for (std::size_t slot = 0; slot < peers.size(); ++slot) {
     slots_[peers[slot]] = slot;
+    peers_[slot].own_bytes = own.bytes(peers[slot]);
     peers_[slot].waits_with = std::make_unique<std::atomic<Claim>[]>(lanes.size());
     for (std::size_t lane = 0; lane < lanes.size(); ++lane) peers_[slot].waits_with[lane] = kNothing;
   }
@@ -54,7 +56,7 @@ std::size_t LinkBudget::slot_of(Member peer) const {
 }
 
 std::size_t LinkBudget::own_room(std::size_t slot) const {
-  return kPeerWindowBytes - std::min<std::size_t>(kPeerWindowBytes, peers_[slot].in_flight);
+  return peers_[slot].own_bytes - std::min<std::size_t>(peers_[slot].own_bytes, peers_[slot].in_flight);
 }
 
 std::size_t LinkBudget::shared_room() const { return window_bytes_ - std::min<std::size_t>(window_bytes_, in_flight_); }
@@ -86,7 +88,7 @@ bool LinkBudget::may_take_shared(std::size_t lane, Claim claim) const {
 }
 
 bool LinkBudget::take_own(std::size_t lane, std::size_t slot, std::size_t bytes) {
-  if (!add_up_to(peers_[slot].in_flight, bytes, kPeerWindowBytes)) return false;
+  if (!add_up_to(peers_[slot].in_flight, bytes, peers_[slot].own_bytes)) return false;
   lanes_[lane]->in_flight += bytes;
   note_in_flight(in_flight_ += bytes);
   return true;

@@ -1,7 +1,7 @@
 // What the lanes of one member share: the bytes that it may have in flight on its link, and who of them goes first.
 //
 // Each lane has a send scheduler of its own; this keeps their bytes in flight, together, within what one lane would be allowed
-// (SendSchedulerOptions::window_bytes over all peers, and for each peer two pieces besides), and their order that of one lane: a
+// (SendSchedulerOptions::window_bytes over all peers, and each peer's own window besides), and their order that of one lane: a
 // lane that finds no room says what it waits with, and no other takes room for something less urgent until that has gone. Among
 // equals the lane with fewer bytes in flight goes first, so that a tensor that lies on several lanes moves on all of them.
 //
@@ -24,18 +24,16 @@
 #include "poseidon/types.h"
 #include "runtime/runtime.h"
 #include "session/peer_order.h"
+#include "session/peer_windows.h"
 #include "wire/frame.h"
 
 namespace poseidon::session {
 
-// What each peer may have in flight whatever the others have: a piece that arrives while the next is on its way. With one alone
-// the link to a peer stands still until its credit is back (docs/decisions/0014-two-pieces-for-each-peer.md).
-constexpr std::size_t kPeerWindowBytes = 2 * wire::kPieceBytes;
-
 class LinkBudget {
  public:
-  // `peers`: all members that are ever sent to. `lanes`: the runtime of each; they outlive the budget.
-  LinkBudget(std::size_t window_bytes, const std::vector<Member>& peers, const std::vector<runtime::Runtime*>& lanes);
+  // `peers`: all members that are ever sent to, with their `own` room. `lanes`: the runtime of each; they outlive the budget.
+  LinkBudget(std::size_t window_bytes, const std::vector<Member>& peers, const std::vector<runtime::Runtime*>& lanes,
+             const PeerWindows& own = {});
 
   // An urgency in one word; smaller goes first.
   using Claim = std::uint64_t;
@@ -50,7 +48,7 @@ class LinkBudget {
 
   std::size_t own_room(std::size_t slot) const;
   std::size_t shared_room() const;
-  // Does no other lane wait with something that goes before this? What counts for the peer's own two pieces is who waits for the
+  // Does no other lane wait with something that goes before this? What counts for the peer's own room is who waits for the
   // same peer, and, as these take from the window too, who waits for the window while a whole piece still fits into it. A lane
   // that may not is woken when that changes.
   bool may_take_own(std::size_t lane, std::size_t slot, Claim claim);
@@ -82,6 +80,7 @@ class LinkBudget {
     runtime::Task look_again;                  // lane only
   };
   struct Peer {
+    std::size_t own_bytes = 0;
     std::atomic<std::size_t> in_flight = 0;
     std::unique_ptr<std::atomic<Claim>[]> waits_with;  // by lane
   };

@@ -34,6 +34,7 @@ std::size_t window_bytes_for(const WindowQuestion& link) {
 
 SendScheduler::SendScheduler(runtime::Runtime& runtime, runtime::Transport& transport, SendSchedulerOptions options)
     : runtime_(runtime), transport_(transport), events_(options.events), window_bytes_(options.window_bytes),
+      own_windows_(std::move(options.own_windows)),
       budget_(std::move(options.budget)), lane_(options.lane), tensor_bytes_(options.tensors), first_byte_seen_(options.tensors, 0) {
   transport_.set_receipt_handler([this, alive = alive_](Member from, std::span<const PartHeader> parts, std::uint32_t credit) {
     if (*alive) on_receipt(from, parts, credit);
@@ -57,6 +58,7 @@ SendScheduler::Peer& SendScheduler::peer(Member member) {
   if (Peer* const known = find_peer(member)) return *known;
   Peer& made = peers_[member];
   made.member = member;
+  made.own_bytes = own_windows_.bytes(member);
   // The coordinator is heard, but sent nothing here.
   if (budget_ && member != runtime::kCoordinator) made.slot = budget_->slot_of(member);
   if (index(member) < kNearMax) {
@@ -209,7 +211,7 @@ std::uint32_t SendScheduler::credit_kept_max() const { return peers_.size() > kM
 std::size_t SendScheduler::next_piece_bytes(const Job& job) { return std::min(kPieceBytes, job.bytes - job.done); }
 
 std::size_t SendScheduler::own_room(const Peer& peer) const {
-  return budget_ ? budget_->own_room(peer.slot) : kPeerWindowBytes - std::min(kPeerWindowBytes, peer.in_flight);
+  return budget_ ? budget_->own_room(peer.slot) : peer.own_bytes - std::min(peer.own_bytes, peer.in_flight);
 }
 
 std::size_t SendScheduler::shared_room() const {
@@ -232,8 +234,6 @@ bool SendScheduler::take_room(const Peer& peer, std::size_t bytes) {
   room_changed_ |= taken;
   return taken;
 }
-
-std::size_t SendScheduler::peer_bytes_in_flight_max(std::size_t window_bytes) { return std::max(window_bytes, kPeerWindowBytes); }
 
 SendScheduler::Order* SendScheduler::order_of(Standing standing) {
   switch (standing) {

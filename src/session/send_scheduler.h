@@ -7,7 +7,7 @@
 //
 // What has been handed to the kernel cannot be overtaken any more. Credits bound it: each received byte of payload is
 // reported back to its sender, and a sender has at most `window_bytes` unreported over all peers. Beyond that each peer may
-// still have two pieces, so that one which has stopped reading does not hold up the others. Credit comes back on receipt, not
+// still have a window of its own (session/peer_windows.h), so that one which has stopped reading does not hold up the others. Credit comes back on receipt, not
 // on use, so no credit waits for another member's progress. Among more than 64 peers up to a piece of it waits for a frame to go along
 // with.
 //
@@ -33,6 +33,7 @@
 #include "session/link_budget.h"
 #include "session/peer_gate.h"
 #include "session/peer_order.h"
+#include "session/peer_windows.h"
 
 namespace poseidon::session {
 
@@ -51,6 +52,7 @@ struct SendSchedulerOptions {
   // 300 µs of a 25 Gbit/s link; a slower link is given less once its rate is known (set_window).
   std::size_t window_bytes = 1 << 20;
   std::size_t tensors = 0;                      // how many to count for
+  PeerWindows own_windows;                      // what each peer may have besides; with a budget that has them
   base::EventListener* events = nullptr;        // may be null
   // Where the member has several lanes, each with a scheduler: what they share, and which one this is. It then has the window.
   std::shared_ptr<LinkBudget> budget;
@@ -73,8 +75,6 @@ class SendScheduler : public runtime::Outbox {
 
   void enqueue(runtime::SendRequest request) override;
   void set_window(std::size_t bytes) { window_bytes_ = bytes; }
-  // The most that one peer may have unreported.
-  static std::size_t peer_bytes_in_flight_max(std::size_t window_bytes);
   // What a server says of its gate.
   void hear(Member server, const wire::GateNews& news);
   // By server, in the order of their numbers.
@@ -124,6 +124,7 @@ class SendScheduler : public runtime::Outbox {
     Member member{0};
     std::vector<Queued> jobs;         // a heap
     std::unique_ptr<Gated> gated;     // null where no gate was ever closed
+    std::size_t own_bytes = 0;        // its own window
     std::size_t in_flight = 0;        // payload bytes without credit yet
     std::uint32_t credit_owed = 0;    // payload bytes received, not yet reported
     std::uint64_t served = 0;         // when this peer got its last frame
@@ -183,6 +184,7 @@ class SendScheduler : public runtime::Outbox {
   runtime::Transport& transport_;
   base::EventListener* events_;
   std::size_t window_bytes_;
+  const PeerWindows own_windows_;
   const std::shared_ptr<LinkBudget> budget_;  // null with one lane
   const std::size_t lane_;
   std::unordered_map<Member, Peer> peers_;

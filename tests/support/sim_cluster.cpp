@@ -56,7 +56,8 @@ struct Server {
     if (lanes.size() > 1) {
       options.share.deal = std::make_shared<plan::LaneDeal>(options.model, options.plan, job.deal);
       budget = std::make_shared<session::LinkBudget>(job.window_bytes, options.members,
-                                                     std::vector<runtime::Runtime*>(lanes.begin(), lanes.end()));
+                                                     std::vector<runtime::Runtime*>(lanes.begin(), lanes.end()),
+                                                     session::PeerWindows(options.plan, options.self, options.members));
       options.share.budget = budget;
     }
     std::vector<session::EngineLane> parts;
