@@ -43,38 +43,25 @@ class ReplayLauncher {
     workload->dilation = options_.dilation;
     if (const Status status = check_writable(options_.report, "--report"); !status) return complain(status.error());
     Result<Prospect> best =
-        prospect(*workload, options_.workload, options_.workers, options_.serving.serving,
+        prospect(*workload, options_.workload, options_.job.workers, options_.job.serving.serving,
                  options_.line_bytes_per_second * kPayloadShare, options_.hosts);
     if (!best) return complain(best.error());
     prospect_ = std::move(*best);
     alone_seconds_ = workload->iteration_seconds();
     Result<std::filesystem::path> folder = make_run_folder(options_.run_folder, workload->description.name);
     if (!folder) return complain(folder.error());
-    Result<std::vector<std::string>> command = own_command("replay", arguments_);
-    if (!command) return complain(command.error());
-    launch::LocalJobOptions job;
-    Result<std::vector<std::string>> server_command = own_command("serve", {});
-    if (!server_command) return complain(server_command.error());
-    job.workers = options_.workers;
-    job.servers = options_.serving.serving.servers;
-    job.command = std::move(*command);
-    job.server_command = std::move(*server_command);
+    Result<launch::LocalJobOptions> prepared = options_.job.local_job("replay", arguments_, *folder);
+    if (!prepared) return complain(prepared.error());
+    launch::LocalJobOptions job = std::move(*prepared);
     job.start = words_of(options_.start);
-    job.run_folder = *folder;
     job.host = options_.listen;
-    job.tls = options_.tls;
-    job.environment["POSEIDON_STAGING"] = base::concat(options_.staging_bytes_max, "B");
-    job.environment["POSEIDON_LANES"] = std::to_string(options_.lanes);
-    job.coordinator.workers = options_.workers;
-    job.coordinator.servers = options_.serving.serving.servers;
-    job.coordinator.colocated = options_.serving.serving.colocated;
     job.coordinator.plan_json = plan::to_json(prospect_.plan);
     job.coordinator.plan_name = "--scheme " + options_.workload.scheme;
     job.coordinator.link_bytes_per_second = options_.line_bytes_per_second * kPayloadShare;
     job.coordinator.dilation = options_.dilation;
     // Networks of containers take a moment to come up, and slow links to say hello on.
     std::printf("%s: %d workers%s, batches of %lld, %.4g s an iteration alone%s; logs in %s\n", workload->description.name.c_str(),
-                options_.workers, job.servers > 0 ? base::concat(" and ", job.servers, " dedicated servers").c_str() : "",
+                options_.job.workers, job.servers > 0 ? base::concat(" and ", job.servers, " dedicated servers").c_str() : "",
                 static_cast<long long>(workload->batch), alone_seconds_,
                 options_.dilation > 1 ? base::concat(", dilated ", options_.dilation, " times").c_str() : "", folder->c_str());
     std::fflush(stdout);
@@ -109,21 +96,21 @@ class ReplayLauncher {
 
   ordered_json report(const std::vector<double>& seconds, double median, std::span<const double> server_cpu_seconds) const {
     ordered_json j = {{"model", options_.workload.model},
-                      {"workers", options_.workers},
-                      {"servers", options_.serving.serving.servers},
+                      {"workers", options_.job.workers},
+                      {"servers", options_.job.serving.serving.servers},
                       {"batch", options_.workload.batch},
                       {"samples_per_second", options_.workload.samples_per_second},
-                      {"lanes", options_.lanes},
+                      {"lanes", options_.job.lanes},
                       {"dilation", options_.dilation},
                       {"overlap", options_.overlap},
                       {"priorities", !options_.no_priorities},
-                      {"tls", options_.tls},
+                      {"tls", options_.job.tls},
                       {"hosts", plan::nodes_of(prospect_.plan)},
                       {"line_bytes_per_second", options_.line_bytes_per_second},
                       {"alone_seconds", alone_seconds_},
                       {"bound_seconds", prospect_.bound_seconds},
                       {"iteration_seconds", seconds},
-                      {"speedup", options_.workers * alone_seconds_ / median},
+                      {"speedup", options_.job.workers * alone_seconds_ / median},
                       {"fraction_of_bound", prospect_.bound_seconds / median}};
     // By the system's monotonic clock, for those who watch the machine meanwhile.
     const auto begins = [&](int iteration, auto least_or_most) {
@@ -159,9 +146,9 @@ class ReplayLauncher {
     std::sort(sorted.begin(), sorted.end());
     const double median = sorted[sorted.size() / 2];
     std::printf("iteration: median %.4g s, least %.4g, most %.4g; speed-up %.2f; %.1f %% of the bound (%.4g s)\n", median, sorted.front(),
-                sorted.back(), options_.workers * alone_seconds_ / median, 100 * prospect_.bound_seconds / median, prospect_.bound_seconds);
+                sorted.back(), options_.job.workers * alone_seconds_ / median, 100 * prospect_.bound_seconds / median, prospect_.bound_seconds);
     if (!options_.report) return kSuccess;
-    const auto servers = std::span(outcome.cpu_seconds).subspan(static_cast<std::size_t>(options_.workers));
+    const auto servers = std::span(outcome.cpu_seconds).subspan(static_cast<std::size_t>(options_.job.workers));
     const Status written = base::write_file_atomically(*options_.report, report(seconds, median, servers).dump(2) + "\n");
     return written ? kSuccess : complain(written.error());
   }
@@ -179,12 +166,9 @@ class ReplayLauncher {
 int replay_command(const std::vector<std::string>& arguments) {
   const ParsedReplayOptions parsed = parse_replay_options(arguments);
   if (parsed.exit_code) return *parsed.exit_code;
-  Result<std::optional<cluster::JobAddress>> job = cluster::job_from_environment();
+  const Result<std::optional<cluster::JobAddress>> job = parsed.options.job.own_job();
   if (!job) return complain(job.error());
-  if (*job) {
-    (*job)->tls |= parsed.options.tls;  // who asks for it never goes without
-    return run_replay_worker(parsed.options, **job);
-  }
+  if (*job) return run_replay_worker(parsed.options, **job);
   return ReplayLauncher(parsed.options, arguments).run();
 }
 

@@ -28,9 +28,7 @@ void describe(CLI::App& app, ReplayOptions& into) {
   app.description(kDescription);
   app.footer(kExamples);
   into.workload.describe(app);
-  app.add_option("--workers", into.workers, "how many worker processes")->check(CLI::Range(1, 1024))->capture_default_str();
-  into.serving.describe(app);
-  add_lanes(app, into.lanes, into.pin_lanes);
+  into.job.describe(app);
   app.add_option("--dilation", into.dilation, "how much longer computing takes than it says")->check(CLI::Range(1.0, 1e6))->capture_default_str();
   app.add_option("--iterations", into.iterations, "that are measured")->check(CLI::Range(1, 1'000'000))->capture_default_str();
   app.add_option("--warm-up", into.warm_up, "iterations before them")->check(CLI::Range(0, 1'000'000))->capture_default_str();
@@ -40,18 +38,24 @@ void describe(CLI::App& app, ReplayOptions& into) {
       ->check(CLI::IsMember({"full", "backward", "none"}))
       ->capture_default_str();
   app.add_flag("--no-priorities", into.no_priorities, "what is ready first leaves first, whatever its layer");
-  add_per_host(app, into.per_host);
   app.add_option("--bandwidth", into.bandwidth, "of the links as they are (slowed down, in a dilated run), for the choice of schemes")
-      ->capture_default_str();
-  app.add_option("--staging", into.staging,
-                 "memory of each server for gradients that wait for the others', e.g. 512MiB: near it workers hold pushes back")
       ->capture_default_str();
   app.add_option("--start", into.start, "words in front of each worker's command, e.g. 'ip netns exec host-{rank}', for a dedicated server with the workers' "
                  "number plus its own; they must become it (exec)");
   app.add_option("--listen", into.listen, "address of this host that the workers can reach")->capture_default_str();
-  app.add_flag("--tls", into.tls, "encrypt all links with TLS 1.3, keyed by the job's secret");
   app.add_option("--report", into.report, "write what was measured as JSON to this file");
   app.add_option("--run-folder", into.run_folder, "where logs and the plan go; a new one under poseidon-runs/ if not given");
+}
+
+// What the flags mean together.
+Status check(ReplayOptions& options) {
+  if (const Status status = options.job.check(); !status) return status;
+  const Result<double> rate = base::parse_bandwidth(options.bandwidth);
+  if (!rate) return Error{ErrorCode::kInvalid, "--bandwidth: " + rate.error().message};
+  options.line_bytes_per_second = *rate;
+  // All workers are started here, wherever their networks are.
+  options.hosts = plan::group_by_machine(std::vector<std::string>(static_cast<std::size_t>(options.job.workers), "this"), options.job.group);
+  return {};
 }
 
 }  // namespace
@@ -63,43 +67,15 @@ replay::Overlap ReplayOptions::overlap_mode() const {
 
 ParsedReplayOptions parse_replay_options(const std::vector<std::string>& arguments) {
   ParsedReplayOptions parsed;
+  ReplayOptions& options = parsed.options;
   CLI::App app;
-  describe(app, parsed.options);
+  describe(app, options);
   parsed.exit_code = parse(app, arguments);
   if (parsed.exit_code) return parsed;
-  if (const Status status = parsed.options.serving.check(); !status) {
+  if (const Status status = check(options); !status) {
     std::fprintf(stderr, "poseidon replay: %s\n", status.error().message.c_str());
     parsed.exit_code = kWrongUsage;
-    return parsed;
   }
-  const Result<double> rate = base::parse_bandwidth(parsed.options.bandwidth);
-  if (!rate) {
-    std::fprintf(stderr, "poseidon replay: --bandwidth: %s\n", rate.error().message.c_str());
-    parsed.exit_code = kWrongUsage;
-    return parsed;
-  }
-  parsed.options.line_bytes_per_second = *rate;
-  const Result<std::size_t> staging = base::parse_bytes(parsed.options.staging);
-  if (!staging) {
-    std::fprintf(stderr, "poseidon replay: --staging: %s\n", staging.error().message.c_str());
-    parsed.exit_code = kWrongUsage;
-    return parsed;
-  }
-  parsed.options.staging_bytes_max = *staging;
-  const Result<plan::PerHost> group = plan::parse_per_host(parsed.options.per_host);
-  if (!group) {
-    std::fprintf(stderr, "poseidon replay: --per-host: %s\n", group.error().message.c_str());
-    parsed.exit_code = kWrongUsage;
-    return parsed;
-  }
-  if (const Status together = check_per_host(*group, parsed.options.serving); !together) {
-    std::fprintf(stderr, "poseidon replay: %s\n", together.error().message.c_str());
-    parsed.exit_code = kWrongUsage;
-    return parsed;
-  }
-  // All workers are started here, wherever their networks are.
-  parsed.options.hosts =
-      plan::group_by_machine(std::vector<std::string>(static_cast<std::size_t>(parsed.options.workers), "this"), *group);
   return parsed;
 }
 

@@ -5,7 +5,7 @@
 #include <string>
 #include <vector>
 
-#include "apps/poseidon/serving_options.h"
+#include "apps/poseidon/job_options.h"
 #include "apps/poseidon/workload_options.h"
 #include "plan/hosts.h"
 
@@ -13,27 +13,20 @@ namespace poseidon::app {
 
 struct ReplayOptions {
   WorkloadOptions workload;
-  int workers = 2;
-  ServingOptions serving;
-  std::size_t lanes = 1;  // event loops of each worker
-  bool pin_lanes = false;
+  JobOptions job = {.workers = 2};
   double dilation = 1;
   int iterations = 7;
   int warm_up = 2;
   std::string overlap = "full";
   bool no_priorities = false;
-  std::string per_host = "off";
   std::string bandwidth = "10Gbit";
-  std::string staging = "1GB";
   std::string listen = "127.0.0.1";
-  bool tls = false;
   std::string start;
   std::optional<std::string> report;
   std::optional<std::string> run_folder;
 
   // Checked by parse_replay_options.
   double line_bytes_per_second = 0;
-  std::size_t staging_bytes_max = 0;
   plan::HostGroups hosts;
 
   replay::Overlap overlap_mode() const;

@@ -94,9 +94,9 @@ Status run(const ReplayOptions& options, const cluster::JobAddress& job) {
     return made;
   };
   worker.priorities = !options.no_priorities;
-  worker.lanes = options.lanes;
-  worker.pin_lanes = options.pin_lanes;
-  worker.staging_bytes_max = options.staging_bytes_max;
+  worker.lanes = options.job.lanes;
+  worker.pin_lanes = options.job.pin_lanes;
+  worker.staging_bytes_max = options.job.staging_bytes_max;
   Result<std::unique_ptr<cluster::Worker>> cluster = cluster::Worker::join(std::move(worker));
   if (!cluster) return cluster.error();
   return replay_all(options, *workload, **cluster, *machine, model);

@@ -35,40 +35,31 @@ class Launcher {
     for (const Status& status : {check_writable(options_.report, "--report"), check_writable(options_.timeline, "--timeline")}) {
       if (!status) return complain(status.error());
     }
-    launch::LocalJobOptions job;
+    std::string plan_json;
     if (options_.plan) {
-      Result<std::string> plan = base::read_file(*options_.plan, kPlanBytesMax);
-      if (!plan) return complain(plan.error());
-      job.coordinator.plan_json = std::move(*plan);
-      job.coordinator.plan_name = *options_.plan;
+      Result<std::string> text = base::read_file(*options_.plan, kPlanBytesMax);
+      if (!text) return complain(text.error());
+      plan_json = std::move(*text);
     }
     Result<std::filesystem::path> folder = make_run_folder(options_.run_folder, std::filesystem::path(options_.solver).stem().string());
     if (!folder) return complain(folder.error());
     folder_ = std::move(*folder);
-    Result<std::vector<std::string>> command = own_command("train", arguments_);
-    if (!command) return complain(command.error());
-    Result<std::vector<std::string>> server_command = own_command("serve", {});
-    if (!server_command) return complain(server_command.error());
-    job.workers = options_.workers;
-    job.servers = options_.serving.serving.servers;
-    job.command = std::move(*command);
-    job.server_command = std::move(*server_command);
+    Result<launch::LocalJobOptions> prepared = options_.job.local_job("train", arguments_, folder_);
+    if (!prepared) return complain(prepared.error());
+    launch::LocalJobOptions job = std::move(*prepared);
+    if (options_.plan) {
+      job.coordinator.plan_json = std::move(plan_json);
+      job.coordinator.plan_name = *options_.plan;
+    }
     job.environment["OMP_NUM_THREADS"] = std::to_string(options_.threads);
-    job.run_folder = folder_;
     job.port = options_.port;
-    job.tls = options_.tls;
-    job.environment["POSEIDON_STAGING"] = base::concat(options_.staging_bytes_max, "B");
-    job.environment["POSEIDON_LANES"] = std::to_string(options_.lanes);
-    job.coordinator.workers = options_.workers;
-    job.coordinator.servers = options_.serving.serving.servers;
-    job.coordinator.colocated = options_.serving.serving.colocated;
     job.coordinator.schemes = options_.schemes;
     job.coordinator.wire = options_.wire;
-    job.coordinator.per_host = options_.group;
+    job.coordinator.per_host = options_.job.group;
     job.coordinator.link_bytes_per_second = options_.link_bytes_per_second;
     job.coordinator.replan.enabled = !options_.no_replan;
-    std::printf("%s: %d worker%s with %d thread%s each; logs and plan in %s\n", options_.solver.c_str(), options_.workers,
-                options_.workers == 1 ? "" : "s", options_.threads, options_.threads == 1 ? "" : "s", folder_.c_str());
+    std::printf("%s: %d worker%s with %d thread%s each; logs and plan in %s\n", options_.solver.c_str(), options_.job.workers,
+                options_.job.workers == 1 ? "" : "s", options_.threads, options_.threads == 1 ? "" : "s", folder_.c_str());
     std::fflush(stdout);
     return finish(launch::run_local_job(job, listener(), [this](std::function<void(const Error&)> abort) { abort_ = std::move(abort); }));
   }
@@ -108,7 +99,7 @@ class Launcher {
     for (std::size_t node = 0; node < outcome.exits.size() && !error; ++node) {
       const launch::Exit& exit = outcome.exits[node];
       if (exit.signal != 0 || exit.code != 0) {
-        error = Error{ErrorCode::kPeerLost, base::concat(plan::node_name(Rank{static_cast<std::int32_t>(node)}, options_.workers), " ended with ",
+        error = Error{ErrorCode::kPeerLost, base::concat(plan::node_name(Rank{static_cast<std::int32_t>(node)}, options_.job.workers), " ended with ",
                                                          exit.text(), " after the training was over")};
       }
     }
@@ -118,7 +109,7 @@ class Launcher {
     };
     if (options_.timeline) {
       std::vector<std::filesystem::path> parts;
-      for (int rank = 0; rank < options_.workers; ++rank) parts.push_back(folder_ / base::concat("timeline-", rank, ".part"));
+      for (int rank = 0; rank < options_.job.workers; ++rank) parts.push_back(folder_ / base::concat("timeline-", rank, ".part"));
       keep_first(trace::merge_timelines(parts, *options_.timeline));
     }
     if (options_.report) {
@@ -128,7 +119,7 @@ class Launcher {
     if (error) {
       const int code = complain(*error);
       std::fprintf(stderr, "poseidon train: the workers' logs are %s/worker-*.log\n", folder_.c_str());
-      if (options_.serving.serving.servers > 0) std::fprintf(stderr, "poseidon train: the servers' are %s/server-*.log\n", folder_.c_str());
+      if (options_.job.serving.serving.servers > 0) std::fprintf(stderr, "poseidon train: the servers' are %s/server-*.log\n", folder_.c_str());
       return outcome.interrupted ? kSignalled + *outcome.interrupted : code;
     }
     if (outcome.interrupted) {
@@ -150,12 +141,9 @@ class Launcher {
 int train_command(const std::vector<std::string>& arguments) {
   const ParsedTrainOptions parsed = parse_train_options(arguments);
   if (parsed.exit_code) return *parsed.exit_code;
-  Result<std::optional<cluster::JobAddress>> job = cluster::job_from_environment();
+  const Result<std::optional<cluster::JobAddress>> job = parsed.options.job.own_job();
   if (!job) return complain(job.error());
-  if (*job) {
-    (*job)->tls |= parsed.options.tls;  // who asks for it never goes without
-    return run_train_worker(parsed.options, **job);
-  }
+  if (*job) return run_train_worker(parsed.options, **job);
   return Launcher(parsed.options, arguments).run();
 }
 

@@ -42,20 +42,14 @@ void describe(CLI::App& app, TrainOptions& into) {
   app.description(kDescription);
   app.footer(kExamples);
   app.add_option("--solver", into.solver, "the solver's prototxt")->required();
-  app.add_option("--workers", into.workers, "how many worker processes")->check(CLI::Range(1, 1024))->capture_default_str();
-  into.serving.describe(app);
+  into.job.describe(app);
   app.add_option("--threads", into.threads, "threads of each worker; 0 shares the cores out")->check(CLI::Range(0, 4096))->capture_default_str();
-  add_lanes(app, into.lanes, into.pin_lanes);
   app.add_option("--scheme", into.scheme,
                  "how gradients travel: auto, ps, sfb, adam or block, and LAYER=SCHEME for exceptions, separated by commas")
       ->capture_default_str();
   app.add_option("--plan", into.plan, "repeat the plan, or the plans one after the other, in this file instead of choosing");
   app.add_flag("--no-replan", into.no_replan, "keep to the first plan, whatever is measured later");
   app.add_option("--bandwidth", into.bandwidth, "of each link, for the choice of schemes, e.g. 10Gbit; measured if not given");
-  app.add_option("--staging", into.staging,
-                 "memory of each server for gradients that wait for the others', e.g. 512MiB: near it workers hold pushes back")
-      ->capture_default_str();
-  add_per_host(app, into.per_host);
   app.add_option("--iterations", into.iterations, "stop after so many in all, instead of the solver's max_iter")
       ->check(CLI::Range(std::int64_t{0}, kIterationsMax));
   app.add_option("--snapshot", into.snapshot, "go on from this .solverstate");
@@ -71,12 +65,11 @@ void describe(CLI::App& app, TrainOptions& into) {
   app.add_option("--timeline", into.timeline, "write a timeline for Perfetto or chrome://tracing to this file");
   app.add_option("--run-folder", into.run_folder, "where logs and the plan go; a new one under poseidon-runs/ if not given");
   app.add_option("--port", into.port, "of the coordinator on 127.0.0.1; 0 chooses a free one")->capture_default_str();
-  app.add_flag("--tls", into.tls, "encrypt all links of the job with TLS 1.3, keyed by its secret");
 }
 
 // What the flags mean together. A sentence where they do not.
 std::optional<std::string> check(TrainOptions& options) {
-  if (const Status status = options.serving.check(); !status) return status.error().message;
+  if (const Status status = options.job.check(); !status) return status.error().message;
   Result<plan::SchemeRequest> schemes = plan::parse_scheme_request(options.scheme);
   if (!schemes) return schemes.error().message;
   options.schemes = std::move(*schemes);
@@ -85,14 +78,7 @@ std::optional<std::string> check(TrainOptions& options) {
     if (!rate) return "--bandwidth: " + rate.error().message;
     options.link_bytes_per_second = *rate;
   }
-  const Result<std::size_t> staging = base::parse_bytes(options.staging);
-  if (!staging) return "--staging: " + staging.error().message;
-  options.staging_bytes_max = *staging;
-  const Result<plan::PerHost> group = plan::parse_per_host(options.per_host);
-  if (!group) return "--per-host: " + group.error().message;
-  options.group = *group;
-  if (const Status together = check_per_host(*group, options.serving); !together) return together.error().message;
-  if (options.plan && options.group != plan::PerHost::kOff) {
+  if (options.plan && options.job.group != plan::PerHost::kOff) {
     return "--plan repeats a plan with the hosts in it, so --per-host has no say; give one of them";
   }
   if (options.plan && options.scheme != "auto") return "--plan repeats a plan, so --scheme has no say; give one of them";
@@ -118,7 +104,7 @@ ParsedTrainOptions parse_train_options(const std::vector<std::string>& arguments
     parsed.exit_code = kWrongUsage;
   }
   if (parsed.options.threads == 0) {
-    parsed.options.threads = std::max(1, static_cast<int>(std::thread::hardware_concurrency()) / parsed.options.workers);
+    parsed.options.threads = std::max(1, static_cast<int>(std::thread::hardware_concurrency()) / parsed.options.job.workers);
   }
   return parsed;
 }

@@ -35,10 +35,10 @@ TrainReport::TrainReport(const TrainOptions& options) : options_(options) {}
 void TrainReport::on_plan(const plan::Plan& plan, const std::vector<plan::LayerChoice>& choices, const plan::Speeds& speeds) {
   first_plan_ = plan;
   speeds_ = speeds;
-  if (options_.workers == 1) return;
+  if (options_.job.workers == 1) return;
   if (plan.wire) std::printf("Gradients travel as %s.\n", std::string(to_string(*plan.wire)).c_str());
   if (!plan.hosts.empty()) {
-    std::printf("%d workers combine their gradients in the memory of %zu host%s", options_.workers, plan.hosts.size(),
+    std::printf("%d workers combine their gradients in the memory of %zu host%s", options_.job.workers, plan.hosts.size(),
                 plan.hosts.size() == 1 ? "" : "s, each of which is one worker to the network");
     std::printf("\n");
   }
@@ -94,16 +94,16 @@ void TrainReport::on_progress(Rank from, const ProgressNote& note) {
     entry.seconds_sum += told.seconds;
     entry.smoothed_loss_sum += told.smoothed_loss;
     entry.display = entry.display || told.display;
-    if (entry.workers < options_.workers) continue;
+    if (entry.workers < options_.job.workers) continue;
     const Iteration done = entry;
     open_.erase(told.iteration);
     double loss_sum = 0;
     for (const auto& [rank, loss] : done.losses) loss_sum += loss;
-    train_loss_.emplace_back(told.iteration, loss_sum / options_.workers);
+    train_loss_.emplace_back(told.iteration, loss_sum / options_.job.workers);
     records_ += done.records;
-    training_seconds_ += done.seconds_sum / options_.workers;
+    training_seconds_ += done.seconds_sum / options_.job.workers;
     window_.records += done.records;
-    window_.seconds += done.seconds_sum / options_.workers;
+    window_.seconds += done.seconds_sum / options_.job.workers;
     if (done.display || std::chrono::steady_clock::now() - last_line_ > kLineEvery) print_line(told.iteration, done);
   }
 }
@@ -111,14 +111,14 @@ void TrainReport::on_progress(Rank from, const ProgressNote& note) {
 double TrainReport::mean_wait_seconds() const {
   double sum = 0;
   for (const auto& [rank, seconds] : wait_seconds_) sum += seconds;
-  return sum / options_.workers;
+  return sum / options_.job.workers;
 }
 
 void TrainReport::print_line(std::uint64_t iteration, const Iteration& entry) {
   if (!header_printed_) std::printf("%10s %10s %10s %10s %8s\n", "iteration", "loss", "rate", "samples/s", "waiting");
   header_printed_ = true;
   const double waited = mean_wait_seconds() - window_.wait_seconds;
-  std::printf("%10llu %10.5g %10.4g %10.0f %6.1f %%\n", static_cast<unsigned long long>(iteration), entry.smoothed_loss_sum / options_.workers,
+  std::printf("%10llu %10.5g %10.4g %10.0f %6.1f %%\n", static_cast<unsigned long long>(iteration), entry.smoothed_loss_sum / options_.job.workers,
               entry.rate, static_cast<double>(window_.records) / std::max(window_.seconds, 1e-9),
               100 * std::clamp(waited / std::max(window_.seconds, 1e-9), 0.0, 1.0));
   std::fflush(stdout);
@@ -155,11 +155,11 @@ void TrainReport::print_summary() const {
   const FinalNote& first = finals_.begin()->second;
   std::printf("\n%llu iterations, %llu samples in %s: %.0f samples/s", static_cast<unsigned long long>(first.iterations),
               static_cast<unsigned long long>(records_), base::readable_seconds(seconds()).c_str(), samples_per_second());
-  if (options_.workers > 1) {
+  if (options_.job.workers > 1) {
     std::printf("; workers waited for sums %.1f %% of the time", 100 * mean_wait_seconds() / std::max(training_seconds_, 1e-9));
   }
   std::printf("\n");
-  if (options_.workers > 1 && first.iterations > 0) {
+  if (options_.job.workers > 1 && first.iterations > 0) {
     std::printf("%-16s %-8s %14s %14s   payload per iteration, mean of the workers\n", "layer", "scheme", "sent", "received");
     std::uint64_t all_sent = 0;
     std::uint64_t all_received = 0;
@@ -170,7 +170,7 @@ void TrainReport::print_summary() const {
         sent += note.layers[l].bytes_sent;
         received += note.layers[l].bytes_received;
       }
-      const std::uint64_t runs = first.iterations * static_cast<std::uint64_t>(options_.workers);
+      const std::uint64_t runs = first.iterations * static_cast<std::uint64_t>(options_.job.workers);
       std::printf("%-16s %-8s %14s %14s\n", plan().layers[l].name.c_str(), std::string(to_string(plan().layers[l].scheme)).c_str(),
                   base::readable_bytes(per_iteration(sent, runs)).c_str(), base::readable_bytes(per_iteration(received, runs)).c_str());
       all_sent += sent;
@@ -179,18 +179,18 @@ void TrainReport::print_summary() const {
     if (!changes_.empty()) std::printf("%-16s (the last plan's; the bytes are those of all %zu plans)\n", "", changes_.size() + 1);
     std::uint64_t framed = 0;
     for (const auto& [rank, note] : finals_) framed += note.bytes_sent;
-    const std::uint64_t runs = first.iterations * static_cast<std::uint64_t>(options_.workers);
+    const std::uint64_t runs = first.iterations * static_cast<std::uint64_t>(options_.job.workers);
     std::printf("%-16s %-8s %14s %14s   %s with framing\n", "all", "", base::readable_bytes(per_iteration(all_sent, runs)).c_str(),
                 base::readable_bytes(per_iteration(all_received, runs)).c_str(), base::readable_bytes(per_iteration(framed, runs)).c_str());
   }
-  std::printf("parameters %.16s... %s\n", first.digest.c_str(), options_.workers > 1 ? "equal on all workers" : "");
+  std::printf("parameters %.16s... %s\n", first.digest.c_str(), options_.job.workers > 1 ? "equal on all workers" : "");
 }
 
 std::string TrainReport::report(const std::optional<std::string>& error, bool interrupted) const {
   ordered_json j;
   j["poseidon"] = POSEIDON_VERSION;
   j["solver"] = options_.solver;
-  j["workers"] = options_.workers;
+  j["workers"] = options_.job.workers;
   j["hosts"] = plan::nodes_of(first_plan_);
   j["threads"] = options_.threads;
   j["dtype"] = options_.dtype;
@@ -230,8 +230,8 @@ std::string TrainReport::report(const std::optional<std::string>& error, bool in
       const double own_sent = per_iteration(note.layers[l].bytes_sent, note.iterations);
       const double own_received = per_iteration(note.layers[l].bytes_received, note.iterations);
       by_worker.push_back({{"rank", index(rank)}, {"bytes_sent", own_sent}, {"bytes_received", own_received}});
-      sent += own_sent / options_.workers;
-      received += own_received / options_.workers;
+      sent += own_sent / options_.job.workers;
+      received += own_received / options_.job.workers;
     }
     ordered_json layer = {{"name", plan().layers[l].name}, {"scheme", to_string(plan().layers[l].scheme)}};
     if (plan().layers[l].scheme == Scheme::kBlock) layer["grid"] = {plan().layers[l].grid.rows, plan().layers[l].grid.cols};

@@ -30,7 +30,7 @@ class TrainReport {
   // The plans so far, to write and to repeat.
   plan::PlanSequence plans() const;
   // Everybody has told its end.
-  bool complete() const { return finals_.size() == static_cast<std::size_t>(options_.workers); }
+  bool complete() const { return finals_.size() == static_cast<std::size_t>(options_.job.workers); }
   void print_summary() const;
   // JSON. `error` says what ended the job early, if anything did.
   std::string report(const std::optional<std::string>& error, bool interrupted) const;

@@ -98,9 +98,9 @@ void TrainWorker::join() {
   cluster::WorkerOptions options{.job = job_, .model = aten::model_of(layers)};
   options.make_compute = [this](runtime::Runtime& lane) { return std::make_unique<aten::AtenCompute>(lane, options_.threads); };
   options.events = timeline_.get();
-  options.lanes = options_.lanes;
-  options.pin_lanes = options_.pin_lanes;
-  options.staging_bytes_max = options_.staging_bytes_max;
+  options.lanes = options_.job.lanes;
+  options.pin_lanes = options_.job.pin_lanes;
+  options.staging_bytes_max = options_.job.staging_bytes_max;
   options.first = solver_->iteration();
   options.plan_change_hooks = {.settle = [this] { exchange_->settle_all(); }, .waited_seconds = [this] { return exchange_->wait_seconds(); }};
   for (const aten::LayerParameters& layer : layers) {
