@@ -43,8 +43,7 @@ SendScheduler::Peer& SendScheduler::peer(Member member) {
   const auto [entry, is_new] = peers_.try_emplace(member);
   if (is_new) {
     entry->second.member = member;
-    // The coordinator is heard, but sent nothing here.
-    if (budget_ && member != runtime::kCoordinator) entry->second.slot = budget_->slot_of(member);
+    if (budget_) entry->second.slot = budget_->slot_of(member);
   }
   return entry->second;
 }
