@@ -152,17 +152,10 @@ Result<std::unique_ptr<session::Engine>> Worker::make_network(const OpenEpoch& e
   for (const MemberInfo& info : epoch.members) {
     if (plan::host_place(plan, info.rank).place == 0) options.members.push_back(info.member);
   }
-  Result<std::unique_ptr<session::Engine>> engine = make_session(std::move(options));
+  Result<std::unique_ptr<session::Engine>> engine =
+      cluster::make_engine({*lane_, *transport_, *compute_}, lanes_.get(), std::move(options));
   if (!engine) return engine.error();
   return session::WireEngine::around(*lane_, std::move(*engine), model, options_.priorities);
-}
-
-Result<std::unique_ptr<session::Engine>> Worker::make_session(session::EngineOptions options) {
-  if (lanes_) return lanes_->make_engine(std::move(options));
-  Result<std::unique_ptr<session::EngineSession>> session =
-      session::EngineSession::create(*lane_, *transport_, *compute_, std::move(options));
-  if (!session) return session.error();
-  return std::unique_ptr<session::Engine>(std::move(*session));
 }
 
 Result<std::unique_ptr<session::Engine>> Worker::make_host_engine(const OpenEpoch& epoch, plan::Plan plan,

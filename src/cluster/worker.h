@@ -97,8 +97,6 @@ class Worker {
   Result<std::unique_ptr<session::Engine>> make_engine(const OpenEpoch& epoch, const UsePlan& use);
   // What speaks over the network, for this worker or for all of its host, and narrows what travels where the plan says so.
   Result<std::unique_ptr<session::Engine>> make_network(const OpenEpoch& epoch, const plan::Plan& plan, std::uint64_t window_bytes);
-  // On one lane or several.
-  Result<std::unique_ptr<session::Engine>> make_session(session::EngineOptions options);
   // What combines with the other workers of this host. `network`: null but for the leader of a host among several.
   Result<std::unique_ptr<session::Engine>> make_host_engine(const OpenEpoch& epoch, plan::Plan plan, std::unique_ptr<session::Engine> network);
   // The iteration that began last is over, but for its sums.
