@@ -36,7 +36,7 @@ void TrainReport::on_plan(const plan::Plan& plan, const std::vector<plan::LayerC
   first_plan_ = plan;
   speeds_ = speeds;
   if (options_.job.workers == 1) return;
-  if (plan.wire) std::printf("Gradients travel as %s.\n", std::string(to_string(*plan.wire)).c_str());
+  if (plan.wire && plan.hosts.size() != 1) std::printf("Gradients travel as %s.\n", std::string(to_string(*plan.wire)).c_str());
   if (!plan.hosts.empty()) {
     std::printf("%d workers combine their gradients in the memory of %zu host%s", options_.job.workers, plan.hosts.size(),
                 plan.hosts.size() == 1 ? "" : "s, each of which is one worker to the network");

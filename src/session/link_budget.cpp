@@ -3,8 +3,6 @@
 #include <algorithm>
 #include <utility>
 
-#include "base/check.h"
-
 namespace poseidon::session {
 namespace {
 
@@ -26,10 +24,12 @@ bool add_up_to(std::atomic<std::size_t>& sum, std::size_t bytes, std::size_t mos
 
 LinkBudget::LinkBudget(std::size_t window_bytes, const std::vector<Member>& peers, const std::vector<runtime::Runtime*>& lanes,
                        const PeerWindows& own)
-    : window_bytes_(window_bytes), peers_(std::make_unique<Peer[]>(peers.size())) {
+    : window_bytes_(window_bytes), peers_(std::make_unique<Peer[]>(peers.size() + 1)) {
   for (std::size_t slot = 0; slot < peers.size(); ++slot) {
     slots_[peers[slot]] = slot;
     peers_[slot].own_bytes = own.bytes(peers[slot]);
+  }
+  for (std::size_t slot = 0; slot <= peers.size(); ++slot) {
     peers_[slot].waits_with = std::make_unique<std::atomic<Claim>[]>(lanes.size());
     for (std::size_t lane = 0; lane < lanes.size(); ++lane) peers_[slot].waits_with[lane] = kNothing;
   }
@@ -51,8 +51,7 @@ LinkBudget::Claim LinkBudget::claim_of(const Urgency& urgency) {
 
 std::size_t LinkBudget::slot_of(Member peer) const {
   const auto found = slots_.find(peer);
-  POSEIDON_CHECK(found != slots_.end(), "member ", index(peer), " has no place in the budget of the link");
-  return found->second;
+  return found == slots_.end() ? slots_.size() : found->second;
 }
 
 std::size_t LinkBudget::own_room(std::size_t slot) const {

@@ -40,7 +40,8 @@ class LinkBudget {
   static constexpr Claim kNothing = ~Claim{0};
   static Claim claim_of(const Urgency& urgency);
 
-  // The peer's index for the functions below.
+  // The peer's index for the functions below. Those that are heard but never sent to (the coordinator, other workers of this host)
+  // have one in common, of which nothing is ever in flight.
   std::size_t slot_of(Member peer) const;
 
   // On the lane: what to run there when it should look again; null: nothing any more.
@@ -93,7 +94,7 @@ class LinkBudget {
   const std::size_t window_bytes_;
   std::unordered_map<Member, std::size_t> slots_;
   std::vector<std::shared_ptr<Lane>> lanes_;  // shared with the tasks that are posted
-  std::unique_ptr<Peer[]> peers_;             // by slot
+  std::unique_ptr<Peer[]> peers_;             // by slot; the last is that of all who are not sent to
   std::atomic<std::size_t> in_flight_ = 0;
   std::atomic<std::size_t> in_flight_max_ = 0;
 };

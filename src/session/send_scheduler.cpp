@@ -59,8 +59,7 @@ SendScheduler::Peer& SendScheduler::peer(Member member) {
   Peer& made = peers_[member];
   made.member = member;
   made.own_bytes = own_windows_.bytes(member);
-  // The coordinator is heard, but sent nothing here.
-  if (budget_ && member != runtime::kCoordinator) made.slot = budget_->slot_of(member);
+  if (budget_) made.slot = budget_->slot_of(member);
   if (index(member) < kNearMax) {
     if (near_.size() <= index(member)) near_.resize(index(member) + 1, nullptr);
     near_[index(member)] = &made;
