@@ -190,7 +190,8 @@ void SendScheduler::on_receipt(Member from, std::span<const PartHeader> parts, s
   if (returned > 0) settle(sender);
   const bool is_listed = sender.credit_owed > credit_kept_max();
   if (is_listed && !was_listed) owed_.push_back(from);
-  const bool nobody_waits = own_.empty() && full_.empty() && partial_.empty();
+  // Another lane's scheduler may wait for the room.
+  const bool nobody_waits = !budget_ && own_.empty() && full_.empty() && partial_.empty();
   if (is_listed || (returned > 0 && !nobody_waits)) schedule_pump();
 }
 

@@ -347,7 +347,10 @@ plan::Plan random_plan(const Model& model, int workers, std::uint64_t seed) {
   for (const LayerSpec& layer : model.layers) {
     const auto scheme = static_cast<Scheme>(random() % 4);
     const Model one{model.tensors, {layer}};
-    plan.layers.push_back(uniform_plan(one, workers, scheme).layers[0]);
+    plan::LayerPlan entry = uniform_plan(one, workers, scheme).layers[0];
+    // A small matrix has no blocks for many workers.
+    if (entry.scheme == Scheme::kBlock && entry.grid.rows == 0) entry = uniform_plan(one, workers, Scheme::kSfb).layers[0];
+    plan.layers.push_back(entry);
   }
   return plan;
 }
