@@ -1,17 +1,21 @@
 #!/usr/bin/env python3
 """Push-pull of a large tensor between processes of this host, over TCP without shaping, against gloo's all-reduce.
 
-    bench/throughput.py [--workers 2,4] [--megabytes 100] [--rounds N] [--iterations I] [--tls] [--against POSEIDON] [--json FILE]
+    bench/throughput.py [--workers 2,4] [--megabytes 100] [--rounds N] [--iterations I] [--tls | --shared-memory]
+                        [--against POSEIDON] [--json FILE]
 
 A round lets Poseidon's workers (`poseidon replay` of a net of one dense layer that computes nothing) and PyTorch's gloo synchronise
 the same float32 tensor I times, one after the other and in turn the first, so that a noisy machine disturbs both alike; each round
 gives ratios.
---against measures another build of Poseidon instead of gloo.
+--against measures another build of Poseidon instead of gloo. --shared-memory has Poseidon's workers combine through the memory of
+their host (`--per-host on`, gradients in memory of Session::allocate), while gloo goes on using TCP; a ratio of throughputs below 3 is
+a bad result then.
 
     MB/s       bytes of the tensor per second of one iteration: one all-reduce, or one push-pull
     CPU s/GB   user and system time of all workers, per 10^9 bytes that all of them together send
 
-Poseidon counts what it sends, frames with their headers. gloo's bytes are what its ring needs, 2 (P-1) tensors in all. A ratio of
+Poseidon counts what it sends, frames with their headers; through shared memory it sends nothing, and is charged what a ring would
+send. gloo's bytes are what its ring needs, 2 (P-1) tensors in all. A ratio of
 throughputs below 1.00, or of CPU seconds above 0.95, is a bad result. Throughput means something on an idle machine only; CPU
 seconds suffer less.
 """
@@ -71,8 +75,11 @@ def gloo(workers, elements, iterations):
             process.kill()
             process.wait()
     seconds = statistics.mean(t[0] for t in told) / iterations
-    sent = 2 * (workers - 1) * 4 * elements * iterations
-    return figures(seconds, sum(t[1] for t in told), sent, elements)
+    return figures(seconds, sum(t[1] for t in told), ring_bytes(workers, elements, iterations), elements)
+
+
+def ring_bytes(workers, elements, iterations):
+    return 2 * (workers - 1) * 4 * elements * iterations
 
 
 def poseidon(command, workers, elements, iterations, flags):
@@ -90,6 +97,8 @@ def poseidon(command, workers, elements, iterations, flags):
         told = json.loads(report.read_text())
     # One more iteration than is measured and warmed up with ends the run; its bytes are counted, its time is not.
     sent = sum(told["bytes_sent"]) * iterations / (iterations + WARM_UP + 1)
+    if "--per-host" in flags:
+        sent = ring_bytes(workers, elements, iterations)
     return figures(statistics.mean(told["iteration_seconds"]), sum(told["cpu_seconds"]), sent, elements)
 
 
@@ -108,7 +117,9 @@ def main():
     parser.add_argument("--megabytes", type=int, default=100)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--iterations", type=int, default=10)
-    parser.add_argument("--tls", action="store_true", help="Poseidon's links are encrypted; gloo's never are")
+    way = parser.add_mutually_exclusive_group()
+    way.add_argument("--tls", action="store_true", help="Poseidon's links are encrypted; gloo's never are")
+    way.add_argument("--shared-memory", action="store_true", help="Poseidon's workers combine in the memory of their host")
     parser.add_argument("--poseidon", type=pathlib.Path, default=ROOT / "build/bin/poseidon")
     parser.add_argument("--against", type=pathlib.Path, help="another build's command, instead of gloo")
     parser.add_argument("--json", type=pathlib.Path, help="write the figures to this file as well")
@@ -117,7 +128,7 @@ def main():
     if options.gloo_worker:
         return gloo_worker(*map(int, options.gloo_worker.split(",")))
     elements = options.megabytes * 250_000
-    flags = ["--tls"] if options.tls else []
+    flags = ["--tls"] if options.tls else ["--per-host", "on"] if options.shared_memory else []
     peer = "gloo" if options.against is None else str(options.against)
     print(f"{options.megabytes} MB float32, {options.iterations} iterations a round, {os.cpu_count()} cores; against {peer}")
     print(f"{'workers':>7} {'round':>5} {'MB/s':>8} {'peer':>8} {'ratio':>7} {'CPU s/GB':>9} {'peer':>7} {'ratio':>7}")
@@ -146,7 +157,7 @@ def main():
         print(f"{workers:>7} median of the ratios (least to most): throughput {spread([r['megabytes_per_second'] for r in ratios])}, "
               f"CPU s/GB {spread([r['cpu_seconds_per_gb'] for r in ratios])}")
     if options.json:
-        settings = {name: getattr(options, name) for name in ("megabytes", "iterations", "tls")}
+        settings = {name: getattr(options, name) for name in ("megabytes", "iterations", "tls", "shared_memory")}
         options.json.write_text(json.dumps({**settings, "peer": peer, "cores": os.cpu_count(), "rounds": rows}, indent=2) + "\n")
 
 
