@@ -7,6 +7,7 @@
 #include "apps/poseidon/plan_plot.h"
 #include "apps/poseidon/plan_rows.h"
 #include "base/quantity.h"
+#include "plan/partition.h"
 
 namespace poseidon::app {
 namespace {
@@ -101,6 +102,7 @@ int plan_command(const std::vector<std::string>& arguments) {
     for (const int nodes : all_nodes) {
       Result<Prospect> best = prospect(*workload, options.workload, nodes, serving, rates[b] * kPayloadShare);
       if (!best) return complain(best.error(), exit_code_of(best.error().code));
+      best->plan.chunk_bytes = plan::chunk_bytes_for(rates[b] * kPayloadShare, *latency);
       Result<replay::SimulationResult> result = replay::simulate({.workload = *workload,
                                                                   .plan = best->plan,
                                                                   .link_bytes_per_second = rates[b] * kPayloadShare,

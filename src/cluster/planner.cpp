@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "base/text.h"
+#include "plan/partition.h"
 
 namespace poseidon::cluster {
 namespace {
@@ -142,6 +143,7 @@ Result<std::vector<plan::LayerChoice>> Planner::begin(const Model& model, bool a
   plan_ = plan::plan_of(*choices, nodes);
   plan_.workers = options_.workers;
   plan_.wire = options_.wire;
+  plan_.chunk_bytes = plan::chunk_bytes_for(speeds_.link_bytes_per_second, speeds_.latency_seconds);
   if (serving) plan_.server_shares = plan::parts_per_million(serving->of_node);
   plan_.hosts = std::move(hosts);
   watches_ = options_.replan.enabled && replans && plan_.hosts.empty() && plan::has_choice(model_, options_.workers, options_.schemes);

@@ -1,6 +1,7 @@
 #include "plan/partition.h"
 
 #include <algorithm>
+#include <bit>
 #include <memory>
 
 #include "base/check.h"
@@ -8,12 +9,9 @@
 namespace poseidon::plan {
 namespace {
 
-// Large enough that per-chunk bookkeeping is nothing, small enough that a server's first chunk of a tensor is complete, and
-// on its way back, long before the last has been pushed.
-constexpr std::size_t kChunkBytes = std::size_t{1} << 20;
-// Where servers have different shares: the smaller the chunk, the closer each server's part is to its share. Four pieces.
-constexpr std::size_t kSharedChunkBytes = kChunkBytes / 4;
-constexpr std::size_t kChunkBytesMin = 16 * 1024;
+// Where servers have different shares: the smaller the chunk, the closer each server's part is to its share.
+constexpr std::size_t kSharedChunkDivisor = 4;
+constexpr std::size_t kCutBytesMin = 16 * 1024;  // what a tensor has for each server, or it goes whole to one
 constexpr std::size_t kAlignment = 64;  // a cache line, and a multiple of every element
 // Beyond so many servers a tensor's P-th part is often too small to be sent by itself.
 constexpr std::size_t kFewServersMax = 64;
@@ -51,10 +49,10 @@ class Dealer {
 // All workers alike: round robin.
 class EqualDealer : public Dealer {
  public:
-  explicit EqualDealer(std::size_t servers) : load_(servers, 0) {}
+  EqualDealer(std::size_t servers, std::size_t chunk_bytes) : chunk_bytes_(chunk_bytes), load_(servers, 0) {}
 
   std::size_t servers() const override { return load_.size(); }
-  std::size_t chunk_bytes_max() const override { return kChunkBytes; }
+  std::size_t chunk_bytes_max() const override { return chunk_bytes_; }
   void deal(std::vector<Chunk>& chunks) override {
     std::size_t server = cut_tensors_++;
     for (Chunk& chunk : chunks) chunk.server = Rank{static_cast<std::int32_t>(server++ % servers())};
@@ -69,6 +67,7 @@ class EqualDealer : public Dealer {
   }
 
  private:
+  const std::size_t chunk_bytes_;
   std::size_t cut_tensors_ = 0;
   std::vector<double> load_;  // bytes of whole tensors that each server has been given, fading with the distance in layers
 };
@@ -77,7 +76,7 @@ class EqualDealer : public Dealer {
 // addition, then a division.
 class ShareDealer : public Dealer {
  public:
-  explicit ShareDealer(const std::vector<std::uint32_t>& shares) {
+  ShareDealer(const std::vector<std::uint32_t>& shares, std::size_t chunk_bytes) : chunk_bytes_(chunk_bytes) {
     for (std::size_t node = 0; node < shares.size(); ++node) {
       if (shares[node] == 0) continue;
       servers_.push_back({Rank{static_cast<std::int32_t>(node)}, shares[node], 0, 0});
@@ -86,7 +85,7 @@ class ShareDealer : public Dealer {
   }
 
   std::size_t servers() const override { return servers_.size(); }
-  std::size_t chunk_bytes_max() const override { return kSharedChunkBytes; }
+  std::size_t chunk_bytes_max() const override { return chunk_bytes_; }
   void deal(std::vector<Chunk>& chunks) override {
     for (Chunk& chunk : chunks) {
       const auto bytes = static_cast<std::int64_t>(chunk.end - chunk.begin);
@@ -117,13 +116,14 @@ class ShareDealer : public Dealer {
     std::int64_t lacks = 0;  // of its share of all chunks dealt so far: bytes times all_shares_
     double load = 0;         // as in EqualDealer
   };
+  const std::size_t chunk_bytes_;
   std::vector<Server> servers_;
   std::int64_t all_shares_ = 0;
 };
 
 std::unique_ptr<Dealer> dealer_of(const Plan& plan) {
-  if (plan.server_shares.empty()) return std::make_unique<EqualDealer>(static_cast<std::size_t>(plan.workers));
-  return std::make_unique<ShareDealer>(plan.server_shares);
+  if (plan.server_shares.empty()) return std::make_unique<EqualDealer>(static_cast<std::size_t>(plan.workers), plan.chunk_bytes);
+  return std::make_unique<ShareDealer>(plan.server_shares, plan.chunk_bytes / kSharedChunkDivisor);
 }
 
 // Tensors one by one: each is cut over all servers, or goes whole to the one that has the least to do at the time.
@@ -137,7 +137,7 @@ std::vector<std::vector<Chunk>> cut_each(const Model& model, const Plan& plan) {
     for (const TensorId tensor : model.layers[l].tensors) {
       const std::size_t bytes = model.tensors[index(tensor)].bytes();
       if (bytes == 0) continue;
-      if (servers == 1 || bytes >= servers * kChunkBytesMin) {
+      if (servers == 1 || bytes >= servers * kCutBytesMin) {
         chunks[index(tensor)] = cut(bytes, servers, dealer->chunk_bytes_max());
         dealer->deal(chunks[index(tensor)]);
       } else {
@@ -173,14 +173,14 @@ struct Section {
 };
 
 // How the line of all dense tensors, `bytes` long, is cut. In each round every server has one section, as long as its share says,
-// and a round is twice as long as the one before, up to 1 MiB for each server.
-std::vector<Section> section_ends(std::size_t bytes, const std::vector<LineServer>& servers) {
+// and a round is twice as long as the one before, up to a chunk for each server.
+std::vector<Section> section_ends(std::size_t bytes, const std::vector<LineServer>& servers, std::size_t chunk_bytes) {
   const std::size_t shares = servers.back().share_before + servers.back().share;
   std::vector<std::size_t> lengths;  // of each round's sections in the mean, relative to each other, in units of the least
   std::size_t all = 0;
   const std::size_t bytes_in_units = divide_up(bytes, kSectionBytesMin);
   while (all < bytes_in_units) {
-    lengths.push_back(lengths.empty() ? 1 : std::min(kChunkBytes / kSectionBytesMin, 2 * lengths.back()));
+    lengths.push_back(lengths.empty() ? 1 : std::min(chunk_bytes / kSectionBytesMin, 2 * lengths.back()));
     all += servers.size() * lengths.back();
   }
   // Less than a round is not spread over all servers.
@@ -212,7 +212,7 @@ std::vector<std::vector<Chunk>> cut_line(const Model& model, const Plan& plan, c
     }
   }
   if (total == 0) return chunks;
-  const std::vector<Section> sections = section_ends(total, servers);
+  const std::vector<Section> sections = section_ends(total, servers, plan.chunk_bytes);
   std::size_t section = 0;
   std::size_t start = 0;  // of the tensor, on the line
   for (const TensorId tensor : line) {
@@ -232,6 +232,11 @@ std::vector<std::vector<Chunk>> cut_line(const Model& model, const Plan& plan, c
 }
 
 }  // namespace
+
+std::uint32_t chunk_bytes_for(double link_bytes_per_second, double latency_seconds) {
+  const double bytes = std::clamp(16 * link_bytes_per_second * latency_seconds, double{kChunkBytesLeast}, double{kChunkBytesMost});
+  return std::bit_ceil(static_cast<std::uint32_t>(bytes));
+}
 
 std::vector<std::vector<Chunk>> partition(const Model& model, const Plan& plan) {
   const std::vector<LineServer> servers = line_servers(plan);

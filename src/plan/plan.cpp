@@ -158,6 +158,7 @@ std::string to_json(const Plan& plan) {
   }
   ordered_json document = {{"poseidon_plan", kPlanVersion}, {"workers", plan.workers}, {"devices_per_node", plan.devices_per_node}};
   if (!plan.server_shares.empty()) document["server_shares"] = plan.server_shares;
+  if (plan.chunk_bytes != kChunkBytes) document["chunk_bytes"] = plan.chunk_bytes;
   if (plan.wire) document["wire"] = to_string(*plan.wire);
   if (!plan.hosts.empty()) {
     document["hosts"] = ordered_json::array();
@@ -196,6 +197,11 @@ Result<Plan> parse_plan(std::string_view text, const Model& model, int workers) 
       if (!shares) return shares.error();
       plan.server_shares = std::move(*shares);
     }
+    const json chunk_bytes = document.value("chunk_bytes", json(kChunkBytes));
+    if (!chunk_bytes.is_number_unsigned() || chunk_bytes < kChunkBytesLeast || chunk_bytes > kChunkBytesMost) {
+      return invalid(base::concat("its \"chunk_bytes\" is ", chunk_bytes.dump(), ", and no whole number from ", kChunkBytesLeast, " to ", kChunkBytesMost));
+    }
+    plan.chunk_bytes = chunk_bytes;
     if (document.contains("wire")) {
       Result<DType> wire = parse_wire(document["wire"]);
       if (!wire) return wire.error();

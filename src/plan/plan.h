@@ -1,6 +1,6 @@
 // What the members agree on before they train: each layer's scheme, who serves, and how wide numbers are on their way.
 // Versioned data, equal on all members, and applied by all at the same iteration. A plan's hosts, schemes and wire fix every bit of
-// the result; the rest (servers, order of arrival, priorities, transport) changes none.
+// the result; the rest (servers, chunks, order of arrival, priorities, transport) changes none.
 //
 // Nodes are numbered: the P workers by rank, 0 to P-1, then the dedicated servers, from P on. Where workers of one host combine
 // first, nodes are the hosts, in the plan's order, and there are no dedicated servers.
@@ -10,10 +10,12 @@
 //    "layers": [{"name": "ip1", "scheme": "block", "grid": [2, 2]}, {"name": "ip2", "scheme": "adam", "owner": 0}, ...]}
 // and, where not all workers serve alike, e.g. with two dedicated servers, which own 300,000 parts of a million each:
 //    "server_shares": [100000, 100000, 100000, 100000, 300000, 300000]
+// and "chunk_bytes" where chunks are not of 1 MiB,
 // and "wire": "bfloat16" or "float16" where gradients are narrowed on their way;
 // and, where workers of one host combine their gradients before anything leaves it, "hosts": [[0, 1], [2, 3]]: their ranks.
 #pragma once
 
+#include <cstdint>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -35,6 +37,10 @@ struct LayerPlan {
   friend bool operator==(const LayerPlan&, const LayerPlan&) = default;
 };
 
+constexpr std::uint32_t kChunkBytes = 1 << 20;
+constexpr std::uint32_t kChunkBytesLeast = 256 << 10;  // four pieces
+constexpr std::uint32_t kChunkBytesMost = 64 << 20;
+
 // The workers of each host that combine their gradients in its memory, by rank; the hosts in the order of their first workers.
 using HostGroups = std::vector<std::vector<Rank>>;
 
@@ -49,6 +55,9 @@ struct Plan {
   std::vector<std::uint32_t> server_shares;
   // The type in which float32 gradients travel, kBFloat16 or kFloat16; nothing: as they are.
   std::optional<DType> wire;
+
+  // About how much of a tensor is pushed, and owned, in one (plan/partition.h): chunk_bytes_for() of the links.
+  std::uint32_t chunk_bytes = kChunkBytes;
 
   // Empty: no groups, each worker is a node of its own (plan/hosts.h). Sums are made within each group first, in the order of
   // ranks, and then over the groups in their order, so groups change the last bits of a sum.

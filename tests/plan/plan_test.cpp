@@ -393,6 +393,44 @@ TEST(PlanJson, SharesThatCannotBeAreRefused) {
   }
 }
 
+TEST(PlanJson, KeepsTheSizeOfChunks) {
+  Plan plan = some_plan();
+  EXPECT_EQ(to_json(plan).find("chunk_bytes"), std::string::npos) << "as plans have always been";
+  plan.chunk_bytes = 4 << 20;
+  const std::string good = to_json(plan);
+  const Result<Plan> again = parse_plan(good, lenet(), 4);
+  ASSERT_TRUE(again.ok()) << again.error().message;
+  EXPECT_EQ(*again, plan);
+  for (const std::string wrong : {"0", "262143", "67108865", "-1048576", "1e6", "\"1 MiB\"", "null", "18446744073709551616"}) {
+    std::string text = good;
+    text.replace(text.find("4194304"), 7, wrong);
+    const Result<Plan> refused = parse_plan(text, lenet(), 4);
+    ASSERT_FALSE(refused.ok()) << wrong;
+    EXPECT_THAT(refused.error().message, HasSubstr("its \"chunk_bytes\" is")) << wrong;
+  }
+}
+
+TEST(ChunkBytes, AreWhatTheLinkCarriesInSixteenLatencies) {
+  EXPECT_EQ(chunk_bytes_for(1.25e9, 50e-6), 1u << 20);   // 1,000,000
+  EXPECT_EQ(chunk_bytes_for(0.25e9, 50e-6), 1u << 18);   // 200,000
+  EXPECT_EQ(chunk_bytes_for(5e9, 50e-6), 1u << 22);      // 4,000,000
+  EXPECT_EQ(chunk_bytes_for(1.25e8, 5e-3), 1u << 24);    // 10,000,000
+  EXPECT_EQ(chunk_bytes_for(1e3, 1e-9), kChunkBytesLeast);
+  EXPECT_EQ(chunk_bytes_for(1e12, 1), kChunkBytesMost);
+}
+
+TEST(Partition, CutsChunksOfThePlansSize) {
+  const Model model = dense_model({std::size_t{8} << 20});
+  Plan plan = all_ps(model, 4);
+  for (const std::uint32_t bytes : {1u << 18, 1u << 20, 1u << 23}) {
+    plan.chunk_bytes = bytes;
+    const auto chunks = partition(model, plan)[0];
+    const std::size_t whole = model.tensors[0].bytes();
+    EXPECT_EQ(chunks.size(), std::max<std::size_t>(4, whole / bytes)) << "each server has one at least";
+    for (const Chunk& chunk : chunks) EXPECT_LE(chunk.end - chunk.begin, bytes);
+  }
+}
+
 TEST(NodeName, TellsWorkersFromDedicatedServers) {
   EXPECT_EQ(node_name(Rank{3}, 4), "rank 3");
   EXPECT_EQ(node_name(Rank{4}, 4), "server 0");

@@ -106,6 +106,13 @@ void serve_anyhow(SimJob& job, std::uint64_t seed) {
   shares[random() % shares.size()] = 1000;
 }
 
+TEST(Swarm, TheSizeOfChunksNeverChangesABit) {
+  expect_the_bits_of_the_quiet_run(600, [](SimJob&, std::uint64_t) {}, [](SimJob& job, std::uint64_t seed) {
+    job.script.plan.chunk_bytes = 4096u << seed % 9;  // smaller than any plan is given, so that tensors this small are cut
+    if (seed % 2 == 0) serve_anyhow(job, seed);
+  });
+}
+
 TEST(Swarm, WhoServesNeverChangesABit) {
   expect_the_bits_of_the_quiet_run(600, [](SimJob&, std::uint64_t) {}, serve_anyhow);
 }
