@@ -30,7 +30,7 @@ constexpr const char* kExamples =
     "  poseidon train --solver examples/digits/lenet_solver.prototxt --workers 2 --tls   # the same bits, encrypted on the way\n"
     "  poseidon train --solver examples/digits/lenet_solver.prototxt --workers 4 --iterations 100 --staging 1MB\n"
     "  poseidon train --solver examples/digits/lenet_solver.prototxt --workers 2 --iterations 100 \\\n"
-    "      --lanes 2 --pin-lanes   # and again, by two event loops in each worker\n"
+    "      --lanes 2 --pin-lanes   # two event loops in each worker\n"
     "  poseidon train --solver examples/digits/lenet_solver.prototxt --workers 2 --iterations 100 \\\n"
     "      --timeline timeline.json   # open it at https://ui.perfetto.dev\n"
     "  poseidon train --solver examples/digits/lenet_solver.prototxt --workers 2 --iterations 100 --wire bf16";

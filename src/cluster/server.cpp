@@ -5,7 +5,6 @@
 #include <optional>
 
 #include "cluster/worker_lanes.h"
-#include "session/engine_session.h"
 
 namespace poseidon::cluster {
 namespace {
@@ -70,18 +69,11 @@ class Server {
     for (const MemberInfo& info : epoch.members) engine.members.push_back(info.member);
     // The workers have all their sums of the plan before, if there was one; two engines cannot share a transport.
     engine_.reset();
-    Result<std::unique_ptr<session::Engine>> made = make(std::move(engine));
+    Result<std::unique_ptr<session::Engine>> made =
+        make_engine({lane_, *transport_, *compute_}, lanes_.get(), std::move(engine));
     if (!made) return membership_->fail(made.error());
     engine_ = std::move(*made);
     membership_->ready();
-  }
-
-  Result<std::unique_ptr<session::Engine>> make(session::EngineOptions options) {
-    if (lanes_) return lanes_->make_engine(std::move(options));
-    Result<std::unique_ptr<session::EngineSession>> session =
-        session::EngineSession::create(lane_, *transport_, *compute_, std::move(options));
-    if (!session) return session.error();
-    return std::unique_ptr<session::Engine>(std::move(*session));
   }
 
   void end(std::optional<Error> why) {

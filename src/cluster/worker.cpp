@@ -122,17 +122,10 @@ Result<std::unique_ptr<session::Engine>> Worker::make_engine(const OpenEpoch& ep
                                  .size_only = false,
                                  .events = options_.events};
   for (const MemberInfo& info : epoch.members) options.members.push_back(info.member);
-  Result<std::unique_ptr<session::Engine>> engine = make_network(std::move(options));
+  Result<std::unique_ptr<session::Engine>> engine =
+      cluster::make_engine({*lane_, *transport_, *compute_}, lanes_.get(), std::move(options));
   if (!engine) return engine.error();
   return session::WireEngine::around(*lane_, std::move(*engine), options_.model, options_.priorities);
-}
-
-Result<std::unique_ptr<session::Engine>> Worker::make_network(session::EngineOptions options) {
-  if (lanes_) return lanes_->make_engine(std::move(options));
-  Result<std::unique_ptr<session::EngineSession>> session =
-      session::EngineSession::create(*lane_, *transport_, *compute_, std::move(options));
-  if (!session) return session.error();
-  return std::unique_ptr<session::Engine>(std::move(*session));
 }
 
 void Worker::on_plan(const OpenEpoch& epoch, const UsePlan& use) {

@@ -91,8 +91,6 @@ class Worker {
   Status open_lanes(const runtime::real::TcpOptions& tcp);
   void on_plan(const OpenEpoch& epoch, const UsePlan& use);
   Result<std::unique_ptr<session::Engine>> make_engine(const OpenEpoch& epoch, const UsePlan& use);
-  // What speaks to other members, on one lane or several.
-  Result<std::unique_ptr<session::Engine>> make_network(session::EngineOptions options);
   // The iteration that began last is over, but for its sums.
   void observe(double waited_seconds);
   void end(const Error& why);

@@ -95,6 +95,14 @@ void WorkerLanes::close() {
   products_->close();
 }
 
+Result<std::unique_ptr<session::Engine>> make_engine(const HomeLane& home, WorkerLanes* others, session::EngineOptions options) {
+  if (others != nullptr) return others->make_engine(std::move(options));
+  Result<std::unique_ptr<session::EngineSession>> session =
+      session::EngineSession::create(home.lane, home.transport, home.compute, std::move(options));
+  if (!session) return session.error();
+  return std::unique_ptr<session::Engine>(std::move(*session));
+}
+
 runtime::real::LocalPlace local_place_from_environment() {
   const auto number = [](const char* name) -> std::size_t {
     const char* const text = std::getenv(name);

@@ -65,6 +65,9 @@ class WorkerLanes {
   std::unique_ptr<runtime::LaneBundle> bundle_;
 };
 
+// The engine of a process that has these lanes beyond its first, or none. At home.
+Result<std::unique_ptr<session::Engine>> make_engine(const HomeLane& home, WorkerLanes* others, session::EngineOptions options);
+
 // From POSEIDON_LOCAL_RANK and POSEIDON_LOCAL_SIZE, which launchers set: where this process stands among those of its host. Where
 // they are not set, or make no sense, it is taken to be alone.
 runtime::real::LocalPlace local_place_from_environment();

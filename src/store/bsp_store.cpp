@@ -291,7 +291,7 @@ std::optional<std::string> BspStore::overdue_at_the_gate(runtime::Duration age) 
       ranks = base::join_words(missing(slot));
     }
   }
-  return base::concat("the server shard of rank ", index(options_.self), " has staged ",
+  return base::concat("the server shard of ", plan::node_name(options_.self, static_cast<int>(options_.members.size())), " has staged ",
                       base::readable_bytes(static_cast<double>(gate_.bytes_staged())), ", near its cap of ",
                       base::readable_bytes(static_cast<double>(options_.staging_bytes_max)),
                       ", and keeps pushes waiting; first of all it needs ", options_.model->tensors[index(tensor)].name,

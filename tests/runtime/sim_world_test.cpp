@@ -11,22 +11,24 @@ using wire::FrameType;
 constexpr Member kA{1};
 constexpr Member kB{2};
 
-// Two members with a link; B notes when control bodies arrive.
+// Two members with a link; B notes when bodies arrive.
 struct Pair {
   explicit Pair(SimOptions options = {}) : world(options), a(world.add(kA)), b(world.add(kB)) {
     for (SimMember* member : {&a, &b}) {
       member->set_listener({.on_up = {}, .on_down = [this, member](Member, const Error&) { downs.push_back(member->self()); }, .on_alive = {}});
-      member->set_body_handler(FrameType::kControl, [this](Member, const wire::FrameHeader& header, std::vector<std::byte>) {
-        arrivals.emplace_back(header.part.iteration, world.now());
-      });
+      for (const FrameType type : {FrameType::kControl, FrameType::kGate}) {
+        member->set_body_handler(type, [this](Member, const wire::FrameHeader& header, std::vector<std::byte>) {
+          arrivals.emplace_back(header.part.iteration, world.now());
+        });
+      }
     }
     a.connect(kB, {}, 1s);
     world.run_for(1s);
   }
-  void send(std::uint64_t number, std::size_t bytes, SentFn on_sent = {}) {
+  void send(std::uint64_t number, std::size_t bytes, SentFn on_sent = {}, FrameType type = FrameType::kControl) {
     payload.resize(std::max(payload.size(), bytes));
     Frame frame;
-    frame.parts.push_back({.type = FrameType::kControl, .iteration = number, .bytes = static_cast<std::uint32_t>(bytes)});
+    frame.parts.push_back({.type = type, .iteration = number, .bytes = static_cast<std::uint32_t>(bytes)});
     frame.payload.push_back({{payload.data(), payload.size(), {}, 0}, 0, bytes});
     a.send({kB, Lane{0}}, std::move(frame), std::move(on_sent));
   }
@@ -71,19 +73,21 @@ TEST(SimWorld, AFrameTakesItsTimeAtTheSlowerOfTwoLinks) {
   }
 }
 
-TEST(SimWorld, KeepsTheOrderOfAPairUnlessToldToShuffle) {
-  for (const bool shuffle : {false, true}) {
-    SimOptions options;
-    options.seed = 5;
-    options.task_jitter_max = 50us;
-    options.shuffle_delay_max = shuffle ? Duration(10ms) : Duration(0);
-    Pair pair(options);
-    for (std::uint64_t i = 0; i < 50; ++i) pair.send(i, 100);
-    pair.world.run_for(1s);
-    ASSERT_EQ(pair.arrivals.size(), 50u);
-    const bool in_order = std::is_sorted(pair.arrivals.begin(), pair.arrivals.end(),
-                                         [](const auto& x, const auto& y) { return x.first < y.first; });
-    EXPECT_EQ(in_order, !shuffle);
+TEST(SimWorld, KeepsTheOrderOfAPairUnlessToldToShuffleAndThatOfControlAlways) {
+  for (const FrameType type : {FrameType::kControl, FrameType::kGate}) {
+    for (const bool shuffle : {false, true}) {
+      SimOptions options;
+      options.seed = 5;
+      options.task_jitter_max = 50us;
+      options.shuffle_delay_max = shuffle ? Duration(10ms) : Duration(0);
+      Pair pair(options);
+      for (std::uint64_t i = 0; i < 50; ++i) pair.send(i, 100, {}, type);
+      pair.world.run_for(1s);
+      ASSERT_EQ(pair.arrivals.size(), 50u);
+      const bool in_order = std::is_sorted(pair.arrivals.begin(), pair.arrivals.end(),
+                                           [](const auto& x, const auto& y) { return x.first < y.first; });
+      EXPECT_EQ(in_order, !shuffle || type == FrameType::kControl);
+    }
   }
 }
 

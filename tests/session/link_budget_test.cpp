@@ -4,7 +4,6 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
-#include <deque>
 #include <map>
 #include <memory>
 #include <numeric>
@@ -14,6 +13,7 @@
 
 #include "runtime/sim/sim_world.h"
 #include "session/send_scheduler.h"
+#include "support/hand_lane.h"
 #include "support/seeds.h"
 
 namespace poseidon::session {
@@ -89,43 +89,17 @@ TEST(LinkBudget, WhoWaitsWithTheMoreUrgentGoesBefore) {
   EXPECT_TRUE(budget.may_take_own(0, 0, 7)) << "but not for that one";
 }
 
-// A lane whose tasks run when the test says, and whose transport keeps every frame and takes no time.
-class HandLane : public runtime::Runtime, public runtime::Transport {
+// Keeps what every lane sends, and takes no time for it.
+class KeepingLane : public test::HandLane {
  public:
-  runtime::Time now() const override { return {}; }
-  void post(runtime::Task task) override { tasks.push_back(std::move(task)); }
-  runtime::TimerId after(runtime::Duration, runtime::Task) override { return {}; }
-  void cancel(runtime::TimerId) override {}
-  Member self() const override { return Member{0}; }
-  void set_listener(runtime::PeerListener) override {}
-  void connect(Member, const std::vector<runtime::Endpoint>&, runtime::Duration) override {}
-  void disconnect(Member) override {}
-  void set_epoch(Epoch) override {}
   void send(runtime::Destination to, runtime::Frame frame, runtime::SentFn on_sent) override {
     for (const PartHeader& part : frame.parts) {
       if (part.type != FrameType::kCredit) sent->emplace_back(to.peer, index(part.tensor));
     }
     if (on_sent) on_sent();
   }
-  runtime::SinkId expect(Member, const runtime::Tag&, runtime::Sink) override { return {}; }
-  void revoke(runtime::SinkId) override {}
-  void set_acceptor(FrameType, runtime::AcceptFn) override {}
-  void set_body_handler(FrameType, runtime::BodyFn) override {}
-  void set_receipt_handler(runtime::ReceiptFn handle) override { receipt = std::move(handle); }
-  runtime::Region register_memory(const runtime::Region& region) override { return region; }
-  runtime::LinkBytes link_bytes(Member) const override { return {}; }
 
-  bool run_one() {
-    if (tasks.empty()) return false;
-    const runtime::Task task = std::move(tasks.front());
-    tasks.pop_front();
-    task();
-    return true;
-  }
-
-  std::deque<runtime::Task> tasks;
   std::vector<std::pair<Member, std::uint32_t>>* sent = nullptr;  // of all lanes, in order
-  runtime::ReceiptFn receipt;
 };
 
 // One queue for all lanes, and a look at all of it for every piece: what several lanes together should do.
@@ -184,9 +158,9 @@ TEST(LanedSchedulers, SendInTheOrderOfOneQueue) {
     const std::size_t lanes = 2 + random() % 3;
     const std::uint32_t peers = 1 + static_cast<std::uint32_t>(random() % 5);
     std::vector<std::pair<Member, std::uint32_t>> sent;
-    std::vector<HandLane> hands(lanes);
+    std::vector<KeepingLane> hands(lanes);
     std::vector<runtime::Runtime*> runtimes;
-    for (HandLane& hand : hands) {
+    for (KeepingLane& hand : hands) {
       hand.sent = &sent;
       runtimes.push_back(&hand);
     }
@@ -224,7 +198,7 @@ TEST(LanedSchedulers, SendInTheOrderOfOneQueue) {
         hands[lane].receipt(peer, {}, static_cast<std::uint32_t>(pieces * kPieceBytes));
       }
       // Whatever the order in which the lanes come to run.
-      while (std::any_of(hands.begin(), hands.end(), [](const HandLane& hand) { return !hand.tasks.empty(); })) {
+      while (std::any_of(hands.begin(), hands.end(), [](const KeepingLane& hand) { return !hand.tasks.empty(); })) {
         hands[random() % lanes].run_one();
       }
       ASSERT_EQ(std::exchange(sent, {}), model.pump()) << "step " << step;

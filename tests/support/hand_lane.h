@@ -31,12 +31,17 @@ class HandLane : public runtime::Runtime, public runtime::Transport {
   runtime::Region register_memory(const runtime::Region& region) override { return region; }
   runtime::LinkBytes link_bytes(Member) const override { return {}; }
 
+  // Runs the oldest task, if there is one.
+  bool run_one() {
+    if (tasks.empty()) return false;
+    const runtime::Task task = std::move(tasks.front());
+    tasks.pop_front();
+    task();
+    return true;
+  }
   // Runs what was posted, and what that posts, until nothing is left.
   void run() {
-    while (!tasks.empty()) {
-      const runtime::Task task = std::move(tasks.front());
-      tasks.pop_front();
-      task();
+    while (run_one()) {
     }
   }
 
