@@ -1,9 +1,11 @@
 // `poseidon plan`: predicts a cluster by running the engine in virtual time.
+#include <algorithm>
 #include <cmath>
 #include <cstdio>
 #include <nlohmann/json.hpp>
 
 #include "apps/poseidon/command.h"
+#include "apps/poseidon/large_pages.h"
 #include "apps/poseidon/plan_plot.h"
 #include "apps/poseidon/plan_rows.h"
 #include "base/quantity.h"
@@ -26,6 +28,8 @@ struct PlanOptions {
 };
 
 constexpr double kLatencySecondsMax = 1;
+// With fewer all is in the caches.
+constexpr int kManyNodes = 128;
 
 constexpr const char* kExamples =
     "Examples:\n"
@@ -97,6 +101,7 @@ int plan_command(const std::vector<std::string>& arguments) {
     rates.push_back(*rate);
   }
   const std::vector<int> all_nodes = nodes_of(options);
+  if (*std::max_element(all_nodes.begin(), all_nodes.end()) >= kManyNodes) use_large_pages();
   std::vector<PlanRow> rows;
   for (std::size_t b = 0; b < rates.size(); ++b) {
     for (const int nodes : all_nodes) {

@@ -125,7 +125,7 @@ struct Node {
 // The state of things at a moment.
 struct Look {
   Look(SimWorld& world, const std::vector<Member>& members, const Node& first) : time(world.now()), busy(first.device.busy()) {
-    for (const Member member : members) bytes.push_back(world.at(member).link_bytes());
+    for (const Member member : members) bytes.push_back(world.at(member).all_link_bytes());
   }
   runtime::Time time;
   runtime::Duration busy;                 // rank 0's device

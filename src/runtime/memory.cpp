@@ -34,6 +34,10 @@ void Layout::slices(std::size_t begin, std::size_t end, std::vector<Slice>& out)
   for (std::size_t i = 0; i < count_; ++i) {
     const Strided& block = blocks_[i];
     const std::size_t block_end = block_begin + block.bytes();
+    if (block.region.data == nullptr) {
+      block_begin = block_end;
+      continue;
+    }
     std::size_t at = std::max(begin, block_begin);
     const std::size_t stop = std::min(end, block_end);
     const bool is_one_run = block.rows <= 1 || block.stride == block.row_bytes;

@@ -53,7 +53,7 @@ class Layout {
   static Layout pair(const Strided& first, const Strided& second);
 
   std::size_t bytes() const;
-  // Appends the slices that hold the packed bytes [begin, end), in order.
+  // Appends the slices that hold the packed bytes [begin, end), in order; none for size-only memory.
   void slices(std::size_t begin, std::size_t end, std::vector<Slice>& out) const;
 
  private:

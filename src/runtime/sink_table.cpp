@@ -7,6 +7,8 @@
 
 namespace poseidon::runtime {
 
+using wire::PartHeader;
+
 namespace {
 constexpr std::size_t kEntriesMin = 16;
 }
@@ -80,6 +82,7 @@ SinkId SinkTable::expect(Member from, const Tag& tag, Sink sink) {
   place.bytes_left = sink.end - sink.begin;
   place.layout = sink.layout;
   place.on_part = std::move(sink.on_part);
+  place.admit = std::move(sink.admit);
   if (2 * (keys_ + 1) > entries_.size()) grow();
   const std::uint32_t hash = hash_of(place.key);
   Entry& entry = entries_[entry_of(place.key, hash)];
@@ -121,6 +124,7 @@ void SinkTable::revoke(SinkId id) {
   if (place == nullptr) return;
   if (place->is_open) take_out(place_of(id));
   const PartFn dropped = std::move(place->on_part);
+  const AdmitFn dropped_too = std::move(place->admit);
   free(place_of(id));
 }
 
@@ -128,25 +132,38 @@ void SinkTable::set_acceptor(wire::FrameType type, AcceptFn accept) {
   acceptors_[static_cast<std::size_t>(type)] = std::move(accept);
 }
 
-Result<Landing> SinkTable::land(Member from, const wire::PartHeader& part) {
+std::optional<std::uint64_t> SinkTable::left_after(const Place& place, Member from, const PartHeader& part) {
+  if (part.offset < place.begin || part.offset + part.bytes > place.end) return std::nullopt;
+  if (place.admit) return place.admit(from, part) ? std::optional(place.bytes_left) : std::nullopt;
+  // An absent part stands for the whole chunk.
+  const std::uint64_t uses = (part.flags & wire::kAbsent) != 0 ? place.bytes_left : part.bytes;
+  if (uses > place.bytes_left) return std::nullopt;
+  return place.bytes_left - uses;
+}
+
+bool SinkTable::land_in(const Key& key, Member from, Landing& landing) {
+  const PartHeader& part = landing.part_;
+  for (std::uint32_t number = entries_[entry_of(key, hash_of(key))].place; number != kNone; number = places_[number].next) {
+    Place& place = places_[number];
+    const std::optional<std::uint64_t> left = left_after(place, from, part);
+    if (!left) continue;
+    place.layout.slices(part.offset - place.begin, part.offset - place.begin + part.bytes, landing.slices_);
+    landing.sink_ = SinkId{std::uint64_t{place.uses} << 32 | number};
+    ++place.arriving;
+    place.bytes_left = *left;
+    if (place.bytes_left == 0 && !place.admit) take_out(number);
+    return true;
+  }
+  return false;
+}
+
+Result<Landing> SinkTable::land(Member from, const PartHeader& part) {
   Landing landing;
   landing.part_ = part;
   landing.table_ = this;
-  if (keys_ > 0) {
-    const Key key{index(from), {part.type, part.tensor, part.iteration}};
-    for (std::uint32_t number = entries_[entry_of(key, hash_of(key))].place; number != kNone; number = places_[number].next) {
-      Place& place = places_[number];
-      const bool is_inside = part.offset >= place.begin && part.offset + part.bytes <= place.end;
-      // An absent part stands for the whole chunk.
-      const std::uint64_t uses = (part.flags & wire::kAbsent) != 0 ? place.bytes_left : part.bytes;
-      if (!is_inside || uses > place.bytes_left) continue;
-      place.layout.slices(part.offset - place.begin, part.offset - place.begin + part.bytes, landing.slices_);
-      landing.sink_ = SinkId{std::uint64_t{place.uses} << 32 | number};
-      ++place.arriving;
-      place.bytes_left -= uses;
-      if (place.bytes_left == 0) take_out(number);
-      return landing;
-    }
+  const Tag tag{part.type, part.tensor, part.iteration};
+  for (const Member sender : {from, kAnybody}) {
+    if (keys_ > 0 && land_in({index(sender), tag}, from, landing)) return landing;
   }
   const AcceptFn& accept = acceptors_[static_cast<std::size_t>(part.type)];
   if (!accept) {

@@ -6,6 +6,7 @@
 #include <array>
 #include <cstdint>
 #include <deque>
+#include <optional>
 #include <utility>
 #include <vector>
 
@@ -56,8 +57,7 @@ class SinkTable {
   };
   static std::uint32_t hash_of(const Key& key);
   static constexpr std::uint32_t kNone = UINT32_MAX;
-  // A worker expects a sum of every server for every tensor, so there are very many of these, and they come and go all the time:
-  // they lie in places that are used again. A SinkId is the place and how often it had been used before, so that an id of the past
+  // They come and go all the time: they lie in places that are used again. A SinkId is the place and how often it had been used before, so that an id of the past
   // is known as one.
   struct Place {
     std::uint32_t uses = 0;      // odd: in use
@@ -70,8 +70,13 @@ class SinkTable {
     std::uint64_t bytes_left = 0;  // of the range, not yet begun to arrive
     Layout layout;
     PartFn on_part;
+    AdmitFn admit;
   };
   static std::uint32_t place_of(SinkId id) { return static_cast<std::uint32_t>(static_cast<std::uint64_t>(id)); }
+  // What the part leaves to come for the sink; nothing where the sink is not for it.
+  static std::optional<std::uint64_t> left_after(const Place& place, Member from, const wire::PartHeader& part);
+  // The part has found its sink among those of the key.
+  bool land_in(const Key& key, Member from, Landing& landing);
   // Null when the sink is used up or was revoked.
   const Place* find(SinkId id) const;
   Place* find(SinkId id) { return const_cast<Place*>(std::as_const(*this).find(id)); }

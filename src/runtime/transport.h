@@ -10,6 +10,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <initializer_list>
 #include <span>
 #include <string>
 #include <vector>
@@ -23,6 +24,8 @@ namespace poseidon::runtime {
 
 // The coordinator is no worker, and has this number in every job.
 constexpr Member kCoordinator{0xFFFFFFFF};
+// No member: what is expected from it may come from anybody.
+constexpr Member kAnybody{0xFFFFFFFE};
 
 // One event loop and, for each pair of members, one stream.
 enum class Lane : std::uint32_t {};
@@ -40,9 +43,40 @@ struct Endpoint {
   Lane lane{0};
 };
 
-// One part alone, or several that share a frame. The payload is that of all parts, one after the other.
+// The parts of a frame. Most frames have one, which needs no memory of its own.
+class Parts {
+ public:
+  Parts() = default;
+  Parts(std::initializer_list<wire::PartHeader> parts) {
+    for (const wire::PartHeader& part : parts) push_back(part);
+  }
+  void push_back(const wire::PartHeader& part) {
+    if (size_ == 1) more_.push_back(one_);
+    if (size_ == 0) one_ = part;
+    if (size_ > 0) more_.push_back(part);
+    ++size_;
+  }
+  void clear() {
+    size_ = 0;
+    more_.clear();
+  }
+  bool empty() const { return size_ == 0; }
+  std::size_t size() const { return size_; }
+  const wire::PartHeader* data() const { return size_ > 1 ? more_.data() : &one_; }
+  const wire::PartHeader* begin() const { return data(); }
+  const wire::PartHeader* end() const { return data() + size_; }
+  const wire::PartHeader& front() const { return *data(); }
+  const wire::PartHeader& operator[](std::size_t i) const { return data()[i]; }
+
+ private:
+  std::size_t size_ = 0;
+  wire::PartHeader one_;
+  std::vector<wire::PartHeader> more_;  // all of them, where there are several
+};
+
+// One part alone, or several that share a frame. The payload is that of all parts, one after the other; size-only payload has no slices.
 struct Frame {
-  std::vector<wire::PartHeader> parts;
+  Parts parts;
   std::vector<Slice> payload;
   std::uint32_t credit = 0;
 };
@@ -58,12 +92,16 @@ struct Tag {
 // Called when all bytes of a part are in place.
 using PartFn = std::function<void(Member from, const wire::PartHeader& part)>;
 
+// Asked once for each part whose header has come, whether it may come.
+using AdmitFn = std::function<bool(Member from, const wire::PartHeader& part)>;
+
 // Where the bytes [begin, end) of a message shall land: byte `begin` is the layout's first.
 struct Sink {
   std::uint64_t begin = 0;
   std::uint64_t end = 0;
   Layout layout;
   PartFn on_part;
+  AdmitFn admit;  // empty: what its range holds, once
 };
 enum class SinkId : std::uint64_t {};
 
@@ -114,7 +152,7 @@ class Transport {
   virtual void send(Destination to, Frame frame, SentFn on_sent) = 0;
 
   // Parts of the message that fall within the sink's range land in its layout. The sink is used up, and forgotten, once as
-  // many bytes as its range holds have come.
+  // many bytes as its range holds have come. One with `admit` takes what that admits, until it is revoked.
   virtual SinkId expect(Member from, const Tag& tag, Sink sink) = 0;
   // Bytes that still arrive for a revoked sink drain away. Returns at once, also in the middle of a part; after that the
   // memory is not touched and `on_part` is not called.

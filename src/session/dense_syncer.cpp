@@ -32,27 +32,27 @@ void DenseSyncer::submit(Iteration iteration, const DenseGradient& gradient, boo
                  " is not synchronised yet");
   POSEIDON_CHECK(gradient.gradient.bytes == options_.bytes, options_.name, ": a gradient of ", gradient.gradient.bytes,
                  " bytes, the tensor has ", options_.bytes);
-  pending_ = Pending{iteration, std::move(on_synced), 0, {}, 0, 0, runtime_.now(), {}};
-  pending_->bytes_left_of.reserve(options_.chunks.size());
+  pending_ = Pending{iteration, std::move(on_synced), 0, {}, 0, 0, runtime_.now(), runtime::SinkId{0}};
+  pending_->bytes_to_come.reserve(options_.chunks.size());
   for (const plan::Chunk& chunk : options_.chunks) {
-    pending_->bytes_left_of.push_back(chunk.end - chunk.begin);
+    pending_->bytes_to_come.push_back(chunk.end - chunk.begin);
     pending_->bytes_left += chunk.end - chunk.begin;
   }
-  pending_->sinks.reserve(options_.chunks.size());
-  // All sinks before the first push.
-  for (std::size_t c = 0; c < options_.chunks.size(); ++c) {
-    const plan::Chunk& chunk = options_.chunks[c];
-    if (chunk.server == options_.self) continue;
-    const Member server = options_.members[static_cast<std::size_t>(index(chunk.server))];
-    // Small enough for a std::function to hold without memory of its own.
-    pending_->sinks.push_back(transport_.expect(
-        server, {FrameType::kSum, options_.tensor, iteration},
-        {chunk.begin, chunk.end, Layout::contiguous(Region::of(gradient.gradient), chunk.begin, chunk.end - chunk.begin),
-         [this, c](Member, const PartHeader& part) {
-           const bool absent = (part.flags & wire::kAbsent) != 0;
-           arrived(c, absent ? options_.chunks[c].end - options_.chunks[c].begin : part.bytes, part.contributors, part.samples);
-         }}));
-  }
+  // Before the first push. One sink for the sums of all servers: with a thousand of them one for each would be most of the memory.
+  pending_->sink = transport_.expect(runtime::kAnybody, {FrameType::kSum, options_.tensor, iteration},
+                                     {.begin = 0,
+                                      .end = options_.bytes,
+                                      .layout = Layout::contiguous(Region::of(gradient.gradient), 0, options_.bytes),
+                                      .on_part =
+                                          [this](Member, const PartHeader& part) {
+                                            std::size_t bytes = part.bytes;
+                                            if ((part.flags & wire::kAbsent) != 0) {
+                                              const plan::Chunk& chunk = options_.chunks[chunk_at(part.offset)];
+                                              bytes = chunk.end - chunk.begin;
+                                            }
+                                            arrived(bytes, part.contributors, part.samples);
+                                          },
+                                      .admit = [this](Member from, const PartHeader& part) { return admit(from, part); }});
   for (const std::uint32_t c : order_) {
     const plan::Chunk& chunk = options_.chunks[c];
     if (chunk.server != options_.self) {
@@ -61,7 +61,8 @@ void DenseSyncer::submit(Iteration iteration, const DenseGradient& gradient, boo
     }
     store_.push_local(options_.tensor, c, iteration,
                       {gradient.gradient.data, present, gradient.samples, [this, c = std::size_t{c}](const store::PieceSum& piece) {
-                         arrived(c, piece.end - piece.begin, piece.contributors, piece.samples);
+                         pending_->bytes_to_come[c] -= piece.end - piece.begin;
+                         arrived(piece.end - piece.begin, piece.contributors, piece.samples);
                        },
                        gradient.contributors});
   }
@@ -84,15 +85,35 @@ void DenseSyncer::push(const plan::Chunk& chunk, Iteration iteration, const Dens
                    .on_sent = nullptr});
 }
 
-void DenseSyncer::arrived(std::size_t chunk, std::size_t bytes, std::uint32_t contributors, std::uint64_t samples) {
+std::size_t DenseSyncer::chunk_at(std::uint64_t offset) const {
+  const auto after = std::upper_bound(options_.chunks.begin(), options_.chunks.end(), offset,
+                                      [](std::uint64_t at, const plan::Chunk& chunk) { return at < chunk.begin; });
+  if (after == options_.chunks.begin() || offset >= std::prev(after)->end) return options_.chunks.size();
+  return static_cast<std::size_t>(std::prev(after) - options_.chunks.begin());
+}
+
+bool DenseSyncer::admit(Member from, const PartHeader& part) {
+  const std::size_t c = chunk_at(part.offset);
+  if (!pending_ || c == options_.chunks.size()) return false;
+  const plan::Chunk& chunk = options_.chunks[c];
+  if (chunk.server == options_.self || options_.members[static_cast<std::size_t>(index(chunk.server))] != from) return false;
+  const bool absent = (part.flags & wire::kAbsent) != 0;
+  if (absent && (part.offset != chunk.begin || part.bytes != 0)) return false;
+  const std::size_t bytes = absent ? chunk.end - chunk.begin : part.bytes;
+  if (part.offset + part.bytes > chunk.end || bytes > pending_->bytes_to_come[c]) return false;
+  pending_->bytes_to_come[c] -= bytes;
+  return true;
+}
+
+void DenseSyncer::arrived(std::size_t bytes, std::uint32_t contributors, std::uint64_t samples) {
   POSEIDON_CHECK(pending_ && bytes <= pending_->bytes_left, options_.name, ": more of the sum came than there is");
   pending_->bytes_left -= bytes;
-  pending_->bytes_left_of[chunk] -= bytes;
   pending_->contributors = contributors;
   pending_->samples = samples;
   if (pending_->bytes_left > 0) return;
   const Pending done = std::move(*pending_);
   pending_.reset();
+  transport_.revoke(done.sink);
   done.on_synced({.error = std::nullopt,
                   .iteration = done.iteration,
                   .contributors = done.contributors,
@@ -104,7 +125,7 @@ void DenseSyncer::fail(const Error& error) {
   if (!pending_) return;
   const Pending done = std::move(*pending_);
   pending_.reset();
-  for (const runtime::SinkId sink : done.sinks) transport_.revoke(sink);
+  transport_.revoke(done.sink);
   done.on_synced({.error = error, .iteration = done.iteration, .contributors = 0, .samples = 0, .ready = {}});
 }
 
@@ -114,7 +135,7 @@ std::optional<std::string> DenseSyncer::overdue(runtime::Duration age) const {
   if (waited() < age || !pending_) return std::nullopt;
   std::set<Rank> late;
   for (std::size_t c = 0; c < options_.chunks.size(); ++c) {
-    if (pending_->bytes_left_of[c] > 0) late.insert(options_.chunks[c].server);
+    if (pending_->bytes_to_come[c] > 0) late.insert(options_.chunks[c].server);
   }
   std::vector<std::string> servers;
   for (const Rank server : late) servers.push_back(name_of(server));

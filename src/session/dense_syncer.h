@@ -52,14 +52,18 @@ class DenseSyncer {
     Iteration iteration = 0;
     SyncedFn on_synced;
     std::size_t bytes_left = 0;
-    std::vector<std::size_t> bytes_left_of;  // by chunk
+    std::vector<std::size_t> bytes_to_come;  // by chunk: of which not even the header has come
     std::uint32_t contributors = 0;
     std::uint64_t samples = 0;
     runtime::Time since{};
-    std::vector<runtime::SinkId> sinks;
+    runtime::SinkId sink{0};  // for all servers' parts of the sum
   };
   void push(const plan::Chunk& chunk, Iteration iteration, const DenseGradient& gradient, bool present);
-  void arrived(std::size_t chunk, std::size_t bytes, std::uint32_t contributors, std::uint64_t samples);
+  // The place in options_.chunks of the chunk that holds the byte; their number where there is none.
+  std::size_t chunk_at(std::uint64_t offset) const;
+  // Is the part one of its chunk's server, and not more than what is to come?
+  bool admit(Member from, const wire::PartHeader& part);
+  void arrived(std::size_t bytes, std::uint32_t contributors, std::uint64_t samples);
 
   runtime::Runtime& runtime_;
   runtime::Transport& transport_;

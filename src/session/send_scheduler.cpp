@@ -385,12 +385,16 @@ bool SendScheduler::send_frame(Peer& peer) {
   frame.credit = std::exchange(peer.credit_owed, 0);
   peer.in_flight += total;
   peer.served = next_turn_++;
-  ++frames_unsent_;
   in_flight_ += total;
   in_flight_max_ = std::max(in_flight_max_, in_flight_);
   settle(peer);
   // Sending may find the link broken, and then the peer is forgotten: nothing touches it after this.
   const Member to = peer.member;
+  if (jobs.empty()) {
+    transport_.send({to, runtime::Lane{0}}, std::move(frame), nullptr);
+    return true;
+  }
+  ++frames_unsent_;
   transport_.send({to, runtime::Lane{0}}, std::move(frame), [this, alive = alive_, jobs = std::move(jobs)] {
     for (const auto& job : jobs) {
       if (--job->pieces_left > 0) continue;

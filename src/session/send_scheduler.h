@@ -85,7 +85,7 @@ class SendScheduler : public runtime::Outbox {
   const std::vector<TensorBytes>& tensor_bytes() const { return tensor_bytes_; }
   std::size_t bytes_in_flight() const { return in_flight_; }
   std::size_t bytes_in_flight_max() const { return in_flight_max_; }
-  // Nothing queued or kept back, and nothing handed to the transport that has not left.
+  // Nothing queued or kept back, and nobody waits to hear that something has left.
   bool idle() const;
 
  private:
@@ -190,7 +190,7 @@ class SendScheduler : public runtime::Outbox {
   std::unordered_map<Member, Peer> peers_;
   // The same by number, as far as numbers are small, which they are: the way of every frame passes here twice.
   std::vector<Peer*> near_;
-  std::size_t frames_unsent_ = 0;  // handed to the transport, borrowed memory not free yet
+  std::size_t frames_unsent_ = 0;  // handed to the transport and not gone, of those of which somebody wants to know
   // All peers for whom something is queued, each in the order of its standing.
   Order own_;
   Order full_;

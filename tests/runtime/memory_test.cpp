@@ -55,6 +55,19 @@ TEST(Layout, MakesOneSliceOfWhatIsContiguous) {
   EXPECT_EQ(slices[0].bytes, 40u);
 }
 
+TEST(Layout, HasNoSlicesOfSizeOnlyMemory) {
+  Matrix matrix;
+  Strided nowhere = matrix.columns(0, 2);
+  nowhere.region.data = nullptr;
+  std::vector<Slice> slices;
+  Layout::strided(nowhere).slices(0, 12, slices);
+  EXPECT_TRUE(slices.empty());
+  Layout::pair(nowhere, matrix.columns(0, 10)).slices(6, 32, slices);
+  ASSERT_EQ(slices.size(), 1u);
+  EXPECT_EQ(slices[0].data(), matrix.bytes.data()) << "the second block begins at 12";
+  EXPECT_EQ(slices[0].bytes, 20u);
+}
+
 TEST(Layout, ScatterUndoesGather) {
   Matrix matrix;
   const Layout layout = Layout::strided(matrix.columns(2, 7));

@@ -91,6 +91,45 @@ TEST(SimWorld, KeepsTheOrderOfAPairUnlessToldToShuffleAndThatOfControlAlways) {
   }
 }
 
+TEST(SimWorld, SizeOnlyFramesTakeTheirTimeToo) {
+  SimOptions options;
+  options.bytes_per_second = 1e6;
+  options.latency = 3ms;
+  Pair pair(options);
+  const Time start = pair.world.now();
+  std::vector<Time> times;
+  pair.b.set_receipt_handler([&](Member, std::span<const wire::PartHeader>, std::uint32_t) { times.push_back(pair.world.now()); });
+  const auto send_nothing = [&](std::uint32_t bytes) {
+    Frame frame;
+    frame.parts.push_back({.type = FrameType::kControl, .bytes = bytes});
+    pair.a.send({kB, Lane{0}}, std::move(frame), nullptr);
+  };
+  send_nothing(100'000 - wire::kHeaderBytes);
+  pair.send(2, 50'000 - wire::kHeaderBytes);
+  send_nothing(10'000 - wire::kHeaderBytes);
+  pair.world.run_for(1s);
+  EXPECT_EQ(times, (std::vector<Time>{start + 103ms, start + 153ms, start + 163ms})) << "in the order of sending";
+}
+
+TEST(SimWorld, AFrozenMembersFramesLeaveWhenItGoesOn) {
+  SimOptions options;
+  options.bytes_per_second = 1e6;
+  options.latency = 3ms;
+  Pair pair(options);
+  const Time start = pair.world.now();
+  int sent = 0;
+  pair.send(1, 50'000, [&] { ++sent; });
+  pair.world.freeze(kA);
+  pair.world.run_for(10s);
+  EXPECT_EQ(sent, 0);
+  EXPECT_TRUE(pair.arrivals.empty());
+  pair.world.resume(kA);
+  pair.world.run_for(1s);
+  EXPECT_EQ(sent, 1);
+  ASSERT_EQ(pair.arrivals.size(), 1u);
+  EXPECT_EQ(pair.arrivals[0].second, start + 10s + 3ms);
+}
+
 TEST(SimWorld, ADeadMembersPeersSeeTheConnectionClose) {
   Pair pair;
   pair.world.kill(kA);

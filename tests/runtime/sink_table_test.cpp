@@ -135,6 +135,43 @@ TEST_F(SinkTableTest, ARevokedSinkHearsNothingMore) {
   EXPECT_FALSE(table.land(kPeer, part(0, 100)).ok());
 }
 
+TEST_F(SinkTableTest, OneForAnybodyTakesWhatItAdmitsUntilItIsRevoked) {
+  Sink all = sink(0, 1000);
+  all.admit = [](Member from, const PartHeader& p) { return p.offset / 100 == index(from); };
+  const SinkId id = table.expect(kAnybody, tag, std::move(all));
+  for (int round = 0; round < 2; ++round) {
+    for (const std::uint32_t peer : {2u, 4u, 9u}) {
+      const Result<Landing> landing = table.land(Member{peer}, part(100 * peer + 10, 20));
+      ASSERT_TRUE(landing.ok());
+      EXPECT_EQ(landing->slices()[0].data(), memory.data() + 100 * peer + 10);
+      table.landed(Member{peer}, *landing);
+    }
+  }
+  EXPECT_EQ(told, (std::vector<std::uint64_t>{210, 410, 910, 210, 410, 910}));
+  EXPECT_FALSE(table.land(Member{3}, part(210, 20)).ok()) << "not admitted";
+  EXPECT_FALSE(table.land(Member{9}, part(990, 20)).ok()) << "beyond the range";
+  EXPECT_FALSE(table.land(Member{2}, part(210, 20, 2)).ok()) << "another tensor";
+  const Result<Landing> arriving = table.land(Member{2}, part(200, 20));
+  ASSERT_TRUE(arriving.ok());
+  table.revoke(id);
+  EXPECT_TRUE(arriving->revoked());
+  EXPECT_EQ(table.expected(), 0u);
+  EXPECT_FALSE(table.land(Member{2}, part(200, 20)).ok());
+}
+
+TEST_F(SinkTableTest, WhatAPeerIsExpectedToSendGoesBeforeWhatAnybodyIs) {
+  Sink all = sink(0, 1000);
+  int asked = 0;
+  all.admit = [&asked](Member, const PartHeader&) { return ++asked > 0; };
+  table.expect(kAnybody, tag, std::move(all));
+  table.expect(kPeer, tag, sink(100, 200));
+  ASSERT_TRUE(table.land(kPeer, part(100, 100)).ok());
+  EXPECT_EQ(asked, 0);
+  EXPECT_EQ(table.expected(), 1u);
+  ASSERT_TRUE(table.land(kPeer, part(100, 100)).ok());
+  EXPECT_EQ(asked, 1);
+}
+
 TEST_F(SinkTableTest, TheAcceptorIsAskedForWhatNobodyExpects) {
   table.set_acceptor(FrameType::kSum, [this](Member from, const PartHeader& p) -> Result<Sink> {
     if (from != kPeer) return Error{ErrorCode::kCorruptFrame, "no"};

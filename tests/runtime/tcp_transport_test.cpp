@@ -72,7 +72,7 @@ TEST_P(TcpTransportTest, DeliversRandomMessagesIntoStridedSinks) {
         }
       });
       sender.run([&] {
-        std::vector<PartHeader> parts;
+        Parts parts;
         std::vector<Slice> payload;
         std::size_t fused = 0;
         const auto flush = [&] {

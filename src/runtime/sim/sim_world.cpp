@@ -57,8 +57,8 @@ Duration SimWorld::jitter(Duration most) {
   return most.count() == 0 ? most : Duration(static_cast<std::int64_t>(random_() % static_cast<std::uint64_t>(most.count() + 1)));
 }
 
-void SimWorld::push(Time time, std::uint64_t order, std::uint32_t index, Kind kind) {
-  queue_.push_back({time, order, index, kind});
+void SimWorld::push(const Entry& entry) {
+  queue_.push_back(entry);
   std::push_heap(queue_.begin(), queue_.end(), Later());
 }
 
@@ -74,31 +74,45 @@ std::uint32_t SimWorld::take_slot(SimMember& owner, Task task, Flight* flight) {
 }
 
 void SimWorld::schedule(Time time, SimMember& owner, Task task) {
-  push(std::max(time, now_), next_order_++, take_slot(owner, std::move(task), nullptr), Kind::kTask);
+  push({std::max(time, now_), now_, next_order_++, take_slot(owner, std::move(task), nullptr), Kind::kTask});
 }
 
-void SimWorld::schedule_departure(Time time, Flight* flight) {
-  SimMember& member = *flight->from->home_;
-  member.departures_.push_back({time, next_order_++, flight});
-  if (member.departures_.size() == 1) push(time, member.departures_.back().order, member.number_, Kind::kDeparture);
+void SimWorld::push_first(const FlightQueue& queue, const SimMember& member, Kind kind) {
+  if (queue.empty()) return;
+  const Flight& flight = *queue.first();
+  push({flight.time, flight.left, flight.order, member.number_, kind});
+}
+
+void SimWorld::push_first(const std::deque<Due>& queue, const SimMember& member) {
+  if (!queue.empty()) push({queue.front().flight->left, queue.front().cause, queue.front().flight->order, member.number_, Kind::kDeparture});
+}
+
+void SimWorld::schedule_departure(Flight* flight) {
+  SimMember& home = *flight->from->home_;
+  home.departures_.push_back({now_, flight});
+  if (home.departures_.size() == 1) push_first(home.departures_, home);
+}
+
+void SimWorld::schedule_port(Flight* flight) {
+  SimMember& home = *flight->from->home_;
+  flight->time = flight->left + options_.latency;
+  const bool is_first = home.ports_.empty();
+  home.ports_.push(flight);
+  if (is_first) push_first(home.ports_, home, Kind::kPort);
 }
 
 void SimWorld::schedule_arrival(Time time, Flight* flight) {
-  SimMember& member = *flight->to->home_;
+  SimMember& home = *flight->to->home_;
   // Control has one lane, and keeps its order.
-  if (options_.shuffle_delay_max.count() > 0 && flight->header.part.type != wire::FrameType::kControl) {
-    return push(time + jitter(options_.shuffle_delay_max), next_order_++, take_slot(*flight->to, nullptr, flight), Kind::kStray);
+  if (options_.shuffle_delay_max.count() > 0 && flight->parts.front().type != wire::FrameType::kControl) {
+    return push({time + jitter(options_.shuffle_delay_max), now_, next_order_++, take_slot(*flight->to, nullptr, flight), Kind::kStray});
   }
-  member.arrivals_.push_back({time, next_order_++, flight});
-  if (member.arrivals_.size() == 1) push(time, member.arrivals_.back().order, member.number_, Kind::kArrival);
-}
-
-Flight* SimWorld::take_first(Kind kind, SimMember& member) {
-  std::deque<SimMember::Due>& due = kind == Kind::kDeparture ? member.departures_ : member.arrivals_;
-  Flight* const flight = due.front().flight;
-  due.pop_front();
-  if (!due.empty()) push(due.front().time, due.front().order, member.number_, kind);
-  return flight;
+  const bool is_first = home.arrivals_.empty();
+  // Nothing is before it: most links are not busy at most times.
+  if (is_first && time == now_) return flight->to->run_arrival(flight);
+  flight->time = time;
+  home.arrivals_.push(flight);
+  if (is_first) push_first(home.arrivals_, home, Kind::kArrival);
 }
 
 bool SimWorld::step() {
@@ -107,30 +121,39 @@ bool SimWorld::step() {
   const Entry entry = queue_.back();
   queue_.pop_back();
   now_ = entry.time;
-  ++events_;
-  const auto count = [this](const SimMember& owner) {
-    digest_ = mix(mix(digest_, static_cast<std::uint64_t>(now_.count())), index(owner.id_));
-  };
-  if (entry.kind == Kind::kDeparture || entry.kind == Kind::kArrival) {
-    SimMember& home = *numbered_[entry.index];
-    count(home);
-    Flight* const flight = take_first(entry.kind, home);
-    SimMember& lane = entry.kind == Kind::kDeparture ? *flight->from : *flight->to;
-    lane.run_flight(entry.kind, flight);
+  if (entry.kind == Kind::kTask || entry.kind == Kind::kStray) {
+    run_slot(entry.index);
     return true;
   }
-  // Out of its slot first: it may schedule others.
-  SimMember& owner = *slots_[entry.index].owner;
-  Task task = std::exchange(slots_[entry.index].task, nullptr);
-  Flight* const flight = slots_[entry.index].flight;
-  free_slots_.push_back(entry.index);
-  count(owner);
-  if (entry.kind == Kind::kStray) {
-    owner.run_flight(Kind::kArrival, flight);
-  } else {
-    owner.run_task(std::move(task));
+  SimMember& home = *numbered_[entry.index];
+  count(home);
+  if (entry.kind == Kind::kDeparture) {
+    Flight* const flight = home.departures_.front().flight;
+    home.departures_.pop_front();
+    push_first(home.departures_, home);
+    flight->from->run_departure(flight);
+    return true;
   }
+  FlightQueue& queue = entry.kind == Kind::kPort ? home.ports_ : home.arrivals_;
+  Flight* const flight = queue.pop();
+  push_first(queue, home, entry.kind);
+  entry.kind == Kind::kPort ? flight->from->reach_port(flight) : flight->to->run_arrival(flight);
   return true;
+}
+
+void SimWorld::run_slot(std::uint32_t index) {
+  // Out of its slot first: it may schedule others.
+  SimMember& owner = *slots_[index].owner;
+  Task task = std::exchange(slots_[index].task, nullptr);
+  Flight* const flight = slots_[index].flight;
+  free_slots_.push_back(index);
+  count(owner);
+  flight != nullptr ? owner.run_arrival(flight) : owner.run_task(std::move(task));
+}
+
+void SimWorld::count(const SimMember& owner) {
+  ++events_;
+  digest_ = mix(mix(digest_, static_cast<std::uint64_t>(now_.count())), index(owner.id_));
 }
 
 Flight* SimWorld::take_flight() {
@@ -142,9 +165,8 @@ Flight* SimWorld::take_flight() {
 
 void SimWorld::give_back(Flight* flight) {
   flight->parts.clear();
-  flight->payload.clear();
-  flight->contents.clear();
-  flight->on_sent = nullptr;
+  flight->cargo.reset();
+  flight->lost = false;
   free_flights_.push_back(flight);
 }
 
@@ -205,13 +227,23 @@ void SimMember::run_task(Task task) {
   task();
 }
 
-void SimMember::run_flight(SimWorld::Kind kind, Flight* flight) {
+void SimMember::run_departure(Flight* flight) {
+  if (!alive_) {
+    flight->lost = true;
+  } else if (frozen_) {
+    kept_back_.push_back([this, flight] { run_departure(flight); });
+  } else {
+    leave(flight);
+  }
+}
+
+void SimMember::run_arrival(Flight* flight) {
   if (!alive_) return world_.give_back(flight);
   if (frozen_) {
-    kept_back_.push_back([this, kind, flight] { run_flight(kind, flight); });
+    kept_back_.push_back([this, flight] { run_arrival(flight); });
     return;
   }
-  kind == SimWorld::Kind::kDeparture ? leave(flight) : reach(flight);
+  reach(flight);
 }
 
 SimMember::Link& SimMember::link(const SimMember& peer) {
@@ -288,40 +320,51 @@ void SimMember::send(Destination to, Frame frame, SentFn on_sent) {
     });
     return;
   }
+  link(*world_.find(to.peer, lane_)).bytes.sent += wire_bytes;
   Flight* const flight = world_.take_flight();
   flight->from = this;
   flight->to = world_.find(to.peer, lane_);
-  flight->header = {};
-  flight->header.epoch = epoch_;
-  flight->header.sender = id_;
-  flight->header.credit = frame.credit;
-  if (fused) {
-    flight->header.part.type = wire::FrameType::kFused;
-  } else {
-    flight->header.part = frame.parts.front();
-  }
+  flight->epoch = epoch_;
+  flight->credit = frame.credit;
   flight->parts = std::move(frame.parts);
-  flight->payload = std::move(frame.payload);
-  flight->payload_bytes = payload_bytes;
   flight->wire_bytes = wire_bytes;
   flight->on_link = on_link;
-  flight->on_sent = std::move(on_sent);
-  world_.schedule_departure(out_free, flight);
+  flight->left = out_free;
+  flight->order = world_.next_order_++;
+  if (!frame.payload.empty() || on_sent) {
+    flight->cargo = std::make_unique<Cargo>(Cargo{std::move(frame.payload), {}, std::move(on_sent)});
+    world_.schedule_departure(flight);
+  }
+  world_.schedule_port(flight);
 }
 
 void SimMember::leave(Flight* flight) {
-  const bool has_contents =
-      std::all_of(flight->payload.begin(), flight->payload.end(), [](const Slice& s) { return s.data() != nullptr; });
-  if (has_contents) {
-    flight->contents.resize(flight->payload_bytes);
-    gather(flight->payload, flight->contents.data());
+  Cargo& cargo = *flight->cargo;
+  cargo.left = true;
+  if (!cargo.payload.empty()) {
+    std::size_t bytes = 0;
+    for (const Slice& slice : cargo.payload) bytes += slice.bytes;
+    cargo.contents.resize(bytes);
+    gather(cargo.payload, cargo.contents.data());
   }
+  flight->lost = world_.is_cut(id_, flight->to->id_);
+  // It has been frozen for so long that its time at the other side has passed.
+  if (cargo.delayed) world_.schedule(world_.now() + world_.options_.latency, *this, [this, flight] { reach_port(flight); });
+  if (const SentFn on_sent = std::exchange(cargo.on_sent, nullptr)) on_sent();
+}
+
+void SimMember::reach_port(Flight* flight) {
+  if (flight->cargo == nullptr) {
+    flight->lost = !alive_ || world_.is_cut(id_, flight->to->id_);
+  } else if (!flight->cargo->left && !flight->lost) {
+    flight->cargo->delayed = true;
+    return;
+  }
+  if (flight->lost) return world_.give_back(flight);
+  home_->all_bytes_.sent += flight->wire_bytes;
   SimMember& other = *flight->to;
-  link(other).bytes.sent += flight->wire_bytes;
-  if (const SentFn on_sent = std::exchange(flight->on_sent, nullptr)) on_sent();
-  if (world_.is_cut(id_, other.id_)) return world_.give_back(flight);
   Time& in_free = other.home_->in_free_;
-  const Time at_port = world_.now() + world_.options_.latency;
+  const Time at_port = world_.now();
   const Duration on_their_link = seconds(static_cast<double>(flight->wire_bytes) / world_.rate_of(other.id_));
   in_free = std::max(in_free, at_port - flight->on_link) + on_their_link;
   world_.schedule_arrival(std::max(in_free, at_port), flight);
@@ -331,6 +374,7 @@ void SimMember::reach(Flight* flight) {
   Link& from = link(*flight->from);
   if (!from.up) return world_.give_back(flight);
   from.bytes.received += flight->wire_bytes;
+  home_->all_bytes_.received += flight->wire_bytes;
   arrive(flight);
 }
 
@@ -341,25 +385,16 @@ LinkBytes SimMember::link_bytes(Member peer) const {
   return number < links_.size() ? links_[number].bytes : LinkBytes{};
 }
 
-LinkBytes SimMember::link_bytes() const {
-  LinkBytes sum;
-  for (const Link& link : links_) {
-    sum.sent += link.bytes.sent;
-    sum.received += link.bytes.received;
-  }
-  return sum;
-}
-
 void SimMember::arrive(Flight* flight) {
   const Member from = flight->from->id_;
   if (listener_.on_alive) listener_.on_alive(from);
-  const bool is_data = wire::is_data(flight->header.part.type);
-  if (is_data && flight->header.epoch > epoch_) {
+  const bool is_data = wire::is_data(flight->parts.front().type);
+  if (is_data && flight->epoch > epoch_) {
     paused_[from].push_back(flight);
     return;
   }
-  if (is_data && flight->header.epoch < epoch_) {
-    if (on_receipt_) on_receipt_(from, flight->parts, flight->header.credit);
+  if (is_data && flight->epoch < epoch_) {
+    if (on_receipt_) on_receipt_(from, flight->parts, flight->credit);
   } else {
     deliver(*flight);
   }
@@ -368,10 +403,18 @@ void SimMember::arrive(Flight* flight) {
 
 void SimMember::deliver(Flight& flight) {
   const Member from = flight.from->id_;
-  if (!wire::is_data(flight.header.part.type)) {
-    if (on_receipt_) on_receipt_(from, {}, flight.header.credit);
-    const auto handler = body_handlers_.find(flight.header.part.type);
-    if (handler != body_handlers_.end()) handler->second(from, flight.header, flight.contents);
+  const std::span<const std::byte> contents = flight.cargo ? flight.cargo->contents : std::span<const std::byte>();
+  const wire::PartHeader& first = flight.parts.front();
+  if (!wire::is_data(first.type)) {
+    if (on_receipt_) on_receipt_(from, {}, flight.credit);
+    const auto handler = body_handlers_.find(first.type);
+    if (handler == body_handlers_.end()) return;
+    wire::FrameHeader header;
+    header.epoch = flight.epoch;
+    header.sender = from;
+    header.part = first;
+    header.credit = flight.credit;
+    handler->second(from, header, {contents.begin(), contents.end()});
     return;
   }
   std::size_t at = 0;
@@ -385,11 +428,11 @@ void SimMember::deliver(Flight& flight) {
       link_down(from, landing.error());
       return;
     }
-    if (!flight.contents.empty()) scatter(flight.contents.data() + at, landing->slices());
+    if (!contents.empty()) scatter(contents.data() + at, landing->slices());
     at += part.bytes;
     landings.push_back(std::move(*landing));
   }
-  if (on_receipt_) on_receipt_(from, flight.parts, flight.header.credit);
+  if (on_receipt_) on_receipt_(from, flight.parts, flight.credit);
   for (const Landing& landing : landings) sinks_.landed(from, landing);
   landings_ = std::move(landings);
 }

@@ -45,18 +45,53 @@ struct SimOptions {
 
 class SimMember;
 
-// A frame from `send` to its arrival.
+// What a frame has beside its sizes.
+struct Cargo {
+  std::vector<Slice> payload;       // the sender's memory, until the frame leaves
+  std::vector<std::byte> contents;  // from then on
+  SentFn on_sent;
+  bool left = false;                // the sender
+  bool delayed = false;             // its sender is frozen, so it is in no queue
+};
+
+// A frame from `send` to its arrival. With a thousand members there are a million at a time: it is small, and in one piece.
 struct Flight {
   SimMember* from = nullptr;
   SimMember* to = nullptr;
-  wire::FrameHeader header;
-  std::vector<wire::PartHeader> parts;
-  std::vector<Slice> payload;       // the sender's memory, until the frame leaves
-  std::vector<std::byte> contents;  // from then on; empty for size-only payloads
-  std::size_t payload_bytes = 0;
+  Flight* next = nullptr;           // in the queue that it stands in
+  Time time{};                      // when it is first in that queue and something happens
+  Time left{};                      // the sender's link
+  std::uint64_t order = 0;          // of sending
+  Duration on_link{};               // what it takes from the sender's link
   std::size_t wire_bytes = 0;
-  Duration on_link{};               // what it takes from either link
-  SentFn on_sent;
+  Epoch epoch{0};
+  std::uint32_t credit = 0;
+  Parts parts;
+  std::unique_ptr<Cargo> cargo;     // null for most in a size-only world
+  bool lost = false;
+};
+
+// Frames in the order in which something happens to them.
+class FlightQueue {
+ public:
+  bool empty() const { return first_ == nullptr; }
+  Flight* first() const { return first_; }
+  void push(Flight* flight) {
+    flight->next = nullptr;
+    (first_ == nullptr ? first_ : last_->next) = flight;
+    last_ = flight;
+  }
+  Flight* pop() {
+    Flight* const flight = first_;
+    first_ = flight->next;
+    // It comes next but one, and until then many others' frames: begin to fetch it.
+    if (first_ != nullptr) __builtin_prefetch(first_->next);
+    return flight;
+  }
+
+ private:
+  Flight* first_ = nullptr;
+  Flight* last_ = nullptr;
 };
 
 class SimWorld {
@@ -98,15 +133,18 @@ class SimWorld {
   friend class SimMember;
   enum class Kind : std::uint8_t {
     kTask,       // the task in slot `index`
-    kDeparture,  // the first frame in the outgoing queue of the `index`-th member
-    kArrival,    // the first frame in its incoming queue
+    kDeparture,  // the first of the `index`-th member's departures
+    kPort,       // the first of its frames reaches the other side's link
+    kArrival,    // the first that waits for its own link has passed it
     kStray,      // the frame in slot `index`, which keeps no order
   };
-  // What is to happen lies still in a slot or a queue; only this, which is small, moves about in the heap. A link's frames leave
-  // and arrive in order, so that only the first of each queue needs a place in the heap: with a thousand members a million
-  // frames are under way, and a heap of all of them would be in no cache.
+  // What is to happen lies still in a slot or a queue; only this, which is small, moves about in the heap. A link's frames go one after
+  // the other, so that only the first of each queue needs a place in the heap: with a thousand members a million frames are under
+  // way, and a heap of all of them would be in no cache.
+  // Of two at the same time the one goes first whose cause was earlier: what a frame does is caused when it leaves its sender.
   struct Entry {
     Time time;
+    Time cause;
     std::uint64_t order;  // of scheduling
     std::uint32_t index;
     Kind kind;
@@ -118,15 +156,26 @@ class SimWorld {
   };
   struct Later {
     bool operator()(const Entry& a, const Entry& b) const {
-      return a.time != b.time ? a.time > b.time : a.order > b.order;
+      if (a.time != b.time) return a.time > b.time;
+      return a.cause != b.cause ? a.cause > b.cause : a.order > b.order;
     }
   };
   void schedule(Time time, SimMember& owner, Task task);
-  void schedule_departure(Time time, Flight* flight);
+  void schedule_departure(Flight* flight);
+  void schedule_port(Flight* flight);
+  // After its own link, or now.
   void schedule_arrival(Time time, Flight* flight);
   std::uint32_t take_slot(SimMember& owner, Task task, Flight* flight);
-  void push(Time time, std::uint64_t order, std::uint32_t index, Kind kind);
-  Flight* take_first(Kind kind, SimMember& member);
+  void push(const Entry& entry);
+  // A frame with cargo, until it leaves.
+  struct Due {
+    Time cause;
+    Flight* flight;
+  };
+  void push_first(const FlightQueue& queue, const SimMember& member, Kind kind);
+  void push_first(const std::deque<Due>& queue, const SimMember& member);
+  void run_slot(std::uint32_t index);
+  void count(const SimMember& owner);
   bool step();
   Flight* take_flight();
   void give_back(Flight* flight);
@@ -178,8 +227,8 @@ class SimMember : public Runtime, public Transport {
   void set_receipt_handler(ReceiptFn handle) override { on_receipt_ = std::move(handle); }
   Region register_memory(const Region& region) override { return region; }
   LinkBytes link_bytes(Member peer) const override;
-  // With all peers together.
-  LinkBytes link_bytes() const;
+  // With all peers together, over all lanes: what is at the other side, or on this one, by now.
+  const LinkBytes& all_link_bytes() const { return home_->all_bytes_; }
 
   bool alive() const { return alive_; }
   // Whom this member refuses to hear, and why: set by a test, or by a protocol error.
@@ -187,12 +236,6 @@ class SimMember : public Runtime, public Transport {
 
  private:
   friend class SimWorld;
-  // A frame in one of the link's two queues.
-  struct Due {
-    Time time;
-    std::uint64_t order;
-    Flight* flight;
-  };
   // What there is to know about a peer; made on first use.
   struct Link {
     bool up = false;
@@ -200,7 +243,9 @@ class SimMember : public Runtime, public Transport {
   };
   Link& link(const SimMember& peer);
   bool is_up(const SimMember& peer) const { return peer.number_ < links_.size() && links_[peer.number_].up; }
+  // The last byte leaves the sender: only of those with cargo.
   void leave(Flight* flight);
+  void reach_port(Flight* flight);
   void reach(Flight* flight);
   void arrive(Flight* flight);
   // All parts land, or the link is closed.
@@ -208,7 +253,8 @@ class SimMember : public Runtime, public Transport {
   void link_down(Member peer, const Error& why);
   // A dead member's never run, a frozen one's are kept back.
   void run_task(Task task);
-  void run_flight(SimWorld::Kind kind, Flight* flight);
+  void run_departure(Flight* flight);
+  void run_arrival(Flight* flight);
 
   SimWorld& world_;
   Member id_;
@@ -224,8 +270,12 @@ class SimMember : public Runtime, public Transport {
   Time in_free_{};
   std::uint64_t next_timer_ = 1;
   std::unordered_set<std::uint64_t> timers_;
-  std::deque<Due> departures_;
-  std::deque<Due> arrivals_;
+  // At home, of all lanes:
+  std::deque<SimWorld::Due> departures_;
+  FlightQueue ports_;     // sent, until they reach the receiver's link
+  FlightQueue arrivals_;  // wait for this member's link
+  LinkBytes all_bytes_;
+  // Of this lane:
   std::vector<Link> links_;                          // by the peer's number
   std::map<Member, std::vector<Flight*>> paused_;    // streams that wait for a future epoch
   std::vector<Landing> landings_;                    // of the frame that is being delivered, kept for its memory
