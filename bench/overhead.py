@@ -7,9 +7,10 @@ A model computes at the rate that was published for one GPU (bench/cluster/model
 seconds.
 
     added    the median iteration beyond the time that computing takes, in percent of that
-    CPU      user and system time of the worker for one iteration, in percent of the same: what its lane does, whoever waits for it
+    CPU      user and system time of the worker for one iteration, in percent of the same: what its lane does, whoever waits for it.
+             The replay's own timers are in it, one for each layer and pass, and are the most of it where layers are many and short
 
-More than 1 % of either is a bad result.
+More than 1 % added is a bad result.
 """
 import argparse
 import json
@@ -55,7 +56,7 @@ def main():
     for name in options.models.split(","):
         row = measure(options.poseidon, name, options.iterations, options.seconds)
         rows.append(row)
-        is_bad = max(row["added_percent"], row["cpu_percent"]) > PERCENT_MAX
+        is_bad = row["added_percent"] > PERCENT_MAX
         print(f"{name:<16} {row['iteration_seconds']:>8.3f} s {row['added_percent']:>6.2f} % {row['cpu_percent']:>6.2f} %"
               f"{'   above 1 %' if is_bad else ''}", flush=True)
     if options.json:
