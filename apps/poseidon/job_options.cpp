@@ -25,7 +25,11 @@ Status JobOptions::check() {
   const Result<plan::PerHost> wanted = plan::parse_per_host(per_host);
   if (!wanted) return Error{ErrorCode::kInvalid, "--per-host: " + wanted.error().message};
   group = *wanted;
-  return check_per_host(group, serving);
+  if (group != plan::PerHost::kOff && serving.serving.servers > 0) {
+    return Error{ErrorCode::kInvalid,
+                 "--per-host has the hosts' workers serve each other, so there is no place for --servers; give one of them"};
+  }
+  return {};
 }
 
 Result<launch::LocalJobOptions> JobOptions::local_job(const std::string& subcommand, const std::vector<std::string>& arguments,

@@ -9,7 +9,6 @@
 #include "apps/poseidon/plan_plot.h"
 #include "apps/poseidon/plan_rows.h"
 #include "base/quantity.h"
-#include "plan/partition.h"
 
 namespace poseidon::app {
 namespace {
@@ -105,9 +104,8 @@ int plan_command(const std::vector<std::string>& arguments) {
   std::vector<PlanRow> rows;
   for (std::size_t b = 0; b < rates.size(); ++b) {
     for (const int nodes : all_nodes) {
-      Result<Prospect> best = prospect(*workload, options.workload, nodes, serving, rates[b] * kPayloadShare);
+      Result<Prospect> best = prospect(*workload, options.workload, nodes, serving, {rates[b] * kPayloadShare, *latency});
       if (!best) return complain(best.error(), exit_code_of(best.error().code));
-      best->plan.chunk_bytes = plan::chunk_bytes_for(rates[b] * kPayloadShare, *latency);
       Result<replay::SimulationResult> result = replay::simulate({.workload = *workload,
                                                                   .plan = best->plan,
                                                                   .link_bytes_per_second = rates[b] * kPayloadShare,

@@ -14,7 +14,6 @@
 #include "base/file.h"
 #include "base/text.h"
 #include "launch/local_job.h"
-#include "plan/partition.h"
 
 namespace poseidon::app {
 namespace {
@@ -45,12 +44,9 @@ class ReplayLauncher {
     if (const Status status = check_writable(options_.report, "--report"); !status) return complain(status.error());
     Result<Prospect> best =
         prospect(*workload, options_.workload, options_.job.workers, options_.job.serving.serving,
-                 options_.line_bytes_per_second * kPayloadShare, options_.hosts);
+                 {.bytes_per_second = options_.line_bytes_per_second * kPayloadShare}, options_.hosts);
     if (!best) return complain(best.error());
     prospect_ = std::move(*best);
-    // Of the links that the dilated ones stand for: their latency is as dilated as their rate.
-    prospect_.plan.chunk_bytes =
-        plan::chunk_bytes_for(options_.line_bytes_per_second * kPayloadShare * options_.dilation, plan::Speeds{}.latency_seconds);
     alone_seconds_ = workload->iteration_seconds();
     Result<std::filesystem::path> folder = make_run_folder(options_.run_folder, workload->description.name);
     if (!folder) return complain(folder.error());

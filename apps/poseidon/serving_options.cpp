@@ -61,9 +61,4 @@ Status ServingOptions::check() {
   return {};
 }
 
-Status check_per_host(plan::PerHost per_host, const ServingOptions& serving) {
-  if (per_host == plan::PerHost::kOff || serving.serving.servers == 0) return {};
-  return Error{ErrorCode::kInvalid, "--per-host has the hosts' workers serve each other, so there is no place for --servers; give one of them"};
-}
-
 }  // namespace poseidon::app

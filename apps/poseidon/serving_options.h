@@ -5,7 +5,6 @@
 
 #include "apps/poseidon/command.h"
 #include "plan/bound.h"
-#include "plan/hosts.h"
 #include "poseidon/error.h"
 
 namespace poseidon::app {
@@ -21,9 +20,6 @@ struct ServingOptions {
   // kInvalid, as a sentence with the flag, where they make no sense or name a host that is not this one.
   Status check();
 };
-
-// kInvalid where both are asked for: hosts push to each other only.
-Status check_per_host(plan::PerHost per_host, const ServingOptions& serving);
 
 // How many processes of dedicated servers "2" or "localhost,localhost" asks for.
 Result<int> parse_servers(const std::string& text);

@@ -9,6 +9,7 @@
 #include "engines/caffe/proto/config_error.h"
 #include "plan/choose.h"
 #include "plan/hosts.h"
+#include "plan/partition.h"
 
 namespace poseidon::app {
 namespace {
@@ -84,7 +85,7 @@ Result<replay::Workload> read_workload(const WorkloadOptions& options) {
 }
 
 Result<Prospect> prospect(const replay::Workload& workload, const WorkloadOptions& options, int workers, const plan::Serving& serving,
-                          double link_bytes_per_second, const plan::HostGroups& hosts) {
+                          const Link& link, const plan::HostGroups& hosts) {
   Result<plan::SchemeRequest> request = plan::parse_scheme_request(options.scheme);
   if (!request) return request.error();
   // A host is to the network one worker with the batches, and the speed, of all of its own.
@@ -99,10 +100,12 @@ Result<Prospect> prospect(const replay::Workload& workload, const WorkloadOption
                                                    .samples_per_second = static_cast<double>(per_node) * workload.samples_per_second / workload.dilation,
                                                    .workers = nodes,
                                                    .serving = serving,
-                                                   .link_bytes_per_second = link_bytes_per_second,
+                                                   .link_bytes_per_second = link.bytes_per_second,
                                                    .wire = plan::on_wire(DType::kFloat32, options.wire)});
   Prospect result{{.workers = workers, .layers = {}, .hosts = hosts}, best.seconds, {}};
   result.plan.wire = options.wire;
+  // Of the links that dilated ones stand for: their latency is as dilated as their rate.
+  result.plan.chunk_bytes = plan::chunk_bytes_for(link.bytes_per_second * workload.dilation, link.latency_seconds);
   if (serving.servers > 0) {
     result.plan.server_shares = plan::parts_per_million(plan::server_shares(workers, serving.servers, serving.colocated).of_node);
   }

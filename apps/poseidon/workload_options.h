@@ -7,6 +7,7 @@
 
 #include "apps/poseidon/command.h"
 #include "plan/bound.h"
+#include "plan/cost_model.h"
 #include "plan/plan.h"
 #include "poseidon/error.h"
 #include "replay/replay_worker.h"
@@ -29,7 +30,13 @@ Result<replay::Workload> read_workload(const WorkloadOptions& options);
 // TCP over Ethernet with an MTU of 1500: of 1514 bytes on the line 1448 are payload.
 constexpr double kPayloadShare = 1448.0 / 1514.0;
 
-// What one iteration takes at least, and the schemes that get there, over links of so many payload bytes per second.
+// Each node's link: payload bytes per second in each direction, and the latency one way of what it stands for where it is dilated.
+struct Link {
+  double bytes_per_second = 0;
+  double latency_seconds = plan::Speeds{}.latency_seconds;
+};
+
+// What one iteration takes at least, and the schemes that get there, over such links.
 struct Prospect {
   plan::Plan plan;
   double bound_seconds = 0;
@@ -39,6 +46,6 @@ struct Prospect {
 // workers combine in shared memory; the links are those between hosts then, combining takes no time, and there are no dedicated
 // servers.
 Result<Prospect> prospect(const replay::Workload& workload, const WorkloadOptions& options, int workers, const plan::Serving& serving,
-                          double link_bytes_per_second, const plan::HostGroups& hosts = {});
+                          const Link& link, const plan::HostGroups& hosts = {});
 
 }  // namespace poseidon::app

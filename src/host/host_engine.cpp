@@ -24,6 +24,7 @@ GroupOptions group_of(const HostEngineOptions& options) {
 HostEngine::HostEngine(runtime::Runtime& runtime, runtime::Transport& transport, runtime::Compute& compute,
                        runtime::SharedMemory& memory, std::unique_ptr<session::Engine> network, HostEngineOptions options)
     : runtime_(runtime), transport_(transport), options_(std::move(options)), network_(std::move(network)),
+      events_(runtime, network_ ? nullptr : options_.events),  // the leader's network session records its own
       group_(runtime, transport, compute, memory, group_of(options_)),
       watch_(runtime, {options_.explain_after, options_.wait_max},
              {.longest = [this] { return longest_wait(); },
@@ -119,19 +120,6 @@ void HostEngine::on_lane(runtime::Task task) {
   });
 }
 
-void HostEngine::record(base::EventKind kind, TensorId tensor, Iteration iteration, std::uint64_t bytes) {
-  // The leader's network session records its own.
-  if (options_.events != nullptr && !network_) options_.events->record({kind, runtime_.now(), iteration, index(tensor), bytes, {}});
-}
-
-SyncedFn HostEngine::with_event(TensorId tensor, SyncedFn on_synced) {
-  if (options_.events == nullptr || network_) return on_synced;
-  return [this, tensor, on_synced = std::move(on_synced)](const Synced& synced) {
-    if (!synced.error) record(base::EventKind::kSynced, tensor, synced.iteration, 0);
-    on_synced(synced);
-  };
-}
-
 void HostEngine::submit(TensorId tensor, Iteration iteration, const DenseGradient& gradient, SyncedFn on_synced) {
   if (passes_on()) return network_->submit(tensor, iteration, gradient, std::move(on_synced));
   on_lane([this, tensor, iteration, gradient, on_synced = std::move(on_synced)]() mutable {
@@ -149,8 +137,8 @@ void HostEngine::submit_absent(TensorId tensor, Iteration iteration, TensorView 
 void HostEngine::submit_now(TensorId tensor, Iteration iteration, const DenseGradient& gradient, bool present, SyncedFn on_synced) {
   if (failed_) return on_synced({.error = failed_, .iteration = iteration, .contributors = 0, .samples = 0, .ready = {}});
   POSEIDON_CHECK(tensors_[index(tensor)] != nullptr, options_.model.tensors[index(tensor)].name, " travels as factors");
-  record(base::EventKind::kQueued, tensor, iteration, gradient.gradient.bytes);
-  tensors_[index(tensor)]->submit(iteration, gradient, present, with_event(tensor, std::move(on_synced)));
+  tensors_[index(tensor)]->submit(iteration, gradient, present,
+                                  events_.begin(tensor, iteration, gradient.gradient.bytes, std::move(on_synced)));
 }
 
 void HostEngine::submit_factors(LayerId layer, Iteration iteration, const FactorGradient& gradient, SyncedFn on_synced) {
@@ -166,8 +154,8 @@ void HostEngine::submit_factors(LayerId layer, Iteration iteration, const Factor
     if (failed_) return on_synced({.error = failed_, .iteration = iteration, .contributors = 0, .samples = 0, .ready = {}});
     POSEIDON_CHECK(factors_[index(layer)] != nullptr, options_.model.layers[index(layer)].name, " is synchronised densely");
     const TensorId weight = options_.model.layers[index(layer)].tensors[0];
-    record(base::EventKind::kQueued, weight, iteration, gradient.outputs.bytes + gradient.inputs.bytes);
-    factors_[index(layer)]->submit(iteration, gradient, with_event(weight, std::move(on_synced)));
+    factors_[index(layer)]->submit(
+        iteration, gradient, events_.begin(weight, iteration, gradient.outputs.bytes + gradient.inputs.bytes, std::move(on_synced)));
   });
 }
 

@@ -18,6 +18,7 @@
 #include "host/host_factors.h"
 #include "host/host_tensor.h"
 #include "session/engine.h"
+#include "session/sync_events.h"
 #include "session/wait_watch.h"
 
 namespace poseidon::host {
@@ -63,8 +64,6 @@ class HostEngine final : public session::Engine {
   Status take_message(std::size_t from, const wire::HostMessage& message);
   void submit_now(TensorId tensor, Iteration iteration, const DenseGradient& gradient, bool present, SyncedFn on_synced);
   void on_lane(runtime::Task task);
-  SyncedFn with_event(TensorId tensor, SyncedFn on_synced);
-  void record(base::EventKind kind, TensorId tensor, Iteration iteration, std::uint64_t bytes);
   runtime::Duration longest_wait() const;
   template <typename Visit>
   void each_exchange(Visit visit) const;
@@ -73,6 +72,7 @@ class HostEngine final : public session::Engine {
   runtime::Transport& transport_;
   HostEngineOptions options_;
   std::unique_ptr<session::Engine> network_;
+  const session::SyncEvents events_;
   Group group_;
   std::vector<std::unique_ptr<HostTensor>> tensors_;    // by tensor; null for tensors of factor layers
   std::vector<std::unique_ptr<HostFactors>> factors_;   // by layer; null for dense layers

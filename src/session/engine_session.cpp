@@ -76,7 +76,8 @@ Result<std::unique_ptr<EngineSession>> EngineSession::create(runtime::Runtime& r
 
 EngineSession::EngineSession(runtime::Runtime& runtime, runtime::Transport& transport, runtime::Compute& compute,
                              EngineOptions options)
-    : runtime_(runtime), transport_(transport), options_(std::move(options)), layer_of_(layers_of(options_.model, options_.priorities)),
+    : runtime_(runtime), transport_(transport), options_(std::move(options)), events_(runtime, options_.events),
+      layer_of_(layers_of(options_.model, options_.priorities)),
       chunks_(chunks_of(options_)),
       scheduler_(runtime, transport,
                  {.window_bytes = options_.window_bytes,
@@ -212,18 +213,6 @@ void EngineSession::on_lane(runtime::Task task) {
   });
 }
 
-void EngineSession::record(base::EventKind kind, TensorId tensor, Iteration iteration, std::uint64_t bytes) {
-  if (options_.events != nullptr) options_.events->record({kind, runtime_.now(), iteration, index(tensor), bytes, {}});
-}
-
-SyncedFn EngineSession::with_event(TensorId tensor, SyncedFn on_synced) {
-  if (options_.events == nullptr) return on_synced;
-  return [this, tensor, on_synced = std::move(on_synced)](const Synced& synced) {
-    if (!synced.error) record(base::EventKind::kSynced, tensor, synced.iteration, 0);
-    on_synced(synced);
-  };
-}
-
 void EngineSession::submit(TensorId tensor, Iteration iteration, const DenseGradient& gradient, SyncedFn on_synced) {
   on_lane([this, tensor, iteration, gradient, on_synced = std::move(on_synced)]() mutable {
     submit_now(tensor, iteration, gradient, true, std::move(on_synced));
@@ -239,8 +228,7 @@ void EngineSession::submit_absent(TensorId tensor, Iteration iteration, TensorVi
 void EngineSession::submit_now(TensorId tensor, Iteration iteration, const DenseGradient& gradient, bool present,
                                SyncedFn on_synced) {
   if (failed_) return on_synced({.error = failed_, .iteration = iteration, .contributors = 0, .samples = 0, .ready = {}});
-  record(base::EventKind::kQueued, tensor, iteration, gradient.gradient.bytes);
-  on_synced = with_event(tensor, std::move(on_synced));
+  on_synced = events_.begin(tensor, iteration, gradient.gradient.bytes, std::move(on_synced));
   if (workers() == 1) {
     return on_synced({.error = std::nullopt,
                       .iteration = iteration,
@@ -257,8 +245,8 @@ void EngineSession::submit_factors(LayerId layer, Iteration iteration, const Fac
     if (failed_) return on_synced({.error = failed_, .iteration = iteration, .contributors = 0, .samples = 0, .ready = {}});
     POSEIDON_CHECK(factors_[index(layer)] != nullptr, options_.model.layers[index(layer)].name, " is synchronised densely");
     const TensorId weight = options_.model.layers[index(layer)].tensors[0];
-    record(base::EventKind::kQueued, weight, iteration, gradient.outputs.bytes + gradient.inputs.bytes);
-    factors_[index(layer)]->submit(iteration, gradient, with_event(weight, std::move(on_synced)));
+    factors_[index(layer)]->submit(
+        iteration, gradient, events_.begin(weight, iteration, gradient.outputs.bytes + gradient.inputs.bytes, std::move(on_synced)));
   });
 }
 

@@ -22,6 +22,7 @@
 #include "session/dense_syncer.h"
 #include "session/engine.h"
 #include "session/send_scheduler.h"
+#include "session/sync_events.h"
 #include "session/wait_watch.h"
 #include "store/bsp_store.h"
 
@@ -93,12 +94,11 @@ class EngineSession : public Engine {
   // Runs on the lane, unless the session is gone by then.
   void on_lane(runtime::Task task);
   void submit_now(TensorId tensor, Iteration iteration, const DenseGradient& gradient, bool present, SyncedFn on_synced);
-  SyncedFn with_event(TensorId tensor, SyncedFn on_synced);
-  void record(base::EventKind kind, TensorId tensor, Iteration iteration, std::uint64_t bytes);
 
   runtime::Runtime& runtime_;
   runtime::Transport& transport_;
   EngineOptions options_;
+  const SyncEvents events_;
   std::vector<std::uint32_t> layer_of_;  // by tensor
   std::vector<std::vector<plan::Chunk>> chunks_;  // by tensor
   SendScheduler scheduler_;

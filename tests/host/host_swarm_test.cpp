@@ -6,13 +6,10 @@
 #include <map>
 #include <random>
 
-#include "support/seeds.h"
-#include "support/sim_cluster.h"
+#include "support/swarm.h"
 
 namespace poseidon::test {
 namespace {
-
-using namespace std::chrono_literals;
 
 constexpr int kWorkerCounts[] = {2, 3, 4, 5, 8};
 
@@ -54,74 +51,39 @@ SimJob quiet_job(std::uint64_t problem) {
   return job;
 }
 
-// The same job in an unruly world.
-SimJob unruly(SimJob job, std::uint64_t seed) {
-  job.world.seed = seed;
-  job.world.task_jitter_max = 20us;
-  job.world.shuffle_delay_max = seed % 3 == 0 ? 5ms : 300us;
-  job.world.bytes_per_second = seed % 2 == 0 ? 1e9 : 2e7;
-  job.world.latency = seed % 5 == 0 ? 1ms : 10us;
-  job.window_bytes = seed % 7 == 0 ? 1 : 200'000;
-  return job;
-}
-
 TEST(HostSwarm, AQuietRunGivesWhatOneLoopWithoutAnEngineGives) {
   for (const std::uint64_t problem : seeds(80)) {
     SCOPED_TRACE("problem " + std::to_string(problem));
     const SimJob job = quiet_job(problem);
-    const SimResult result = run(job);
-    ASSERT_TRUE(result.finished) << result.trouble;
-    const auto right = train_alone(job.script);
-    for (std::size_t rank = 0; rank < result.parameters.size(); ++rank) {
-      ASSERT_EQ(result.parameters[rank], result.parameters[0]) << "rank " << rank << " has other parameters than rank 0";
-    }
-    for (std::size_t t = 0; t < right.size(); ++t) {
-      for (std::size_t i = 0; i < right[t].size(); ++i) {
-        // Float32 sums of at most 8 x 6 products of numbers below 2, over three iterations.
-        ASSERT_NEAR(result.parameters[0][t][i], right[t][i], 2e-5) << job.script.model.tensors[t].name << "[" << i << "]";
-      }
-    }
+    // Float32 sums of at most 8 x 6 products of numbers below 2, over three iterations.
+    expect_what_one_loop_gives(job, run(job), 2e-5);
+    if (HasFatalFailure()) return;
   }
 }
 
 // `define` makes another problem of each, `change` whatever must not matter.
-void expect_the_bits_of_the_quiet_run(std::size_t count, const std::function<void(SimJob& job, std::uint64_t problem)>& define,
+void expect_the_bits_of_the_quiet_run(std::uint64_t runs, const std::function<void(SimJob& job, std::uint64_t problem)>& define,
                                       const std::function<void(SimJob& job, std::uint64_t seed)>& change) {
-  constexpr std::uint64_t kProblems = 30;
-  std::map<std::uint64_t, std::vector<std::vector<float>>> right;
-  for (const std::uint64_t seed : seeds(count)) {
-    const std::uint64_t problem = 1 + seed % kProblems;
-    SimJob quiet = quiet_job(problem);
-    define(quiet, problem);
-    if (!right.contains(problem)) {
-      const SimResult calm = run(quiet);
-      ASSERT_TRUE(calm.finished) << calm.trouble;
-      right[problem] = calm.parameters[0];
-    }
-    SimJob job = unruly(quiet, seed);
+  const auto defined = [&](std::uint64_t problem) {
+    SimJob job = quiet_job(problem);
+    define(job, problem);
+    return job;
+  };
+  expect_the_same_bits(runs, 30, defined, [&](SimJob& job, std::uint64_t seed) {
     job.script.allocate = seed % 2 == 0;
     change(job, seed);
-    const SimResult result = run(job);
-    ASSERT_TRUE(result.finished) << replay(seed) << ": " << result.trouble;
-    for (const auto& parameters : result.parameters) {
-      ASSERT_EQ(parameters, right[problem]) << replay(seed);
-    }
-  }
+  });
 }
 
 TEST(HostSwarm, ShuffledArrivalNeverChangesABit) {
   expect_the_bits_of_the_quiet_run(1200, [](SimJob&, std::uint64_t) {}, [](SimJob&, std::uint64_t) {});
 }
 
-// 2 to 4 lanes for each member, and any shares on the hosts.
+// On several lanes, with any shares on the hosts.
 void deal_and_serve_anyhow(SimJob& job, std::uint64_t seed) {
-  job.deal.lanes = 2 + seed % 3;
-  job.deal.whole_bytes_max = seed % 2 == 0 ? 0 : 50'000;
+  deal_to_several_lanes(job, seed);
   std::mt19937_64 random(seed);
-  std::vector<std::uint32_t>& shares = job.script.plan.server_shares;
-  shares.resize(job.script.plan.hosts.size());
-  for (std::uint32_t& share : shares) share = random() % 3 == 0 ? 0 : static_cast<std::uint32_t>(random() % 1'000'001);
-  shares[random() % shares.size()] = 1000;
+  give_any_shares(job, job.script.plan.hosts.size(), random);
 }
 
 TEST(HostSwarm, LanesAndWhoServesNeverChangeABit) {
@@ -150,11 +112,7 @@ TEST(HostSwarm, OnOneHostNothingIsNarrowed) {
 
 TEST(HostSwarm, OneSeedIsOneRun) {
   for (const std::uint64_t seed : seeds(10)) {
-    const SimJob job = unruly(quiet_job(seed), seed);
-    const SimResult a = run(job);
-    const SimResult b = run(job);
-    EXPECT_EQ(a.event_digest, b.event_digest) << "seed " << seed;
-    EXPECT_EQ(a.time, b.time);
+    expect_one_run(unruly(quiet_job(seed), seed), seed);
   }
 }
 

@@ -217,6 +217,24 @@ Plan all_ps(const Model& model, int workers) {
   return plan;
 }
 
+// Each byte once, in order, by chunks that begin at cache lines, are no longer than about `most`, and are the servers' that serve.
+void expect_tiled(const std::vector<Chunk>& chunks, std::size_t bytes, std::size_t most, const Plan& plan) {
+  std::size_t at = 0;
+  for (const Chunk& chunk : chunks) {
+    ASSERT_EQ(chunk.begin, at);
+    ASSERT_GT(chunk.end, chunk.begin);
+    ASSERT_EQ(chunk.begin % 64, 0u);
+    ASSERT_LE(chunk.end - chunk.begin, most + 64u);
+    ASSERT_GE(index(chunk.server), 0);
+    ASSERT_LT(index(chunk.server), plan.nodes());
+    if (!plan.server_shares.empty()) {
+      ASSERT_GT(plan.server_shares.at(static_cast<std::size_t>(index(chunk.server))), 0u) << "a node that does not serve";
+    }
+    at = chunk.end;
+  }
+  ASSERT_EQ(at, bytes);
+}
+
 TEST(Partition, ChunksCoverEachTensorOnceWithinTheirLimits) {
   std::mt19937_64 random(1);
   for (int round = 0; round < 300; ++round) {
@@ -224,19 +242,10 @@ TEST(Partition, ChunksCoverEachTensorOnceWithinTheirLimits) {
     for (int i = 0; i < 6; ++i) floats.push_back(1 + random() % (std::size_t{1} << (4 + random() % 19)));
     const Model model = dense_model(floats);
     const int workers = 1 + static_cast<int>(random() % 16);
-    const auto chunks = partition(model, all_ps(model, workers));
+    const Plan plan = all_ps(model, workers);
+    const auto chunks = partition(model, plan);
     for (std::size_t t = 0; t < floats.size(); ++t) {
-      std::size_t at = 0;
-      for (const Chunk& chunk : chunks[t]) {
-        ASSERT_EQ(chunk.begin, at);
-        ASSERT_GT(chunk.end, chunk.begin);
-        ASSERT_EQ(chunk.begin % 64, 0u);
-        ASSERT_LE(chunk.end - chunk.begin, (1u << 20) + 64u);
-        ASSERT_GE(index(chunk.server), 0);
-        ASSERT_LT(index(chunk.server), workers);
-        at = chunk.end;
-      }
-      ASSERT_EQ(at, 4 * floats[t]);
+      ASSERT_NO_FATAL_FAILURE(expect_tiled(chunks[t], 4 * floats[t], 1 << 20, plan));
       if (chunks[t].size() > 1) {
         EXPECT_GE(chunks[t][0].end - chunks[t][0].begin, 16u * 1024);
       }
@@ -317,18 +326,7 @@ TEST(PartitionByShares, CoversEachTensorOnceAndNeverGivesAnybodyMuchMoreThanItsS
     std::vector<double> got(plan.server_shares.size(), 0);
     double dealt = 0;
     for (std::size_t t = 0; t < floats.size(); ++t) {
-      std::size_t at = 0;
-      double largest = 0;
-      for (const Chunk& chunk : chunks[t]) {
-        ASSERT_EQ(chunk.begin, at);
-        ASSERT_GT(chunk.end, chunk.begin);
-        ASSERT_EQ(chunk.begin % 64, 0u);
-        ASSERT_LE(chunk.end - chunk.begin, (1u << 18) + 64u);
-        ASSERT_GT(plan.server_shares.at(static_cast<std::size_t>(index(chunk.server))), 0u) << "a node that does not serve";
-        at = chunk.end;
-        largest = std::max(largest, static_cast<double>(chunk.end - chunk.begin));
-      }
-      ASSERT_EQ(at, 4 * floats[t]);
+      ASSERT_NO_FATAL_FAILURE(expect_tiled(chunks[t], 4 * floats[t], 1 << 18, plan));
       if (4.0 * static_cast<double>(floats[t]) < servers * 16 * 1024) {
         EXPECT_EQ(chunks[t].size(), servers == 1 ? chunks[t].size() : 1u);
         continue;
@@ -452,18 +450,10 @@ TEST(PartitionAmongMany, CoversEachTensorOnce) {
     for (int i = 0; i < 20; ++i) floats.push_back(random() % (std::size_t{1} << (1 + random() % 23)));
     const Model model = dense_model(floats);
     const int workers = 65 + static_cast<int>(random() % 2000);
-    const auto chunks = partition(model, all_ps(model, workers));
+    const Plan plan = all_ps(model, workers);
+    const auto chunks = partition(model, plan);
     for (std::size_t t = 0; t < floats.size(); ++t) {
-      std::size_t at = 0;
-      for (const Chunk& chunk : chunks[t]) {
-        ASSERT_EQ(chunk.begin, at);
-        ASSERT_GT(chunk.end, chunk.begin);
-        ASSERT_EQ(chunk.begin % 64, 0u);
-        ASSERT_LE(chunk.end - chunk.begin, (1u << 20) + 64u);
-        ASSERT_LT(index(chunk.server), workers);
-        at = chunk.end;
-      }
-      ASSERT_EQ(at, 4 * floats[t]);
+      ASSERT_NO_FATAL_FAILURE(expect_tiled(chunks[t], 4 * floats[t], 1 << 20, plan));
     }
   }
 }

@@ -13,6 +13,13 @@ std::vector<Member> members(std::uint32_t count) {
   return all;
 }
 
+plan::Plan plan_of(int workers, std::vector<std::uint32_t> shares) {
+  plan::Plan plan;
+  plan.workers = workers;
+  plan.server_shares = std::move(shares);
+  return plan;
+}
+
 TEST(PeerWindows, AreAlikeWhereEveryWorkerServesAlike) {
   plan::Plan plan;
   plan.workers = 3;
@@ -25,9 +32,7 @@ TEST(PeerWindows, AreAlikeWhereEveryWorkerServesAlike) {
 
 TEST(PeerWindows, AreInProportionToWhatGoesToThePeer) {
   // Two workers with a part in ten each, a server with three and one with five.
-  plan::Plan plan;
-  plan.workers = 2;
-  plan.server_shares = {1, 1, 3, 5};
+  const plan::Plan plan = plan_of(2, {1, 1, 3, 5});
   const std::vector<Member> all = members(4);
   // From worker 0: 1 of gradients and 1 of sums to worker 1, gradients alone to the servers.
   const PeerWindows of_worker(plan, Rank{0}, all);
@@ -41,17 +46,13 @@ TEST(PeerWindows, AreInProportionToWhatGoesToThePeer) {
 }
 
 TEST(PeerWindows, AreAlikeWhereOnlyEqualServersServe) {
-  plan::Plan plan;
-  plan.workers = 2;
-  plan.server_shares = {0, 0, 7, 7};
+  const plan::Plan plan = plan_of(2, {0, 0, 7, 7});
   const std::vector<Member> all = members(4);
   for (const Member member : all) EXPECT_EQ(PeerWindows(plan, Rank{0}, all).bytes(member), 2 * kPieceBytes);
 }
 
 TEST(PeerWindows, WorkersThatServeNothingAreNoMeasure) {
-  plan::Plan plan;
-  plan.workers = 2;
-  plan.server_shares = {0, 0, 2, 3};
+  const plan::Plan plan = plan_of(2, {0, 0, 2, 3});
   const std::vector<Member> all = members(4);
   const PeerWindows windows(plan, Rank{0}, all);
   EXPECT_EQ(windows.bytes(all[2]), 4 * kPieceBytes);
@@ -60,9 +61,7 @@ TEST(PeerWindows, WorkersThatServeNothingAreNoMeasure) {
 
 TEST(PeerWindows, FollowTheRatesOfWorkersToo) {
   // One worker with a slow link serves nothing: gradients for the others' shares go to it from nobody, sums do.
-  plan::Plan plan;
-  plan.workers = 3;
-  plan.server_shares = {2, 2, 0};
+  const plan::Plan plan = plan_of(3, {2, 2, 0});
   const std::vector<Member> all = members(3);
   const PeerWindows windows(plan, Rank{0}, all);
   EXPECT_EQ(windows.bytes(all[1]), 8 * kPieceBytes);
@@ -70,9 +69,7 @@ TEST(PeerWindows, FollowTheRatesOfWorkersToo) {
 }
 
 TEST(PeerWindows, HaveABound) {
-  plan::Plan plan;
-  plan.workers = 2;
-  plan.server_shares = {1, 1, 999'998};
+  const plan::Plan plan = plan_of(2, {1, 1, 999'998});
   const std::vector<Member> all = members(3);
   EXPECT_EQ(PeerWindows(plan, Rank{0}, all).bytes(all[2]), kPeerWindowBytesMax);
 }

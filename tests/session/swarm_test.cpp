@@ -3,16 +3,12 @@
 #include <gtest/gtest.h>
 
 #include <functional>
-#include <map>
 #include <random>
 
-#include "support/seeds.h"
-#include "support/sim_cluster.h"
+#include "support/swarm.h"
 
 namespace poseidon::test {
 namespace {
-
-using namespace std::chrono_literals;
 
 constexpr int kWorkerCounts[] = {1, 2, 3, 4, 5, 8};
 
@@ -28,62 +24,24 @@ SimJob quiet_job(std::uint64_t problem) {
   return job;
 }
 
-// The same job in an unruly world.
-SimJob unruly(SimJob job, std::uint64_t seed) {
-  job.world.seed = seed;
-  job.world.task_jitter_max = 20us;
-  job.world.shuffle_delay_max = seed % 3 == 0 ? 5ms : 300us;
-  job.world.bytes_per_second = seed % 2 == 0 ? 1e9 : 2e7;
-  job.world.latency = seed % 5 == 0 ? 1ms : 10us;
-  job.window_bytes = seed % 7 == 0 ? 1 : 200'000;
-  return job;
-}
-
-void expect_equal_replicas(const SimResult& result) {
-  for (std::size_t rank = 1; rank < result.parameters.size(); ++rank) {
-    ASSERT_EQ(result.parameters[rank], result.parameters[0]) << "rank " << rank << " has other parameters than rank 0";
-  }
-}
-
 TEST(Swarm, AQuietRunGivesWhatOneLoopWithoutAnEngineGives) {
   for (const std::uint64_t problem : seeds(40)) {
     SCOPED_TRACE("problem " + std::to_string(problem));
     const SimJob job = quiet_job(problem);
-    const SimResult result = run(job);
-    ASSERT_TRUE(result.finished) << result.trouble;
-    expect_equal_replicas(result);
-    const auto right = train_alone(job.script);
-    for (std::size_t t = 0; t < right.size(); ++t) {
-      for (std::size_t i = 0; i < right[t].size(); ++i) {
-        // Float32 sums of at most 8 x 6 products of numbers below 2, over three iterations.
-        ASSERT_NEAR(result.parameters[0][t][i], right[t][i], 2e-5) << job.script.model.tensors[t].name << "[" << i << "]";
-      }
-    }
+    // Float32 sums of at most 8 x 6 products of numbers below 2, over three iterations.
+    expect_what_one_loop_gives(job, run(job), 2e-5);
+    if (HasFatalFailure()) return;
   }
 }
 
-// Problems again and again, each time disturbed in another way: all give the bits of the quiet run.
 void expect_the_bits_of_the_quiet_run(std::uint64_t runs, const std::function<void(SimJob&, std::uint64_t problem)>& change,
                                       const std::function<void(SimJob&, std::uint64_t seed)>& disturb) {
-  constexpr std::uint64_t kProblems = 24;
-  std::map<std::uint64_t, std::vector<std::vector<float>>> right;
-  for (const std::uint64_t seed : seeds(runs)) {
-    const std::uint64_t problem = 1 + seed % kProblems;
-    SimJob quiet = quiet_job(problem);
-    change(quiet, problem);
-    if (!right.contains(problem)) {
-      const SimResult calm = run(quiet);
-      ASSERT_TRUE(calm.finished) << calm.trouble;
-      right[problem] = calm.parameters[0];
-    }
-    SimJob job = unruly(quiet, seed);
-    disturb(job, seed);
-    const SimResult result = run(job);
-    ASSERT_TRUE(result.finished) << replay(seed) << ": " << result.trouble;
-    for (const auto& parameters : result.parameters) {
-      ASSERT_EQ(parameters, right[problem]) << replay(seed);
-    }
-  }
+  const auto changed = [&](std::uint64_t problem) {
+    SimJob job = quiet_job(problem);
+    change(job, problem);
+    return job;
+  };
+  expect_the_same_bits(runs, 24, changed, disturb);
 }
 
 TEST(Swarm, ShuffledArrivalNeverChangesABit) {
@@ -97,13 +55,10 @@ TEST(Swarm, ShuffledArrivalNeverChangesABitOnANarrowWire) {
   expect_the_bits_of_the_quiet_run(600, narrow, [](SimJob&, std::uint64_t) {});
 }
 
-// Any shares on the workers and on up to four dedicated servers; some of them serve nothing.
+// On the workers and on up to four dedicated servers.
 void serve_anyhow(SimJob& job, std::uint64_t seed) {
   std::mt19937_64 random(seed);
-  std::vector<std::uint32_t>& shares = job.script.plan.server_shares;
-  shares.resize(static_cast<std::size_t>(job.script.plan.workers) + random() % 5);
-  for (std::uint32_t& share : shares) share = random() % 3 == 0 ? 0 : static_cast<std::uint32_t>(random() % 1'000'001);
-  shares[random() % shares.size()] = 1000;
+  give_any_shares(job, static_cast<std::size_t>(job.script.plan.workers) + random() % 5, random);
 }
 
 TEST(Swarm, TheSizeOfChunksNeverChangesABit) {
@@ -115,12 +70,6 @@ TEST(Swarm, TheSizeOfChunksNeverChangesABit) {
 
 TEST(Swarm, WhoServesNeverChangesABit) {
   expect_the_bits_of_the_quiet_run(600, [](SimJob&, std::uint64_t) {}, serve_anyhow);
-}
-
-// 2 to 4 lanes for each member, in which also small tensors lie on several, or a lane has nothing to do.
-void deal_to_several_lanes(SimJob& job, std::uint64_t seed) {
-  job.deal.lanes = 2 + seed % 3;
-  job.deal.whole_bytes_max = seed % 2 == 0 ? 0 : 50'000;
 }
 
 TEST(Swarm, LanesNeverChangeABit) {
@@ -161,15 +110,8 @@ TEST(Swarm, AmongMoreThanSixtyFourWorkersNoBitChangesEither) {
     quiet.script.model = random_model(seed, 60'000);
     quiet.script.plan = random_plan(quiet.script.model, 66 + static_cast<int>(seed % 20), seed * 31);
     const SimResult calm = run(quiet);
-    ASSERT_TRUE(calm.finished) << calm.trouble;
-    expect_equal_replicas(calm);
-    const auto right = train_alone(quiet.script);
-    for (std::size_t t = 0; t < right.size(); ++t) {
-      for (std::size_t i = 0; i < right[t].size(); ++i) {
-        // Up to 86 addends where the swarm above has 8.
-        ASSERT_NEAR(calm.parameters[0][t][i], right[t][i], 2e-4) << quiet.script.model.tensors[t].name << "[" << i << "]";
-      }
-    }
+    expect_what_one_loop_gives(quiet, calm, 2e-4);  // up to 86 addends where the swarm above has 8
+    if (HasFatalFailure()) return;
     const SimResult result = run(unruly(quiet, seed));
     ASSERT_TRUE(result.finished) << replay(seed) << ": " << result.trouble;
     for (const auto& parameters : result.parameters) ASSERT_EQ(parameters, calm.parameters[0]) << replay(seed);
@@ -178,11 +120,7 @@ TEST(Swarm, AmongMoreThanSixtyFourWorkersNoBitChangesEither) {
 
 TEST(Swarm, OneSeedIsOneRun) {
   for (const std::uint64_t seed : seeds(10)) {
-    const SimJob job = unruly(quiet_job(seed), seed);
-    const SimResult a = run(job);
-    const SimResult b = run(job);
-    EXPECT_EQ(a.event_digest, b.event_digest) << "seed " << seed;
-    EXPECT_EQ(a.time, b.time);
+    expect_one_run(unruly(quiet_job(seed), seed), seed);
   }
   SimJob laned = unruly(quiet_job(3), 3);
   deal_to_several_lanes(laned, 3);
