@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include <map>
+
 namespace poseidon::runtime::sim {
 namespace {
 
@@ -70,6 +72,39 @@ TEST(SimWorld, AFrameTakesItsTimeAtTheSlowerOfTwoLinks) {
     ASSERT_EQ(pair.arrivals.size(), 2u);
     EXPECT_EQ(pair.arrivals[0].second - start, 103ms);
     EXPECT_EQ(pair.arrivals[1].second - start, 203ms);
+  }
+}
+
+// 100,000 bytes to each of two peers: 100 ms each at 1 MB/s.
+TEST(SimWorld, FramesToDifferentPeersLeaveOneAfterTheOtherOrSideBySide) {
+  for (const bool interleave : {false, true}) {
+    SimOptions options;
+    options.bytes_per_second = 1e6;
+    options.latency = 3ms;
+    options.interleave = interleave;
+    SimWorld world(options);
+    std::map<Member, Time> arrivals;
+    std::map<Member, Time> sent;
+    SimMember& a = world.add(kA);
+    const std::vector<std::byte> payload(100'000 - wire::kHeaderBytes);
+    for (const Member peer : {kB, Member{3}}) {
+      SimMember& other = world.add(peer);
+      other.set_body_handler(FrameType::kControl, [&, peer](Member, const wire::FrameHeader&, std::vector<std::byte>) { arrivals[peer] = world.now(); });
+      a.connect(peer, {}, 1s);
+    }
+    world.run_for(1s);
+    const Time start = world.now();
+    for (const Member peer : {kB, Member{3}}) {
+      Frame frame;
+      frame.parts.push_back({.type = FrameType::kControl, .bytes = static_cast<std::uint32_t>(payload.size())});
+      frame.payload.push_back({{const_cast<std::byte*>(payload.data()), payload.size(), {}, 0}, 0, payload.size()});
+      a.send({peer, Lane{0}}, std::move(frame), [&, peer] { sent[peer] = world.now(); });
+    }
+    world.run_for(1s);
+    EXPECT_EQ(sent[kB] - start, interleave ? 200ms : 100ms);
+    EXPECT_EQ(sent[Member{3}] - start, 200ms);
+    EXPECT_EQ(arrivals[kB] - start, interleave ? 203ms : 103ms);
+    EXPECT_EQ(arrivals[Member{3}] - start, 203ms);
   }
 }
 

@@ -21,6 +21,7 @@ inline SimJob unruly(SimJob job, std::uint64_t seed) {
   job.world.seed = seed;
   job.world.task_jitter_max = 20us;
   job.world.shuffle_delay_max = seed % 3 == 0 ? 5ms : 300us;
+  job.world.interleave = seed % 4 >= 2;
   job.world.bytes_per_second = seed % 2 == 0 ? 1e9 : 2e7;
   job.world.latency = seed % 5 == 0 ? 1ms : 10us;
   job.window_bytes = seed % 7 == 0 ? 1 : 200'000;

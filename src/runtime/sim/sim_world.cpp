@@ -320,10 +320,12 @@ void SimMember::send(Destination to, Frame frame, SentFn on_sent) {
     });
     return;
   }
-  link(*world_.find(to.peer, lane_)).bytes.sent += wire_bytes;
+  SimMember& other = *world_.find(to.peer, lane_);
+  Link& to_other = link(other);
+  to_other.bytes.sent += wire_bytes;
   Flight* const flight = world_.take_flight();
   flight->from = this;
-  flight->to = world_.find(to.peer, lane_);
+  flight->to = &other;
   flight->epoch = epoch_;
   flight->credit = frame.credit;
   flight->parts = std::move(frame.parts);
@@ -333,9 +335,32 @@ void SimMember::send(Destination to, Frame frame, SentFn on_sent) {
   flight->order = world_.next_order_++;
   if (!frame.payload.empty() || on_sent) {
     flight->cargo = std::make_unique<Cargo>(Cargo{std::move(frame.payload), {}, std::move(on_sent)});
-    world_.schedule_departure(flight);
   }
+  if (world_.options_.interleave) {
+    if (!to_other.connection) to_other.connection = home_->connections_++;
+    home_->interleaved_.push(world_.now(), *to_other.connection, flight, wire_bytes, world_.rate_of(id_));
+    return home_->schedule_interleaved();
+  }
+  if (flight->cargo) world_.schedule_departure(flight);
   world_.schedule_port(flight);
+}
+
+void SimMember::schedule_interleaved() {
+  const std::optional<Time> next = interleaved_.next();
+  if (!next) return;
+  world_.schedule(*next, *this, [this, turn = ++interleaved_turn_] {
+    if (turn == interleaved_turn_) depart_interleaved();
+  });
+}
+
+void SimMember::depart_interleaved() {
+  const FairLink<Flight*>::Departure departure = interleaved_.pop();
+  Flight* const flight = departure.frame;
+  flight->left = world_.now();
+  flight->on_link = world_.now() - departure.began;
+  schedule_interleaved();
+  world_.schedule_port(flight);
+  if (flight->cargo) flight->from->run_departure(flight);
 }
 
 void SimMember::leave(Flight* flight) {

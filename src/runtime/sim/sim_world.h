@@ -4,10 +4,11 @@
 // loops. A test builds a world, adds members, hangs the state machines on them and runs the clock.
 //
 // The link model: every member has one full-duplex link to a switch that never blocks. A frame leaves after those that the
-// member sent before it (at the sender's rate), travels for the latency, and queues again at the receiver's link. Between two
-// members frames keep their order unless `shuffle_delay` is set; then each frame but those of control is late by its own random
-// amount, as if every frame had a lane of its own. A member may have several lanes: each is a SimMember that reaches the same lane
-// of its peers, and they share the member's link. All that happens happens one after the other, also on different lanes.
+// member sent before it (at the sender's rate), or beside those to other peers with `interleave`, travels for the latency, and
+// queues again at the receiver's link. Between two members frames keep their order unless `shuffle_delay` is set; then each frame
+// but those of control is late by its own random amount, as if every frame had a lane of its own. A member may have several lanes:
+// each is a SimMember that reaches the same lane of its peers, and they share the member's link. All that happens happens one
+// after the other, also on different lanes.
 //
 // Payloads are copied out of the sender's memory at the last moment that the Transport's contract allows (when `on_sent` is
 // due), so a sender that changes borrowed memory too early shows up as a wrong sum.
@@ -27,6 +28,7 @@
 
 #include "runtime/compute.h"
 #include "runtime/runtime.h"
+#include "runtime/sim/fair_link.h"
 #include "runtime/sink_table.h"
 #include "runtime/transport.h"
 
@@ -37,6 +39,9 @@ struct SimOptions {
   double bytes_per_second = 1.25e9;                      // of each link, each direction
   std::map<Member, double> bytes_per_second_of;          // links that have another rate
   Duration latency = std::chrono::microseconds(50);      // one way
+  // Frames to different peers, or by different lanes, share the sender's link as TCP connections do: packet by packet, each connection with an
+  // equal part. Otherwise they leave whole, in the order of sending, which costs an event less for each.
+  bool interleave = false;
   Duration task_jitter_max = std::chrono::nanoseconds(0);  // each posted task starts late by up to this
   Duration shuffle_delay_max = std::chrono::nanoseconds(0);  // each frame is late by up to this, and may be overtaken
   // When a member dies its peers see the connection close after this.
@@ -240,9 +245,13 @@ class SimMember : public Runtime, public Transport {
   struct Link {
     bool up = false;
     LinkBytes bytes;
+    std::optional<std::size_t> connection;  // its number at home, where frames interleave
   };
   Link& link(const SimMember& peer);
   bool is_up(const SimMember& peer) const { return peer.number_ < links_.size() && links_[peer.number_].up; }
+  // Where frames interleave, at home: when the next of them leaves.
+  void schedule_interleaved();
+  void depart_interleaved();
   // The last byte leaves the sender: only of those with cargo.
   void leave(Flight* flight);
   void reach_port(Flight* flight);
@@ -275,6 +284,9 @@ class SimMember : public Runtime, public Transport {
   FlightQueue ports_;     // sent, until they reach the receiver's link
   FlightQueue arrivals_;  // wait for this member's link
   LinkBytes all_bytes_;
+  FairLink<Flight*> interleaved_;
+  std::size_t connections_ = 0;        // in it
+  std::uint64_t interleaved_turn_ = 0;  // of the last time that was scheduled: those before it are void
   // Of this lane:
   std::vector<Link> links_;                          // by the peer's number
   std::map<Member, std::vector<Flight*>> paused_;    // streams that wait for a future epoch
