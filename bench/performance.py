@@ -16,6 +16,8 @@ import pathlib
 import subprocess
 import sys
 
+from cluster.poseidon import Variant
+
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "bench/results"
 MODELS = ROOT / "examples/models"
@@ -56,25 +58,20 @@ SCALING_NODES = (1, 2, 4, 8, 16, 32)
 SCALING_BANDWIDTHS = ("10Gbit", "40Gbit")
 
 # What the thousand nodes are asked with.
-LARGE = ("resnet-152", 1024, "40Gbit", 32, 20, "auto")
+LARGE = ("resnet-152", 1024, "40Gbit", 32, 20)
 
 
-def question(model, nodes, bandwidth, batch, samples_per_second, scheme="auto"):
+def question(model, nodes, bandwidth, batch, samples_per_second, variant=Variant()):
     """What `poseidon plan` is asked; equal questions have equal answers."""
-    return {"model": model, "nodes": nodes, "bandwidth": bandwidth, "batch": batch, "samples_per_second": samples_per_second,
-            "scheme": scheme}
+    asked = {"model": model, "nodes": nodes, "bandwidth": bandwidth, "batch": batch, "samples_per_second": samples_per_second,
+             "scheme": variant.scheme}
+    if variant != Variant(scheme=variant.scheme):
+        asked["flags"] = [str(flag) for flag in variant.flags[2:]]  # the scheme's come first
+    return asked
 
 
 def of_claim(claim):
     return question(claim.model, claim.nodes, claim.bandwidth, claim.batch, claim.samples_per_second)
-
-
-def scheme_of(system):
-    """The --scheme of a system of the harness; None where the plan cannot be asked about it (another program, another overlap)."""
-    name, *rest = system.split(":")
-    if name != "poseidon" or any(word in ("wfbp", "none") for word in rest):
-        return None
-    return rest[0] if rest else "auto"
 
 
 class Plans:
@@ -99,7 +96,8 @@ class Plans:
     def ask(self, program, asked):
         done = subprocess.run([str(program), "plan", "--model", str(MODELS / f"{asked['model']}.json"),
                                "--images-per-second", str(asked["samples_per_second"]), "--batch", str(asked["batch"]),
-                               "--nodes", str(asked["nodes"]), "--bandwidth", asked["bandwidth"], "--scheme", asked["scheme"], "--json"],
+                               "--nodes", str(asked["nodes"]), "--bandwidth", asked["bandwidth"], "--scheme", asked["scheme"],
+                               *asked.get("flags", []), "--json"],
                               stdout=subprocess.PIPE, text=True, check=True)
         answer = json.loads(done.stdout)
         schemes = {}
@@ -112,7 +110,7 @@ class Plans:
     def _save(self, model):
         rows = [row for row in self._answers.values() if row["question"]["model"] == model]
         rows.sort(key=lambda row: (row["question"]["batch"], row["question"]["bandwidth"], row["question"]["nodes"],
-                                   row["question"]["scheme"]))
+                                   row["question"]["scheme"], row["question"].get("flags", [])))
         (self._folder / f"plan-{model}.json").write_text(json.dumps({"rows": rows}, indent=1) + "\n")
 
 
@@ -136,12 +134,11 @@ def measured(rows, claim):
 
 
 def of_row(row):
-    """The plan's question for a row of the harness, or None."""
-    scheme = scheme_of(row["system"])
-    # The harness has a model of its own for measuring lines, which trains nothing.
-    if scheme is None or not (MODELS / f"{row['model']}.json").is_file():
+    """The plan's question for a row of the harness, or None where it cannot be asked: another program, or the harness's own model for
+    measuring lines, which trains nothing."""
+    if row["system"].split(":")[0] != "poseidon" or not (MODELS / f"{row['model']}.json").is_file():
         return None
-    return question(row["model"], row["nodes"], row["equivalent"], row["batch"], row["samples_per_second"], scheme)
+    return question(row["model"], row["nodes"], row["equivalent"], row["batch"], row["samples_per_second"], Variant.parse(row["system"]))
 
 
 def questions(rows):

@@ -51,9 +51,14 @@ def test_a_measured_row_stands_beside_its_claim_and_its_plan(tmp_path):
     assert "| 1000.00 ms | 1020.00 ms | +2.0 % | `some.json` |" in text
 
 
-@pytest.mark.parametrize("system, scheme", [("poseidon", "auto"), ("poseidon:sfb", "sfb"), ("poseidon:wfbp", None),
-                                            ("poseidon:ps:none", None), ("ddp", None)])
-def test_only_what_the_plan_can_run_is_compared(system, scheme):
-    row = copy.deepcopy(ROW) | {"system": system}
-    asked = performance.of_row(row)
-    assert (asked and asked["scheme"]) == scheme
+@pytest.mark.parametrize("system, scheme, flags", [
+    ("poseidon", "auto", None), ("poseidon:sfb", "sfb", None), ("poseidon:wfbp", "auto", ["--overlap", "backward", "--no-priorities"]),
+    ("poseidon:ps:servers=2", "ps", ["--overlap", "full", "--servers", "2"])])
+def test_the_plan_is_asked_what_the_harness_ran(system, scheme, flags):
+    asked = performance.of_row(copy.deepcopy(ROW) | {"system": system})
+    assert (asked["scheme"], asked.get("flags")) == (scheme, flags)
+
+
+@pytest.mark.parametrize("change", [{"system": "ddp"}, {"system": "horovod"}, {"model": "push-pull"}])
+def test_the_plan_is_asked_about_nothing_that_it_cannot_run(change):
+    assert performance.of_row(copy.deepcopy(ROW) | change) is None

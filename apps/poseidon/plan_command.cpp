@@ -15,6 +15,7 @@ namespace {
 
 struct PlanOptions {
   WorkloadOptions workload;
+  ScheduleOptions schedule;
   std::vector<int> nodes = {8};
   int servers = 0;
   bool no_colocated = false;
@@ -39,6 +40,7 @@ constexpr const char* kExamples =
     "  poseidon plan --model examples/models/alexnet.json --images-per-second 1421 --batch 128 --nodes 8 --servers 4 --scheme ps\n"
     "  poseidon plan --model examples/models/resnet-152.json --images-per-second 20 --batch 32 --nodes 8 \\\n"
     "      --bandwidth 1Gbit --wire bf16\n"
+    "  poseidon plan --model examples/models/vgg19.json --images-per-second 35.5 --batch 32 --nodes 8 --overlap backward --no-priorities\n"
     "  poseidon plan --model examples/digits/lenet_train_test.prototxt --record 1,28,28 --images-per-second 3000 --batch 64 \\\n"
     "      --nodes 8 --bandwidth 1Gbit --latency 0.1ms --plot speedup.png";
 
@@ -53,6 +55,7 @@ void describe(CLI::App& app, PlanOptions& into) {
       ->check(CLI::Range(0, 4096))
       ->capture_default_str();
   app.add_flag("--no-colocated", into.no_colocated, "only the dedicated servers serve, and no node that trains does");
+  into.schedule.describe(app);
   app.add_option("--bandwidth", into.bandwidths, "of each node's link, each direction, as the line is rated; or several")
       ->delimiter(',')
       ->capture_default_str();
@@ -110,9 +113,11 @@ int plan_command(const std::vector<std::string>& arguments) {
                                                                   .plan = best->plan,
                                                                   .link_bytes_per_second = rates[b] * kPayloadShare,
                                                                   .latency = runtime::Duration(std::llround(*latency * 1e9)),
+                                                                  .overlap = options.schedule.overlap_mode(),
+                                                                  .priorities = !options.schedule.no_priorities,
                                                                   .iterations = options.iterations - 1});
       if (!result) return complain(result.error(), kBroken);
-      rows.push_back({nodes, serving, options.bandwidths[b], workload->iteration_seconds(), std::move(*best), std::move(*result)});
+      rows.push_back({nodes, serving, options.schedule, options.bandwidths[b], workload->iteration_seconds(), std::move(*best), std::move(*result)});
       if (options.as_json) continue;
       if (rows.size() == 1) print_heading(*workload);
       print_row(rows.back());

@@ -31,6 +31,8 @@ nlohmann::ordered_json row_json(const PlanRow& row, const replay::Workload& work
                               {"nodes", row.nodes},
                               {"servers", row.serving.servers},
                               {"bandwidth", row.bandwidth},
+                              {"overlap", row.schedule.overlap},
+                              {"priorities", !row.schedule.no_priorities},
                               {"iteration_seconds", row.iteration_seconds()},
                               {"speedup", row.speedup()},
                               {"bound_seconds", row.prospect.bound_seconds},

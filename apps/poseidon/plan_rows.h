@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "apps/poseidon/schedule_options.h"
 #include "apps/poseidon/workload_options.h"
 #include "plan/bound.h"
 #include "replay/simulated_cluster.h"
@@ -14,6 +15,7 @@ namespace poseidon::app {
 struct PlanRow {
   int nodes = 1;             // that train
   plan::Serving serving;
+  ScheduleOptions schedule;
   std::string bandwidth;     // as the user wrote it
   double alone_seconds = 0;  // of an iteration on one node without communication
   Prospect prospect;

@@ -32,12 +32,7 @@ void describe(CLI::App& app, ReplayOptions& into) {
   app.add_option("--dilation", into.dilation, "how much longer computing takes than it says")->check(CLI::Range(1.0, 1e6))->capture_default_str();
   app.add_option("--iterations", into.iterations, "that are measured")->check(CLI::Range(1, 1'000'000))->capture_default_str();
   app.add_option("--warm-up", into.warm_up, "iterations before them")->check(CLI::Range(0, 1'000'000))->capture_default_str();
-  app.add_option("--overlap", into.overlap,
-                 "what of the communication may go on beside computing: full; backward (the next forward pass waits for all "
-                 "sums); none (gradients leave when the backward pass has ended)")
-      ->check(CLI::IsMember({"full", "backward", "none"}))
-      ->capture_default_str();
-  app.add_flag("--no-priorities", into.no_priorities, "what is ready first leaves first, whatever its layer");
+  into.schedule.describe(app);
   app.add_option("--bandwidth", into.bandwidth, "of the links as they are (slowed down, in a dilated run), for the choice of schemes")
       ->capture_default_str();
   app.add_option("--start", into.start, "words in front of each worker's command, e.g. 'ip netns exec host-{rank}', for a dedicated server with the workers' "
@@ -59,11 +54,6 @@ Status check(ReplayOptions& options) {
 }
 
 }  // namespace
-
-replay::Overlap ReplayOptions::overlap_mode() const {
-  if (overlap == "backward") return replay::Overlap::kBackward;
-  return overlap == "none" ? replay::Overlap::kNone : replay::Overlap::kFull;
-}
 
 ParsedReplayOptions parse_replay_options(const std::vector<std::string>& arguments) {
   ParsedReplayOptions parsed;

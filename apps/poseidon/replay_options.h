@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "apps/poseidon/job_options.h"
+#include "apps/poseidon/schedule_options.h"
 #include "apps/poseidon/workload_options.h"
 #include "plan/hosts.h"
 
@@ -17,8 +18,7 @@ struct ReplayOptions {
   double dilation = 1;
   int iterations = 7;
   int warm_up = 2;
-  std::string overlap = "full";
-  bool no_priorities = false;
+  ScheduleOptions schedule;
   std::string bandwidth = "10Gbit";
   std::string listen = "127.0.0.1";
   std::string start;
@@ -29,7 +29,6 @@ struct ReplayOptions {
   double line_bytes_per_second = 0;
   plan::HostGroups hosts;
 
-  replay::Overlap overlap_mode() const;
   // Iterations that are run: the last one only ends the last that counts.
   int all_iterations() const { return warm_up + iterations + 1; }
 };

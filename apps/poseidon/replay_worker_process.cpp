@@ -50,7 +50,7 @@ Status replay_all(const ReplayOptions& options, const replay::Workload& workload
   Result<replay::Scratch> scratch = replay::Scratch::allocate(cluster.session(), model.model);
   if (!scratch) return scratch.error();
   auto worker = std::make_shared<replay::ReplayWorker>(cluster.lane(), cluster.session(), machine.device, workload, model,
-                                                       std::move(*scratch), options.overlap_mode());
+                                                       std::move(*scratch), options.schedule.overlap_mode());
   const cluster::Worker::Traffic before = cluster.traffic();  // links have been measured
   json begins = json::array();
   double waited = 0;
@@ -93,7 +93,7 @@ Status run(const ReplayOptions& options, const cluster::JobAddress& job) {
     machine = made.get();
     return made;
   };
-  worker.priorities = !options.no_priorities;
+  worker.priorities = !options.schedule.no_priorities;
   worker.lanes = options.job.lanes;
   worker.pin_lanes = options.job.pin_lanes;
   worker.staging_bytes_max = options.job.staging_bytes_max;

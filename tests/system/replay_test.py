@@ -85,6 +85,20 @@ def test_a_size_that_is_none_is_told(poseidon):
     assert '--staging: "much" is no number of bytes' in done.err
 
 
+def test_a_plan_says_what_overlap_and_priorities_are_worth(poseidon):
+    flags = ["--nodes", 4, "--bandwidth", "2Gbit", "--scheme", "ps"]
+    full = plan(poseidon, *flags)
+    published = plan(poseidon, *flags, "--overlap", "backward", "--no-priorities")
+    none = plan(poseidon, *flags, "--overlap", "none", "--no-priorities")
+    assert (full["overlap"], full["priorities"]) == ("full", True)
+    assert (none["overlap"], none["priorities"]) == ("none", False)
+    # Nothing is computed while gradients travel without overlap: computing and the line's time follow each other.
+    dense_seconds = 2 * 60965224 * 4 * 3 / 4 / (2e9 / 8 * 1448 / 1514)
+    assert none["iteration_seconds"] >= 128 / 1421 + dense_seconds
+    assert full["iteration_seconds"] < published["iteration_seconds"] < none["iteration_seconds"]
+    assert full["bound_seconds"] == published["bound_seconds"]
+
+
 def test_a_latency_without_a_unit_is_told(poseidon):
     done = job.run(poseidon, "plan", *ALEXNET, "--latency", "50").expect(2)
     assert "--latency" in done.err and "50us" in done.err
