@@ -9,6 +9,7 @@
 //   }
 #pragma once
 
+#include <cstddef>
 #include <functional>
 #include <map>
 #include <optional>
@@ -17,6 +18,7 @@
 
 #include "poseidon/error.h"
 #include "poseidon/export.h"
+#include "poseidon/types.h"
 
 namespace poseidon {
 
@@ -33,6 +35,16 @@ struct LocalOptions {
   // JSON of a plan to repeat (Cluster::plan()), instead of choosing. `schemes` is not looked at then.
   std::string plan;
   std::optional<double> link_bytes_per_second;  // for the choice, instead of measuring
+  // "on", or how many at most: workers that combine their gradients in shared memory first, so that one of them speaks for all. "off"
+  // lets each speak for itself. Part of the plan, so not together with `plan`.
+  std::string per_host = "off";
+  // kBFloat16 or kFloat16: float32 gradients travel with 16 bits. Part of the plan; empty: as they are, or as `plan` says.
+  std::optional<DType> wire;
+
+  // The next three change no bit of any sum.
+  int lanes = 1;                                 // event loops of each worker, 1 to 16
+  std::optional<std::size_t> staging_bytes_max;  // of each worker, for gradients that wait for the others'. Empty: 1 GB
+  bool tls = false;                              // all links of the job are TLS 1.3, keyed by its secret
 
   // These are called by a thread of the library, one at a time, while run_local() waits; none may wait or throw. Any may be
   // empty.

@@ -30,7 +30,7 @@ extern "C" {
 
 /* Grows by one with every function or member that is appended. Compare with poseidon_abi_version() of the library that is
  * there at run time. */
-#define POSEIDON_ABI_VERSION 1
+#define POSEIDON_ABI_VERSION 2
 
 /* poseidon_synced synced = POSEIDON_INIT(poseidon_synced); */
 #ifdef __cplusplus
@@ -56,6 +56,8 @@ typedef enum poseidon_code {
 /* Element types. */
 #define POSEIDON_FLOAT32 0
 #define POSEIDON_FLOAT64 1
+#define POSEIDON_BFLOAT16 2 /* on the wire only */
+#define POSEIDON_FLOAT16 3  /* likewise */
 
 /* Schemes: how a layer travels. */
 #define POSEIDON_PS 0    /* dense gradients to the servers that own their chunks, sums back */
@@ -274,6 +276,13 @@ typedef struct poseidon_local_options {
   void (*on_plan)(void* user, const char* plan, const char* table);
   void (*on_wait)(void* user, const char* text);
   void* user;
+  /* Since version 2; zero and null are what was before. */
+  const char* per_host;  /* "on", or how many at most: workers that combine their gradients in shared memory first; null: "off" */
+  uint64_t staging_bytes_max; /* of each worker, for gradients that wait for the others'; 0: 1 GB */
+  int32_t lanes;         /* event loops of each worker, 1 to 16; 0: 1 */
+  int32_t tls;           /* not 0: all links of the job are TLS 1.3, keyed by its secret */
+  int32_t wire;          /* POSEIDON_BFLOAT16 or POSEIDON_FLOAT16: float32 gradients travel with 16 bits; 0: as they are */
+  int32_t reserved2;
 } poseidon_local_options;
 
 typedef struct poseidon_local_end {

@@ -4,6 +4,7 @@
 #include <string>
 #include <utility>
 
+#include "base/text.h"
 #include "capi/failure.h"
 #include "capi/structs.h"
 
@@ -18,6 +19,11 @@ LocalOptions options_of(const poseidon_local_options& given) {
   if (given.schemes != nullptr) options.schemes = given.schemes;
   if (given.plan != nullptr) options.plan = given.plan;
   if (given.link_bytes_per_second != 0) options.link_bytes_per_second = given.link_bytes_per_second;
+  if (given.per_host != nullptr) options.per_host = given.per_host;
+  if (given.staging_bytes_max != 0) options.staging_bytes_max = given.staging_bytes_max;
+  if (given.lanes != 0) options.lanes = given.lanes;
+  options.tls = given.tls != 0;
+  if (given.wire != 0) options.wire = static_cast<DType>(given.wire);
   void* const user = given.user;
   if (given.on_note != nullptr) {
     options.on_note = [function = given.on_note, user](int rank, const std::string& text) { function(user, rank, text.c_str()); };
@@ -49,6 +55,9 @@ int poseidon_run_local(const poseidon_local_options* options, poseidon_local_end
     if (end != nullptr) {
       const Result<poseidon_local_end> place = read(end, "poseidon_local_end");
       if (!place) return fail(place.error());
+    }
+    if (given->wire < 0 || given->wire > POSEIDON_FLOAT16) {
+      return fail({ErrorCode::kInvalid, base::concat("wire is ", given->wire, ": it must be POSEIDON_BFLOAT16 or POSEIDON_FLOAT16, or 0")});
     }
     const LocalEnd ended = run_local(options_of(*given));
     thread_local std::string run_folder;

@@ -11,13 +11,16 @@
 
 #include "base/text.h"
 #include "poseidon/error.h"
+#include "poseidon/poseidon.h"
 
 namespace poseidon::capi {
 
-// The size of a struct in the first version of the ABI, below which a program cannot have set it right. All structs still have
-// the size that they began with; one that grows keeps its old size here, as a specialisation.
+// The size of a struct in the first version of the ABI, below which a program cannot have set it right. One that has grown keeps its
+// old size here, as a specialisation.
 template <typename Struct>
 constexpr std::size_t kLeastSize = sizeof(Struct);
+template <>
+inline constexpr std::size_t kLeastSize<poseidon_local_options> = offsetof(poseidon_local_options, per_host);
 
 // Reads what the program knows; what it does not know is zero. kInvalid for a null pointer or an impossible size, and where a
 // newer program has set something that this library does not know.

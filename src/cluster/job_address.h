@@ -21,8 +21,8 @@ namespace poseidon::cluster {
 //   POSEIDON_RANK          this process's number among those of its role, from 0
 //   POSEIDON_COORDINATOR   host:port
 //   POSEIDON_SECRET_FILE
-//   POSEIDON_LANES         event loops of a dedicated server, as many as the workers have; left out: 1
-//   POSEIDON_STAGING       what a dedicated server may stage, "512MiB"; left out: as much as a worker may
+//   POSEIDON_LANES         event loops of each member, the same number for all; left out: 1
+//   POSEIDON_STAGING       what each member may stage, "512MiB"; left out: 1 GB
 //   POSEIDON_TLS           1 where all links of the job are TLS; left out, or 0: they are not
 struct JobAddress {
   Rank rank{0};       // a worker's, or workers + its number for a dedicated server
@@ -31,7 +31,7 @@ struct JobAddress {
   std::vector<std::byte> secret;
   bool tls = false;
   int servers = 0;         // dedicated ones
-  // Of a dedicated server; a worker is told by its own options.
+  // Of a dedicated server, and of a worker through the library; one of `poseidon train` has flags.
   std::size_t lanes = 1;
   std::size_t staging_bytes_max = store::kStagingBytesMax;
 

@@ -16,6 +16,8 @@ Result<std::unique_ptr<Door>> Door::join(JobOptions options) {
                  "there is no job to join: POSEIDON_RANK is not set, so no launcher has started this process"};
   }
   const int rank = static_cast<int>(index((*job)->rank));
+  const std::size_t lanes = (*job)->lanes;
+  const std::size_t staging_bytes_max = (*job)->staging_bytes_max;
   // The launcher shows the sentence that it finds; a process that only ends with a code says nothing.
   const auto failed = [&](const Error& why) {
     launch::report_error(rank, why);
@@ -30,7 +32,9 @@ Result<std::unique_ptr<Door>> Door::join(JobOptions options) {
                              .values = std::move(options.values),
                              .make_compute = [product = std::move(options.product)](runtime::Runtime& lane) {
                                return std::make_unique<ProgramCompute>(lane, product);
-                             }});
+                             },
+                             .lanes = lanes,
+                             .staging_bytes_max = staging_bytes_max});
   if (!worker) return failed(worker.error());
   door->worker_ = std::move(*worker);
   door->session_ = std::make_unique<CheckedSession>(door->worker_->session(), door->model_, door->worker_->lane());

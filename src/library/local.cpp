@@ -15,6 +15,7 @@
 #include "launch/local_job.h"
 #include "plan/choose.h"
 #include "plan/hosts.h"
+#include "plan/lanes.h"
 
 namespace poseidon {
 namespace {
@@ -58,6 +59,18 @@ Status check(const LocalOptions& options) {
   if (options.link_bytes_per_second && !(*options.link_bytes_per_second > 0)) {
     return Error{ErrorCode::kInvalid, base::concat("a link cannot have ", *options.link_bytes_per_second, " bytes per second")};
   }
+  if (options.lanes < 1 || options.lanes > static_cast<int>(plan::kLanesMax)) {
+    return Error{ErrorCode::kInvalid, base::concat(options.lanes, " lanes are not possible, it must be from 1 to ", plan::kLanesMax)};
+  }
+  if (options.wire && *options.wire != DType::kBFloat16 && *options.wire != DType::kFloat16) {
+    return Error{ErrorCode::kInvalid, base::concat("gradients cannot travel as ", to_string(*options.wire),
+                                                   ": it must be bfloat16 or float16, or nothing")};
+  }
+  const Result<plan::PerHost> per_host = plan::parse_per_host(options.per_host);
+  if (!per_host) return Error{ErrorCode::kInvalid, "per_host: " + per_host.error().message};
+  if (*per_host != plan::PerHost::kOff && !options.plan.empty()) {
+    return Error{ErrorCode::kInvalid, "a plan to repeat has the hosts in it, so per_host has no say: give one of them"};
+  }
   if (!options.run_folder.empty() && !std::filesystem::is_directory(options.run_folder)) {
     return Error{ErrorCode::kNotFound, base::concat("the run folder ", options.run_folder, " is not there")};
   }
@@ -88,6 +101,12 @@ LocalEnd run_local(const LocalOptions& options) {
   launch::LocalJobOptions job{.workers = options.workers, .command = options.command, .environment = options.environment};
   job.coordinator.workers = options.workers;
   job.coordinator.link_bytes_per_second = options.link_bytes_per_second;
+  job.coordinator.wire = options.wire;
+  job.coordinator.per_host = plan::parse_per_host(options.per_host).value();
+  job.tls = options.tls;
+  // A program's own environment goes before its options, as everywhere in the contract.
+  job.environment.emplace("POSEIDON_LANES", std::to_string(options.lanes));
+  if (options.staging_bytes_max) job.environment.emplace("POSEIDON_STAGING", base::concat(*options.staging_bytes_max, "B"));
   if (options.plan.empty()) {
     Result<plan::SchemeRequest> schemes = plan::parse_scheme_request(options.schemes);
     if (!schemes) return {.error = schemes.error(), .interrupted = {}, .run_folder = {}};

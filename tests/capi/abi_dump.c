@@ -106,6 +106,12 @@ int main(void) {
   FIELD(poseidon_local_options, on_plan);
   FIELD(poseidon_local_options, on_wait);
   FIELD(poseidon_local_options, user);
+  FIELD(poseidon_local_options, per_host);
+  FIELD(poseidon_local_options, staging_bytes_max);
+  FIELD(poseidon_local_options, lanes);
+  FIELD(poseidon_local_options, tls);
+  FIELD(poseidon_local_options, wire);
+  FIELD(poseidon_local_options, reserved2);
 
   STRUCT(poseidon_local_end);
   FIELD(poseidon_local_end, size);
@@ -126,6 +132,8 @@ int main(void) {
   NUMBER(POSEIDON_SYSTEM);
   NUMBER(POSEIDON_FLOAT32);
   NUMBER(POSEIDON_FLOAT64);
+  NUMBER(POSEIDON_BFLOAT16);
+  NUMBER(POSEIDON_FLOAT16);
   NUMBER(POSEIDON_PS);
   NUMBER(POSEIDON_SFB);
   NUMBER(POSEIDON_ADAM);

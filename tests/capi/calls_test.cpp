@@ -35,6 +35,16 @@ TEST(CApi, RefusesALocalJobThatCannotBe) {
   options.link_bytes_per_second = -1;
   EXPECT_EQ(poseidon_run_local(&options, nullptr), POSEIDON_INVALID);
   options.link_bytes_per_second = 0;
+  options.lanes = 17;
+  EXPECT_EQ(poseidon_run_local(&options, nullptr), POSEIDON_INVALID);
+  EXPECT_THAT(poseidon_last_error(), HasSubstr("17 lanes are not possible"));
+  options.lanes = 0;
+  options.wire = 7;
+  EXPECT_EQ(poseidon_run_local(&options, nullptr), POSEIDON_INVALID);
+  EXPECT_THAT(poseidon_last_error(), HasSubstr("POSEIDON_BFLOAT16"));
+  options.wire = POSEIDON_FLOAT64;
+  EXPECT_EQ(poseidon_run_local(&options, nullptr), POSEIDON_INVALID);
+  options.wire = 0;
   options.run_folder = "/nowhere/at/all";
   EXPECT_EQ(poseidon_run_local(&options, nullptr), POSEIDON_NOT_FOUND);
 }
@@ -54,6 +64,19 @@ TEST(CApi, StructsOfOtherVersionsAreReadAsFarAsTheyAreKnown) {
   EXPECT_THAT(poseidon_last_error(), HasSubstr("asks for what this version of the library does not have"));
   grown.known.size = sizeof grown.known - 1;
   EXPECT_EQ(poseidon_find_job(&grown.known), POSEIDON_INVALID);
+}
+
+// A program of the first version, whose options end before what has been appended since: what lies behind them is not read.
+TEST(CApi, OptionsOfTheFirstVersionAreStillRead) {
+  poseidon_local_options options = POSEIDON_INIT(poseidon_local_options);
+  options.size = offsetof(poseidon_local_options, per_host);
+  options.workers = 1;
+  options.run_folder = "/nowhere/at/all";
+  options.lanes = 17;
+  EXPECT_EQ(poseidon_run_local(&options, nullptr), POSEIDON_NOT_FOUND);
+  options.size -= 1;
+  EXPECT_EQ(poseidon_run_local(&options, nullptr), POSEIDON_INVALID);
+  EXPECT_THAT(poseidon_last_error(), HasSubstr("poseidon_local_options"));
 }
 
 TEST(CApi, NamesItsNumbers) {

@@ -27,6 +27,7 @@ namespace {
 
 using ::testing::AllOf;
 using ::testing::HasSubstr;
+using ::testing::Not;
 
 // ---- What workers do ----
 
@@ -155,11 +156,38 @@ std::string ends_badly_after_all() {
   std::exit(find_job().value()->rank == 1 ? 4 : 0);
 }
 
+bool has_thread(const std::string& name) {
+  for (const auto& task : std::filesystem::directory_iterator("/proc/self/task")) {
+    std::string found;
+    std::getline(std::ifstream(task.path() / "comm"), found);
+    if (found == name) return true;
+  }
+  return false;
+}
+
+// How the engine moves things, as far as a worker can see it; and the sum is what it always is.
+std::string as_told() {
+  Member member;
+  REQUIRE(member.cluster != nullptr);
+  Arrivals arrivals;
+  member.submit(0, arrivals.expect(0));
+  REQUIRE(!arrivals.wait(0).error && member.gradient == Numbers(4, 2));
+  const auto is_set = [](const char* name, const std::string& value) {
+    const char* const found = std::getenv(name);
+    return found != nullptr && found == value;
+  };
+  REQUIRE(has_thread("poseidon lane 1") == is_set("POSEIDON_LANES", "2"));
+  if (is_set("POSEIDON_TLS", "1") && is_set("POSEIDON_STAGING", "4096B")) leave_a_mark();
+  REQUIRE(member.cluster->leave().ok());
+  return "";
+}
+
 int run_worker(const std::string& name) {
   const std::map<std::string, std::function<std::string()>> scenarios = {{"endless", endless},
                                                                          {"mistakes", mistakes},
                                                                          {"closing", closing},
                                                                          {"other models", other_models},
+                                                                         {"as told", as_told},
                                                                          {"ends badly", ends_badly_after_all}};
   const std::string wrong = scenarios.at(name)();
   if (wrong.empty()) return 0;
@@ -212,6 +240,49 @@ TEST(RunLocal, RepeatsAPlan) {
   ASSERT_TRUE(third.error.has_value());
   EXPECT_THAT(third.error->message, HasSubstr("the plan cannot be used"));
   std::filesystem::remove_all(third.run_folder);
+}
+
+TEST(RunLocal, MovesGradientsAsItIsTold) {
+  const test::TemporaryFolder folder;
+  LocalOptions options = job(2, "as told");
+  options.run_folder = folder.path();
+  std::string plan;
+  options.on_plan = [&](const std::string& json, const std::string&) { plan = json; };
+  const LocalEnd plain = run_local(options);
+  EXPECT_FALSE(plain.error.has_value()) << plain.error->message;
+  EXPECT_THAT(plan, AllOf(Not(HasSubstr("\"wire\"")), Not(HasSubstr("\"hosts\""))));
+  EXPECT_FALSE(std::filesystem::exists(folder / "well-0"));
+
+  options.lanes = 2;
+  options.staging_bytes_max = 4096;
+  options.tls = true;
+  options.wire = DType::kBFloat16;
+  const LocalEnd other = run_local(options);
+  EXPECT_FALSE(other.error.has_value()) << other.error->message;
+  EXPECT_THAT(plan, HasSubstr("\"wire\": \"bfloat16\""));
+  EXPECT_TRUE(std::filesystem::exists(folder / "well-0") && std::filesystem::exists(folder / "well-1"));
+
+  options.per_host = "on";
+  const LocalEnd together = run_local(options);
+  EXPECT_FALSE(together.error.has_value()) << together.error->message;
+  EXPECT_THAT(plan, HasSubstr("\"hosts\""));
+}
+
+TEST(RunLocal, RefusesWhatItCannotBeTold) {
+  const auto refusal = [](const std::function<void(LocalOptions&)>& change) {
+    LocalOptions options = job(2, "as told");
+    change(options);
+    const LocalEnd end = run_local(options);
+    return end.error && end.error->code == ErrorCode::kInvalid ? end.error->message : "it was not refused";
+  };
+  EXPECT_THAT(refusal([](LocalOptions& options) { options.lanes = 0; }), HasSubstr("from 1 to 16"));
+  EXPECT_THAT(refusal([](LocalOptions& options) { options.wire = DType::kFloat64; }), HasSubstr("cannot travel as float64"));
+  EXPECT_THAT(refusal([](LocalOptions& options) { options.per_host = "1"; }), HasSubstr("per_host"));
+  EXPECT_THAT(refusal([](LocalOptions& options) {
+                options.per_host = "on";
+                options.plan = "{}";
+              }),
+              HasSubstr("give one of them"));
 }
 
 TEST(RunLocal, KeepsTheLogsWhereItWasToldTo) {
