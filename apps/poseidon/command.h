@@ -29,6 +29,7 @@ int exit_code_of(ErrorCode code);
 int train_command(const std::vector<std::string>& arguments);
 int test_command(const std::vector<std::string>& arguments);
 int time_command(const std::vector<std::string>& arguments);
+int run_command(const std::vector<std::string>& arguments);
 int replay_command(const std::vector<std::string>& arguments);
 int plan_command(const std::vector<std::string>& arguments);
 int serve_command(const std::vector<std::string>& arguments);

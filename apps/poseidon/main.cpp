@@ -22,6 +22,7 @@ struct Subcommand {
 
 const std::vector<Subcommand>& subcommands() {
   static const std::vector<Subcommand> list = {
+      {"run", "train a script for one process on many", &run_command},
       {"train", "train a net on one or more workers", &train_command},
       {"test", "score a trained net", &test_command},
       {"time", "measure each layer, forward and backward", &time_command},

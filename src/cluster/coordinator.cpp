@@ -116,9 +116,7 @@ void Coordinator::on_message(Member from, const Message& message) {
   }
   if (std::get_if<Linked>(&message) != nullptr && phase_ == Phase::kLinking) {
     if (!everybody(rank)) return;
-    if (options_.workers == 1) return make_plan();
-    enter(Phase::kMeasuring);
-    return start_measuring(false);
+    return measure_and_plan();
   }
   if (const auto* speeds = std::get_if<Speeds>(&message); speeds != nullptr && phase_ == Phase::kMeasuring) {
     return on_speeds(rank, speeds->speeds);
@@ -127,9 +125,11 @@ void Coordinator::on_message(Member from, const Message& message) {
     if (!everybody(rank)) return;
     enter(Phase::kRunning);
     started();
-    if (listener_.on_start) listener_.on_start();
+    if (!std::exchange(begun_, true) && listener_.on_start) listener_.on_start();
+    if (stopping_) stop_workers();
     return;
   }
+  if (const auto* paused = std::get_if<Paused>(&message)) return on_paused(rank, *paused);
   if (phase_ == Phase::kRunning && on_change_message(rank, message)) return;
   // Dedicated servers have nothing more to say.
   if (!is_worker(rank)) return base::log::debug(base::concat(describe(rank), " sent a message out of turn, or a worker's"));
@@ -193,6 +193,7 @@ Status Coordinator::compare(const Join& join, const Join& first) const {
                                x.name, " with ", x.factor_rows));
   }
   if (first.model.layers.size() != join.model.layers.size()) return differ("they have different numbers of layers");
+  if (first.provisional != join.provisional) return differ(base::concat("that of ", first.provisional ? who_a : who_b, " is provisional"));
   return {};
 }
 
@@ -282,8 +283,20 @@ void Coordinator::on_speeds(Rank rank, const plan::Speeds& speeds) {
   return phase_ == Phase::kMeasuring ? make_plan() : change_measured();
 }
 
+void Coordinator::measure_and_plan() {
+  const bool is_provisional = joined_.begin()->second.provisional;
+  if (options_.workers == 1 || is_provisional || !speeds_.empty()) return make_plan();
+  enter(Phase::kMeasuring);
+  start_measuring(false);
+}
+
 void Coordinator::make_plan() {
   const Join& first = joined_.begin()->second;
+  if (first.provisional) {
+    planner_.begin_provisionally(first.model, {slowest(), link_rates()}, first.first);
+    enter(Phase::kPlanning);
+    return send_plan();
+  }
   const bool alike = all_workers([&](const Join& join) { return join.arithmetic == first.arithmetic; });
   const bool replan = all_workers([&](const Join& join) { return join.replans && join.first == first.first; });
   const Result<std::vector<plan::LayerChoice>> choices =
@@ -326,13 +339,20 @@ void Coordinator::request_stop() {
   if (stopping_ || over()) return;
   stopping_ = true;
   // Before the start there is nothing that an orderly stop would keep, and whom all wait for may never come.
-  if (phase_ != Phase::kRunning) return abort(Error{ErrorCode::kAborted, "interrupted before the training began"});
+  if (!begun_) return abort(Error{ErrorCode::kAborted, "interrupted before the training began"});
+  if (phase_ != Phase::kRunning) return;  // until the model that comes is trained
+  stop_workers();
+}
+
+void Coordinator::stop_workers() {
+  if (std::exchange(stop_asked_, true)) return go_on_when_all_paused();
   // Whoever pauses for a change of plan already may as well stop there.
   if (change_ != Change::kPausing) pause();
 }
 
 void Coordinator::on_leave(Rank rank) {
   left_.insert(rank);
+  if (change_ == Change::kRenewing) return abort(left_while_renewing(*answered_.begin()));
   if (left_.size() < static_cast<std::size_t>(options_.workers)) {
     if (change_ != Change::kNone && !stopping_) cancel_change();
     return go_on_when_all_paused();
@@ -411,7 +431,7 @@ void Coordinator::check_deadline() {
   const std::string text = base::concat("waiting for ", base::join_words(missing()), " ", *what, " since ",
                                         base::readable_seconds(std::chrono::duration<double>(waited).count()));
   const runtime::Duration most = phase_ == Phase::kJoining        ? options_.join_max
-                                 : change_ == Change::kSettling ? options_.settle_max
+                                 : change_ == Change::kSettling || change_ == Change::kRenewing ? options_.settle_max
                                                                 : options_.phase_max;
   if (waited >= most) return abort(Error{ErrorCode::kTimeout, base::concat("gave up ", text)});
   if (waited < next_explanation_) return;

@@ -109,6 +109,7 @@ class Coordinator {
     kSettling,    // everybody runs up to the same iteration, boundary_
     kMeasuring,   // links and arithmetic, again
     kInstalling,  // the next plan
+    kRenewing,    // workers come to the iteration from which they train another model (messages.h, Renew)
   };
 
   void on_message(Member from, const Message& message);
@@ -120,6 +121,8 @@ class Coordinator {
   void start_measuring(bool arithmetic);
   void measure_round(bool arithmetic);
   void on_speeds(Rank rank, const plan::Speeds& speeds);
+  // What has been measured before is not measured again.
+  void measure_and_plan();
   void make_plan();
   void send_plan();
   void started();
@@ -130,14 +133,18 @@ class Coordinator {
   std::vector<WorkerPlace> places() const;
   void on_gather(Rank rank, const Gather& gather);
   void go_on_when_all_paused();
+  void on_paused(Rank rank, const Paused& paused);
   void pause();
+  void stop_workers();
   void on_profile(Rank rank, const plan::Profile& profile);
   void on_settled(Rank rank);
+  void on_renew(Rank rank, const Renew& renew);
   void change_measured();
   void cancel_change();
   void install();
   void enter(Change change);
   void on_leave(Rank rank);
+  Error left_while_renewing(Rank renewing) const;
   void on_link_down(Member peer, const Error& why);
   void suspect(Rank rank, const std::string& why);
   void enter(Phase phase);
@@ -151,7 +158,10 @@ class Coordinator {
   bool is_worker(Rank rank) const { return index(rank) < options_.workers; }
   bool all_workers(const std::function<bool(const Join&)>& holds) const;
   // How many must answer what is being asked: all members, or only the workers, who alone run iterations. The first of all.
-  int awaited_nodes() const { return change_ == Change::kPausing || change_ == Change::kSettling ? options_.workers : nodes(); }
+  int awaited_nodes() const {
+    const bool is_of_workers = change_ == Change::kPausing || change_ == Change::kSettling || change_ == Change::kRenewing;
+    return is_of_workers ? options_.workers : nodes();
+  }
   std::vector<std::string> missing() const;
   std::optional<std::string> awaited() const;
   std::optional<std::string> awaited_change() const;
@@ -171,7 +181,9 @@ class Coordinator {
   std::vector<std::uint32_t> shifts_left_;  // rounds of measuring that are to come; the present one first
   std::map<std::uint64_t, std::map<Rank, std::string>> gatherings_;  // by number; those that are not complete
   std::set<Rank> left_;                 // workers
+  bool begun_ = false;                  // data has been allowed to flow once
   bool stopping_ = false;
+  bool stop_asked_ = false;             // workers have been asked how far they go
   std::uint64_t pauses_ = 0;          // so many have been asked for
   std::map<Rank, Iteration> limits_;  // beyond which a paused worker begins nothing
   Change change_ = Change::kNone;

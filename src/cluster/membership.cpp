@@ -51,7 +51,7 @@ void Membership::on_up(Member peer) {
   }
   coordinator_up_ = true;
   silence_.watch(peer);
-  tell(Join{options_.self, options_.model, compute_speed_->digest, options_.first, options_.replans});
+  tell(Join{options_.self, options_.model, compute_speed_->digest, options_.first, options_.replans, options_.provisional});
 }
 
 void Membership::on_down(Member peer, const Error& why) {
@@ -166,6 +166,15 @@ void Membership::ready() { tell(Ready{}); }
 
 void Membership::settled() {
   if (!failed_) tell(Settled{});
+}
+
+void Membership::renew(Model model, Iteration first) {
+  if (failed_) return;
+  POSEIDON_CHECK(!wants_, "another model while iteration ", *wants_, " waits to begin");
+  options_.model = std::move(model);
+  next_ = first;
+  started_ = false;
+  tell(Renew{options_.model, first});
 }
 
 void Membership::tell_profile(const plan::Profile& profile) {

@@ -29,6 +29,7 @@ struct MembershipOptions {
   Model model;                                     // a dedicated server has none: the plan brings it
   Iteration first = 0;                             // the iteration that will begin first
   bool replans = false;                            // can go over to another plan between two iterations
+  bool provisional = false;                        // renew() comes later
   HeartbeatOptions heartbeat;
   runtime::Duration connect_max = std::chrono::seconds(30);
   // After the link to a peer broke: the coordinator says what becomes of the job, or else it is over.
@@ -39,7 +40,7 @@ struct MembershipListener {
   // The members are linked and agree on a plan. Install it (sinks and acceptors), then call ready(). Comes again when a plan has
   // ended; by then all sums of iterations before have come everywhere, and nothing is on its way.
   std::function<void(const OpenEpoch& epoch, const UsePlan& plan)> on_plan;
-  // Everybody is ready for the first time: data may be sent.
+  // Everybody is ready for the first time, or for the first time after renew(): data may be sent.
   std::function<void()> on_start;
   // The iteration that wants to begin is the first of another plan: hand in what is missing, wait for all sums, then call
   // settled(). It begins when all have the other plan. Empty: there is nothing to settle.
@@ -62,6 +63,9 @@ class Membership {
   void join();
   void ready();
   void settled();
+  // Trains another model from that iteration on, as all workers do: on_plan and on_start come again. All sums of iterations before
+  // have come, and no begin() waits.
+  void renew(Model model, Iteration first);
   void tell_profile(const plan::Profile& profile);
   void note(const std::string& body);
   // Gives this worker's part to the next gathering. All workers gather in the same order, each one at a time.

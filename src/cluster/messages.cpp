@@ -155,7 +155,7 @@ ErrorCode code_from(const json& object) {
 // One overload for each kind: what it is called, and its fields.
 json body(const Join& m) {
   return {{"kind", "join"},       {"self", to_json(m.self)}, {"model", to_json(m.model)}, {"arithmetic", m.arithmetic},
-          {"first", m.first},     {"replans", m.replans}};
+          {"first", m.first},     {"replans", m.replans},     {"provisional", m.provisional}};
 }
 json body(const Linked&) { return {{"kind", "linked"}}; }
 json body(const Speeds& m) {
@@ -176,6 +176,7 @@ json body(const Profiled& m) {
           {"layers", layers}};
 }
 json body(const Settled&) { return {{"kind", "settled"}}; }
+json body(const Renew& m) { return {{"kind", "renew"}, {"model", to_json(m.model)}, {"first", m.first}}; }
 json body(const Note& m) { return {{"kind", "note"}, {"body", m.body}}; }
 json body(const Gather& m) { return {{"kind", "gather"}, {"number", m.number}, {"body", m.body}}; }
 json body(const Paused& m) { return {{"kind", "paused"}, {"number", m.number}, {"limit", m.limit}}; }
@@ -209,7 +210,7 @@ Message message_from(const json& m) {
   if (kind == "alive") return Alive{};
   if (kind == "join") {
     return Join{member_from(m.at("self")), model_from(m.at("model")), m.at("arithmetic").get<std::string>(),
-                natural(m, "first", UINT64_MAX), m.at("replans").get<bool>()};
+                natural(m, "first", UINT64_MAX), m.at("replans").get<bool>(), m.at("provisional").get<bool>()};
   }
   if (kind == "linked") return Linked{};
   if (kind == "speeds") {
@@ -219,6 +220,7 @@ Message message_from(const json& m) {
   if (kind == "ready") return Ready{};
   if (kind == "profiled") return Profiled{profile_from(m)};
   if (kind == "settled") return Settled{};
+  if (kind == "renew") return Renew{model_from(m.at("model")), natural(m, "first", UINT64_MAX)};
   if (kind == "note") return Note{m.at("body").get<std::string>()};
   if (kind == "gather") return Gather{natural(m, "number", UINT64_MAX), m.at("body").get<std::string>()};
   if (kind == "paused") return Paused{natural(m, "number", UINT64_MAX), natural(m, "limit", UINT64_MAX)};

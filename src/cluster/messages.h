@@ -43,6 +43,7 @@ struct Join {
   std::string arithmetic;  // digest of a probe product: equal where the arithmetic is
   Iteration first = 0;     // the iteration that it will begin with
   bool replans = false;    // it can go over to another plan between two iterations
+  bool provisional = false;  // it trains this model only until it knows a better one, and says so then (Renew)
 };
 struct Linked {};  // links to all other members are up
 struct Speeds {
@@ -53,6 +54,10 @@ struct Profiled {  // from workers: what its iterations are like
   plan::Profile profile;
 };
 struct Settled {};  // from workers: waits to begin the iteration that a plan ends before, and has all sums of those before
+struct Renew {     // from workers: trains another model from that iteration on, and has all sums of those before
+  Model model;
+  Iteration first = 0;
+};
 struct Note {      // from workers, for the application that runs the coordinator
   std::string body;
 };
@@ -115,7 +120,7 @@ struct Abort {
 // Both ways.
 struct Alive {};
 
-using Message = std::variant<Join, Linked, Speeds, Ready, Profiled, Settled, Note, Gather, Paused, Leave, Failed, PeerLost, OpenEpoch,
+using Message = std::variant<Join, Linked, Speeds, Ready, Profiled, Settled, Renew, Note, Gather, Paused, Leave, Failed, PeerLost, OpenEpoch,
                              Measure, UsePlan, Start, Gathered, Pause, HoldBefore, GoOn, StopAfter, Goodbye, Abort, Alive>;
 
 std::string encode(const Message& message);

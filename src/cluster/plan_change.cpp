@@ -31,13 +31,10 @@ bool Coordinator::on_change_message(Rank rank, const Message& message) {
   if (!is_of_all && !is_worker(rank)) return false;
   if (const auto* profiled = std::get_if<Profiled>(&message)) {
     on_profile(rank, profiled->profile);
-  } else if (const auto* paused = std::get_if<Paused>(&message)) {
-    if (paused->number != pauses_) return true;  // of a pause that is over
-    limits_[rank] = paused->limit;
-    if (change_ == Change::kPausing) answered_.insert(rank);
-    go_on_when_all_paused();
   } else if (std::get_if<Settled>(&message) != nullptr) {
     on_settled(rank);
+  } else if (const auto* renew = std::get_if<Renew>(&message)) {
+    on_renew(rank, *renew);
   } else if (const auto* speeds = std::get_if<Speeds>(&message)) {
     if (change_ == Change::kMeasuring) on_speeds(rank, speeds->speeds);
   } else if (std::get_if<Ready>(&message) != nullptr) {
@@ -76,6 +73,14 @@ void Coordinator::on_profile(Rank rank, const plan::Profile& profile) {
   pause();
 }
 
+// Also while a plan is made for another model: workers answer when they are asked.
+void Coordinator::on_paused(Rank rank, const Paused& paused) {
+  if (paused.number != pauses_ || !is_worker(rank)) return;  // of a pause that is over
+  limits_[rank] = paused.limit;
+  if (change_ == Change::kPausing) answered_.insert(rank);
+  go_on_when_all_paused();
+}
+
 void Coordinator::pause() {
   limits_.clear();
   send_to_workers(Pause{++pauses_});
@@ -93,7 +98,8 @@ void Coordinator::go_on_when_all_paused() {
     last = std::max(last, limit->second);
   }
   if (stopping_) {
-    enter(Change::kNone);
+    // Workers that wait for their next model go on with it up to there.
+    if (change_ != Change::kRenewing) enter(Change::kNone);
     return send_to_workers(StopAfter{last});
   }
   boundary_ = last + 1;
@@ -140,6 +146,41 @@ void Coordinator::install() {
   send_plan();
 }
 
+// All workers come here by themselves, before the same iteration, so that a change of plan that was being agreed on has lost its sense.
+void Coordinator::on_renew(Rank rank, const Renew& renew) {
+  if (!left_.empty()) return abort(left_while_renewing(rank));
+  if (change_ != Change::kRenewing) {
+    const bool others_wait = change_ == Change::kMeasuring || change_ == Change::kInstalling || (change_ == Change::kSettling && !answered_.empty());
+    if (others_wait) {
+      return abort(Error{ErrorCode::kInvalid, base::concat(describe(rank), " trains another model from iteration ", renew.first, " on, but ",
+                                                           "others wait for another plan before it")});
+    }
+    if (change_ != Change::kNone) send_to_workers(GoOn{});
+    boundary_.reset();
+    next_.reset();
+    enter(Change::kRenewing);
+  }
+  Join& join = joined_[rank];
+  join.model = renew.model;
+  join.first = renew.first;
+  join.provisional = false;
+  if (!everybody(rank)) return;
+  const Join& first = joined_.begin()->second;
+  for (const auto& [other, theirs] : joined_) {
+    if (!is_worker(other)) continue;
+    if (const Status same = compare(theirs, first); !same) return abort(same.error());
+    if (theirs.first == first.first) continue;
+    return abort(Error{ErrorCode::kInvalid, base::concat(describe(other), " trains another model from iteration ", theirs.first, " on, ",
+                                                         first.self.text(), " from ", first.first, " on")});
+  }
+  change_ = Change::kNone;
+  measure_and_plan();
+}
+
+Error Coordinator::left_while_renewing(Rank renewing) const {
+  return Error{ErrorCode::kInvalid, base::concat(describe(*left_.begin()), " has left, but ", describe(renewing), " has another model to train")};
+}
+
 // Somebody has left: the training is over, and there will be no iteration for another plan.
 void Coordinator::cancel_change() {
   const bool others_go_on = change_ != Change::kPausing && !(change_ == Change::kSettling && answered_.empty());
@@ -165,6 +206,8 @@ std::optional<std::string> Coordinator::awaited_change() const {
       return "to measure its link again";
     case Change::kInstalling:
       return "to install the next plan";
+    case Change::kRenewing:
+      return base::concat("to come to iteration ", joined_.at(*answered_.begin()).first, ", from which another model is trained,");
   }
   return std::nullopt;
 }

@@ -150,6 +150,23 @@ Result<std::vector<plan::LayerChoice>> Planner::begin(const Model& model, bool a
   return choices;
 }
 
+void Planner::begin_provisionally(const Model& model, const Figures& figures, Iteration first) {
+  model_ = plan::model_on_wire(model, options_.workers, options_.wire);
+  alike_ = false;
+  watches_ = false;
+  speeds_ = figures.speeds;
+  links_ = figures.links;
+  last_change_ = first;
+  given_.clear();
+  given_next_ = 0;
+  const std::optional<plan::ServerShares> serving = who_serves();
+  plan_ = {.workers = options_.workers, .layers = {}};
+  for (const LayerSpec& layer : model.layers) plan_.layers.push_back({layer.name, Scheme::kPs, {}, Rank{0}});
+  plan_.wire = options_.wire;
+  plan_.chunk_bytes = plan::chunk_bytes_for(speeds_.link_bytes_per_second, speeds_.latency_seconds);
+  if (serving) plan_.server_shares = plan::parts_per_million(serving->of_node);
+}
+
 std::optional<plan::PlanVersion> Planner::next_given() const {
   return given_next_ < given_.size() ? std::optional(given_[given_next_]) : std::nullopt;
 }

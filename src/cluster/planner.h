@@ -81,6 +81,9 @@ class Planner {
   // The plan for the beginning, and the choices behind it (none where it was given). `alike`: all workers compute the same bits.
   // `first` is the iteration that begins first, `replans` whether all workers can go over to another plan.
   Result<std::vector<plan::LayerChoice>> begin(const Model& model, bool alike, const Figures& figures, Iteration first, bool replans);
+  // Instead, for a model that is trained only until a better one is known: densely, whatever the user has asked for or given, since
+  // that is about the model to come.
+  void begin_provisionally(const Model& model, const Figures& figures, Iteration first);
   const plan::Plan& plan() const { return plan_; }
   const plan::Speeds& speeds() const { return speeds_; }
   // Whether profiles are of any use.

@@ -67,6 +67,7 @@ Status Worker::open() {
                           .model = options_.model,
                           .first = options_.first,
                           .replans = options_.plan_change_hooks.has_value(),
+                          .provisional = options_.provisional,
                           .heartbeat = options_.heartbeat},
         MembershipListener{
             .on_plan = [this](const OpenEpoch& epoch, const UsePlan& use) { on_plan(epoch, use); },
@@ -179,8 +180,9 @@ Result<std::unique_ptr<session::Engine>> Worker::make_host_engine(const OpenEpoc
 }
 
 void Worker::on_plan(const OpenEpoch& epoch, const UsePlan& use) {
-  const bool is_first = !engine_->installed();
+  const bool is_first = std::exchange(is_new_, false);
   engine_->retire();
+  if (is_first) engine_->train(options_.model);
   Result<std::unique_ptr<session::Engine>> engine = make_engine(epoch, use);
   if (!engine) return membership_->fail(engine.error());
   engine_->install(std::move(*engine));
@@ -188,6 +190,7 @@ void Worker::on_plan(const OpenEpoch& epoch, const UsePlan& use) {
   engine_->watch(watching_);
   window_.clear();
   if (!is_first) return membership_->ready();
+  peers_.clear();
   for (const MemberInfo& info : epoch.members) peers_.push_back(info.member);
   if (options_.values.empty()) {
     const std::lock_guard lock(mutex_);
@@ -257,6 +260,23 @@ bool Worker::begin(Iteration iteration) {
     if (options_.plan_change_hooks) options_.plan_change_hooks->settle();
     lane_->post([this] { membership_->settled(); });
   }
+}
+
+Status Worker::renew(Model model, std::vector<TensorView> values, Iteration first) {
+  {
+    const std::lock_guard lock(mutex_);
+    if (error_) return *error_;
+    started_ = false;
+    values_in_ = false;
+  }
+  lane_->run([&] {
+    options_.model = std::move(model);
+    options_.values = std::move(values);
+    is_new_ = true;
+    begun_.reset();
+    membership_->renew(options_.model, first);
+  });
+  return wait([this] { return started_ && values_in_; });
 }
 
 void Worker::note(const std::string& body) {

@@ -47,6 +47,7 @@ struct WorkerOptions {
   std::function<std::unique_ptr<runtime::Compute>(runtime::Runtime& lane)> make_compute;
   base::EventListener* events = nullptr;          // outlives the worker
   HeartbeatOptions heartbeat;
+  bool provisional = false;                       // the model is trained only until renew() brings a better one: densely, nothing is measured
   std::size_t lanes = 1;                          // event loops, at most plan::kLanesMax; the same at all workers
   bool pin_lanes = false;                         // each lane's thread to a core of its own: runtime::real::core_for_lane
   bool priorities = true;                         // this and the next: see session::EngineOptions
@@ -68,6 +69,10 @@ class Worker {
 
   // Waits while an agreement to stop is being settled, or all go over to another plan. False: all stop before this iteration, or the job is over (see error()).
   bool begin(Iteration iteration);
+  // Trains another model from this iteration on, as all workers do: one whose tensors are those of the present one, and perhaps more
+  // behind them; layers may be other ones. All sums of iterations before must have been called back. Waits for all workers, and until
+  // rank 0's values have come. The links are measured, and a plan is made, as after joining.
+  Status renew(Model model, std::vector<TensorView> values, Iteration first);
   // A message to the application that runs the coordinator. Does not wait.
   void note(const std::string& body);
   // Gives every worker what all have given, by rank. For small things (scores, digests): it goes through the coordinator.
@@ -115,6 +120,7 @@ class Worker {
   std::unique_ptr<session::ReplaceableEngine> engine_;
   std::unique_ptr<WorkerLanes> lanes_;  // null with one lane
   std::vector<Member> peers_;
+  bool is_new_ = true;  // the model: its values are to come
   // For the profiles; lane only.
   struct Begun {
     Iteration iteration = 0;

@@ -21,7 +21,14 @@ EngineUse added(EngineUse a, const EngineUse& b) {
 }  // namespace
 
 ReplaceableEngine::ReplaceableEngine(runtime::Runtime& runtime, Rank self, int workers, const Model& model)
-    : runtime_(runtime), self_(self), workers_(workers), layer_of_(model.tensors.size(), 0), handed_in_(model.layers.size()) {
+    : runtime_(runtime), self_(self), workers_(workers) {
+  train(model);
+}
+
+void ReplaceableEngine::train(const Model& model) {
+  POSEIDON_CHECK(!engine_, "another model while an engine trains the one before");
+  layer_of_.assign(model.tensors.size(), 0);
+  handed_in_.assign(model.layers.size(), std::nullopt);
   for (std::size_t l = 0; l < model.layers.size(); ++l) {
     for (const TensorId tensor : model.layers[l].tensors) layer_of_[index(tensor)] = static_cast<std::uint32_t>(l);
   }

@@ -27,6 +27,8 @@ class ReplaceableEngine final : public Engine {
   // Destroys the present engine, if there is one. By itself, since two engines cannot share a transport.
   void retire();
   void install(std::unique_ptr<Engine> engine);
+  // What the engine to come trains, where that is another model. Only without one.
+  void train(const Model& model);
   bool installed() const { return engine_ != nullptr; }
 
   // From now on it keeps the times, or no longer.

@@ -16,7 +16,7 @@ std::vector<Message> one_of_each() {
   MemberInfo server = info;
   server.rank = Rank{4};
   server.server = 0;
-  return {Join{info, test::small_model(), "ab12", 300, true}, Linked{}, Speeds{{1e9, 1e-5, 2e10, 5e9}}, Ready{},
+  return {Join{info, test::small_model(), "ab12", 300, true, true}, Renew{test::small_model(), 7}, Linked{}, Speeds{{1e9, 1e-5, 2e10, 5e9}}, Ready{},
           Profiled{{42, 0.5, 0.125, {{0.1, 0.2}, {0, 0}}}}, Settled{}, Note{"{\"x\": 1}"}, Gather{3, "0.5"}, Paused{2, 17}, Leave{},
           Failed{ErrorCode::kInvalid, "no such\nfile"}, PeerLost{Rank{2}, "closed"}, OpenEpoch{Epoch{1}, {info, server}}, Measure{3, true},
           UsePlan{"{}", 1 << 20, 120, true, std::nullopt}, UsePlan{"{}", 1, {}, false, test::small_model()}, Start{}, Gathered{3, {"0.5", ""}},
@@ -37,8 +37,8 @@ TEST(Messages, ComeBackAsTheyWere) {
   EXPECT_EQ(join.self.memory, "5:99");
   EXPECT_EQ(join.model.tensors[1].shape, (std::vector<std::int64_t>{16, 36}));
   EXPECT_EQ(join.model.layers[1].factor_rows, 4u);
-  EXPECT_EQ(std::get<OpenEpoch>(decode_text(encode(one_of_each()[12])).value()).members[1].text(), "server 0 (pid 4711 on node-\"b\")");
-  EXPECT_EQ(std::get<UsePlan>(decode_text(encode(one_of_each()[15])).value()).model->tensors.size(), 3u);
+  EXPECT_EQ(std::get<OpenEpoch>(decode_text(encode(one_of_each()[13])).value()).members[1].text(), "server 0 (pid 4711 on node-\"b\")");
+  EXPECT_EQ(std::get<UsePlan>(decode_text(encode(one_of_each()[16])).value()).model->tensors.size(), 3u);
   EXPECT_EQ(join.self.lanes, 2u);
   EXPECT_EQ(join.self.endpoints[1].lane, runtime::Lane{1});
 }

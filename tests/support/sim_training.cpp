@@ -10,6 +10,15 @@ namespace poseidon::test {
 
 using namespace std::chrono_literals;
 
+namespace {
+
+Model without_factors(Model model) {
+  for (LayerSpec& layer : model.layers) layer.factor_rows = 0;
+  return model;
+}
+
+}  // namespace
+
 // One worker.
 struct SimTraining::Crew {
   Crew(SimTraining& job, int the_rank)
@@ -18,19 +27,21 @@ struct SimTraining::Crew {
         node(job.world_.at(job.member(the_rank))),
         compute(node, {.sum_bytes_per_second = 5e9, .flops_per_second = options.flops_per_second}),
         values(initial_values(options.script, static_cast<std::size_t>(the_rank))),
-        engine(node, Rank{the_rank}, options.script.plan.workers, options.script.model),
+        model(options.renew_at ? without_factors(options.script.model) : options.script.model),
+        engine(node, Rank{the_rank}, options.script.plan.workers, model),
         worker(options.script, static_cast<std::size_t>(the_rank), node, engine, values, options.world.seed * 1000003 + static_cast<std::uint64_t>(the_rank)),
         membership(node, node, compute,
                    {.self = {job.member(the_rank), Rank{the_rank}, "node" + std::to_string(the_rank), 100 + the_rank, {}},
                     .workers = options.script.plan.workers,
                     .servers = options.servers,
                     .coordinator = {},
-                    .model = options.script.model,
+                    .model = model,
                     .first = options.script.first,
                     .replans = options.replans,
+                    .provisional = options.renew_at.has_value(),
                     .heartbeat = options.coordinator.heartbeat},
                    {.on_plan = [this](const cluster::OpenEpoch& epoch, const cluster::UsePlan& use) { install(epoch, use); },
-                    .on_start = [this] { if (rank == 0) engine.broadcast(views_of(values), [this] { train(); }); },
+                    .on_start = [this] { if (rank == 0) engine.broadcast(views_of(values), [this] { values_in(); }); },
                     .on_settle = [this] { worker.settle([this] { membership.settled(); }); },
                     .on_gathered = nullptr,
                     .on_goodbye = [this] { goodbye = true; },
@@ -46,23 +57,25 @@ struct SimTraining::Crew {
   }
 
   void install(const cluster::OpenEpoch& epoch, const cluster::UsePlan& use) {
-    const bool is_first = !engine.installed();
+    const bool is_first = std::exchange(is_new, false);
     engine.retire();
-    session::EngineOptions made{.self = Rank{rank}, .members = {}, .model = options.script.model,
-                                .plan = plan::parse_plan(use.plan, options.script.model, options.script.plan.workers).value(),
+    if (is_first) engine.train(model);
+    session::EngineOptions made{.self = Rank{rank}, .members = {}, .model = model,
+                                .plan = plan::parse_plan(use.plan, model, options.script.plan.workers).value(),
                                 .window_bytes = use.window_bytes};
     for (const cluster::MemberInfo& info : epoch.members) made.members.push_back(info.member);
     made.model = plan::model_on_wire(made.model, options.script.plan.workers, made.plan.wire);
     engine.install(session::WireEngine::around(node, session::EngineSession::create(node, node, compute, std::move(made)).value(),
-                                               options.script.model, true));
+                                               model, true));
     watching = use.watch;
     engine.watch(watching);
     window.clear();
-    if (is_first && rank != 0) engine.broadcast(views_of(values), [this] { train(); });
+    if (is_first && rank != 0) engine.broadcast(views_of(values), [this] { values_in(); });
     membership.ready();
   }
 
-  void train() {
+  void values_in() {
+    if (after_renewal) return std::exchange(after_renewal, nullptr)();
     worker.start([this](const std::optional<Error>& error) {
       if (!error) membership.leave();
     });
@@ -71,6 +84,16 @@ struct SimTraining::Crew {
   void begin(Iteration iteration, std::function<void(bool)> then) {
     const double waited = std::chrono::duration<double>(worker.waited()).count();
     if (watching && begun) observe(waited);
+    if (iteration == options.renew_at && !options.never_renews.contains(rank) && !std::exchange(renewed, true)) {
+      return worker.settle([this, iteration, then = std::move(then)]() mutable {
+        after_renewal = [this, iteration, then = std::move(then)]() mutable { begin(iteration, std::move(then)); };
+        const auto otherwise = options.renewed_otherwise.find(rank);
+        model = otherwise == options.renewed_otherwise.end() ? options.script.model : otherwise->second;
+        is_new = true;
+        begun.reset();
+        membership.renew(model, iteration);
+      });
+    }
     membership.begin(iteration, [this, iteration, waited, then = std::move(then)](bool go) {
       begun = {{iteration, node.now(), waited}};
       if (go) plans.push_back(plan::to_json(engine.plan()));
@@ -97,6 +120,10 @@ struct SimTraining::Crew {
   runtime::sim::SimMember& node;
   runtime::sim::SimCompute compute;
   std::vector<std::vector<float>> values;
+  Model model;         // that is trained now
+  bool is_new = true;  // its values are to come
+  bool renewed = false;
+  std::function<void()> after_renewal;
   session::ReplaceableEngine engine;
   ScriptedWorker worker;
   session::ProfileWindow window;
@@ -161,7 +188,11 @@ SimTraining::SimTraining(SimTrainingOptions options) : options_(std::move(option
   for (int rank = 0; rank < workers + options_.servers; ++rank) world_.add(member(rank));
   cluster::CoordinatorListener listener;
   listener.on_wait = [this](const std::string& text) { waits.push_back(text); };
-  listener.on_plan = [this](const plan::Plan& plan, const auto&, const auto&, const auto&) { versions.push_back({0, plan}); };
+  // Nobody is told of a provisional plan.
+  if (options_.renew_at) versions.push_back({0, uniform_plan(options_.script.model, workers, Scheme::kPs)});
+  listener.on_plan = [this](const plan::Plan& plan, const auto&, const auto&, const auto&) {
+    versions.push_back({options_.renew_at.value_or(0), plan});
+  };
   listener.on_links = [this](const std::vector<cluster::MeasuredLink>& measured) { links = measured; };
   listener.on_change = [this](const cluster::PlanChange& change) {
     changes.push_back(change);

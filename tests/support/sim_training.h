@@ -2,8 +2,10 @@
 // cluster::Worker puts a process together, but on one lane of the simulated world.
 #pragma once
 
+#include <map>
 #include <memory>
 #include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -22,6 +24,11 @@ struct SimTrainingOptions {
   double flops_per_second = 2e10;
   bool replans = true;                      // the workers can go over to another plan
   int servers = 0;                          // dedicated ones
+  // Before this iteration the model is trained without factors, and provisionally.
+  std::optional<Iteration> renew_at;
+  // Then: what a rank trains from there on, where it is not the script's; and who never says that it does.
+  std::map<int, Model> renewed_otherwise;
+  std::set<int> never_renews;
 };
 
 class SimTraining {

@@ -1,0 +1,103 @@
+// A worker of a job as Python sees it: tensors in, sums out.
+//
+// Everything that a script asks for goes through here; what to hand in, and when, is decided in python/poseidon/torch. The tensors
+// that travel are kept alive here until their sums have come, and are let go by the script's thread only: the engine's threads own no
+// Python object, and never wait for the interpreter.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <condition_variable>
+#include <cstdint>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <stdexcept>
+#include <string>
+#include <unordered_map>
+#include <utility>
+#include <vector>
+
+#include "cluster/worker.h"
+
+namespace poseidon::python {
+
+// What has ended the job, or what a caller did wrong.
+struct JobError : std::runtime_error {
+  explicit JobError(const Error& error) : std::runtime_error(error.message), code(error.code) {}
+  ErrorCode code;
+};
+
+struct LayerArgument {
+  std::string name;
+  std::vector<std::uint32_t> tensors;
+  std::size_t factor_rows = 0;
+};
+using TensorArgument = std::pair<std::string, at::Tensor>;  // its name, and its values: those of rank 0 are written into all others'
+
+struct Sum {
+  std::uint32_t contributors = 0;  // workers in it; 0: nobody had a gradient, and the memory is untouched
+  std::uint64_t samples = 0;
+};
+
+// One thread calls, except where it is said. All functions throw JobError; those that wait do so for other workers, and end when the
+// job does.
+class Job {
+ public:
+  // Joins the job of the environment. `provisional`: renew() will tell the model (cluster/worker.h).
+  static std::unique_ptr<Job> join(const std::vector<TensorArgument>& tensors, const std::vector<LayerArgument>& layers, bool provisional,
+                                   int product_threads);
+  ~Job();
+
+  int rank() const;
+  int workers() const;
+  std::string scheme(std::uint32_t layer) const;
+  std::string plan() const;
+
+  // Tensors are those of before, and perhaps more behind them; all sums have been taken.
+  void renew(const std::vector<TensorArgument>& tensors, const std::vector<LayerArgument>& layers, std::uint64_t first);
+  bool begin(std::uint64_t iteration);
+
+  // Any thread that runs hooks. The tensor's memory is dense (perhaps in another order than its shape says); the sum replaces what is in it.
+  void submit(std::uint32_t tensor, std::uint64_t iteration, at::Tensor gradient, std::uint32_t samples);
+  void submit_absent(std::uint32_t tensor, std::uint64_t iteration, at::Tensor destination);
+  // U [rows, outputs], V [rows, inputs], contiguous; the sums arrive in `weight` and `bias`.
+  void submit_factors(std::uint32_t layer, std::uint64_t iteration, at::Tensor outputs, at::Tensor inputs, at::Tensor weight,
+                      std::optional<at::Tensor> bias, std::uint32_t samples);
+  // Has the sum come? Of a layer with factors, by its weight; so in wait().
+  bool has(std::uint32_t tensor) const;
+  Sum wait(std::uint32_t tensor);
+
+  std::vector<std::string> gather(const std::string& own);
+  void note(const std::string& text);
+  void leave();
+  void fail(const std::string& message);
+  // The message of what has ended the job.
+  std::optional<std::string> error() const;
+  std::uint64_t bytes_sent();
+  std::uint64_t bytes_received();
+
+ private:
+  struct Pending {
+    std::vector<at::Tensor> kept;
+    std::optional<Synced> synced;
+  };
+  struct State {
+    std::mutex mutex;
+    std::condition_variable changed;
+    std::unordered_map<std::uint32_t, Pending> pending;  // guarded by mutex
+    std::vector<at::Tensor> released;                    // factors that have left; guarded by mutex
+  };
+  struct Hold;
+
+  explicit Job(std::unique_ptr<cluster::Worker> worker, Model model);
+  SyncedFn expect(std::uint32_t tensor, std::vector<at::Tensor> kept);
+  void let_go();
+  const TensorSpec& spec(std::uint32_t tensor) const;
+
+  Model model_;
+  std::shared_ptr<State> state_ = std::make_shared<State>();
+  std::unique_ptr<cluster::Worker> worker_;
+};
+
+}  // namespace poseidon::python

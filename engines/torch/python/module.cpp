@@ -1,0 +1,73 @@
+// The Python module `poseidon.torch._engine`: Job, and nothing that decides anything.
+//
+// Whatever waits, or takes long, lets other Python threads run meanwhile.
+#include <torch/csrc/utils/pybind.h>
+
+#include <pybind11/stl.h>
+
+#include "engines/torch/python/job.h"
+
+namespace py = pybind11;
+using poseidon::python::Job;
+using poseidon::python::JobError;
+using poseidon::python::LayerArgument;
+using poseidon::python::Sum;
+using poseidon::python::TensorArgument;
+
+namespace {
+
+using Free = py::call_guard<py::gil_scoped_release>;
+// (name, tensors, factor_rows)
+using LayerTuple = std::tuple<std::string, std::vector<std::uint32_t>, std::size_t>;
+
+std::vector<LayerArgument> layers_from(const std::vector<LayerTuple>& tuples) {
+  std::vector<LayerArgument> layers;
+  for (const auto& [name, tensors, factor_rows] : tuples) layers.push_back({name, tensors, factor_rows});
+  return layers;
+}
+
+}  // namespace
+
+PYBIND11_MODULE(_engine, module) {
+  module.doc() = "The engine of Poseidon, for poseidon.torch.";
+  py::register_exception<JobError>(module, "JobError", PyExc_RuntimeError);
+  py::class_<Sum>(module, "Sum").def_readonly("contributors", &Sum::contributors).def_readonly("samples", &Sum::samples);
+  py::class_<Job>(module, "Job")
+      .def_static(
+          "join",
+          [](const std::vector<TensorArgument>& tensors, const std::vector<LayerTuple>& layers, bool provisional, int product_threads) {
+            return Job::join(tensors, layers_from(layers), provisional, product_threads);
+          },
+          Free(), py::arg("tensors"), py::arg("layers"), py::arg("provisional") = false, py::arg("product_threads") = 1)
+      .def_property_readonly("rank", &Job::rank)
+      .def_property_readonly("workers", &Job::workers)
+      .def("scheme", &Job::scheme)
+      .def("plan", &Job::plan)
+      .def(
+          "renew",
+          [](Job& job, const std::vector<TensorArgument>& tensors, const std::vector<LayerTuple>& layers, std::uint64_t first) {
+            job.renew(tensors, layers_from(layers), first);
+          },
+          Free())
+      .def("begin", &Job::begin, Free())
+      .def("submit", &Job::submit, Free())
+      .def("submit_absent", &Job::submit_absent, Free())
+      .def("submit_factors", &Job::submit_factors, Free())
+      .def("has", &Job::has)
+      .def("wait", &Job::wait, Free())
+      .def("gather",
+           [](Job& job, const std::string& own) {
+             std::vector<std::string> all;
+             {
+               const py::gil_scoped_release free;
+               all = job.gather(own);
+             }
+             return all;
+           })
+      .def("note", &Job::note, Free())
+      .def("leave", &Job::leave, Free())
+      .def("fail", &Job::fail, Free())
+      .def("error", &Job::error)
+      .def("bytes_sent", &Job::bytes_sent, Free())
+      .def("bytes_received", &Job::bytes_received, Free());
+}

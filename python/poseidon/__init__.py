@@ -1,0 +1,1 @@
+"""Poseidon: a script for one machine, trained on many."""

@@ -1,0 +1,52 @@
+"""Lets a script that knows nothing of Poseidon be trained by it: `poseidon run` puts this folder in front of PYTHONPATH.
+
+When the script imports torch, poseidon.torch attaches to it. A `sitecustomize` of the user's that this one hides is run as well. Only
+the process that `poseidon run` has started attaches: what that one starts (workers of a DataLoader, other programs) does not.
+"""
+import importlib.machinery
+import importlib.util
+import os
+import sys
+
+_HERE = os.path.dirname(os.path.abspath(__file__))
+
+
+class _Attach:
+    """Finds torch as everybody else does, and attaches once it has been imported."""
+
+    def __init__(self):
+        self._busy = False
+
+    def find_spec(self, name, path=None, target=None):
+        if name != "torch" or self._busy:
+            return None
+        self._busy = True
+        try:
+            spec = importlib.util.find_spec(name)
+        finally:
+            self._busy = False
+        if spec is None or spec.loader is None:
+            return spec
+        run = spec.loader.exec_module
+
+        def exec_module(module):
+            run(module)
+            sys.meta_path.remove(self)
+            from poseidon.torch import attach
+            attach()
+
+        spec.loader.exec_module = exec_module
+        return spec
+
+
+def _run_hidden_sitecustomize():
+    others = [folder for folder in sys.path if os.path.abspath(folder or ".") != _HERE]
+    spec = importlib.machinery.PathFinder.find_spec("sitecustomize", others)
+    if spec is not None and spec.loader is not None:
+        spec.loader.exec_module(importlib.util.module_from_spec(spec))
+
+
+if os.environ.get("POSEIDON_RANK") is not None and "POSEIDON_ATTACHED" not in os.environ:
+    os.environ["POSEIDON_ATTACHED"] = str(os.getpid())
+    sys.meta_path.insert(0, _Attach())
+_run_hidden_sitecustomize()

@@ -1,0 +1,50 @@
+"""Where a script that knows nothing of Poseidon is entered: its optimisers, its forward passes, its data loaders, its losses."""
+import atexit
+import functools
+import sys
+
+import torch
+
+from . import _data, _losses
+from ._gradients import Gradients
+from ._worker import size
+
+_gradients = None
+
+
+def attach():
+    """Makes this process a worker of the job. Nothing changes where there is only one."""
+    global _gradients
+    if _gradients is not None or size() == 1:
+        return
+    _gradients = Gradients()
+    _watch_optimisers(_gradients)
+    _data.attach(_gradients)
+    _losses.attach()
+    _watch_the_end(_gradients)
+
+
+def _watch_optimisers(gradients):
+    add_param_group = torch.optim.Optimizer.add_param_group
+
+    @functools.wraps(add_param_group)
+    def add(self, param_group):
+        result = add_param_group(self, param_group)
+        gradients.add(self.param_groups[-1]["params"])
+        return result
+
+    torch.optim.Optimizer.add_param_group = add
+    # Optimisers may be made before values are loaded into the parameters: what counts is what they are when something is computed with them.
+    torch.nn.modules.module.register_module_forward_pre_hook(lambda module, inputs: gradients.before_forward())
+
+
+def _watch_the_end(gradients):
+    """A script that ends well leaves the job in order, one that raises ends it for all."""
+    excepthook = sys.excepthook
+
+    def on_exception(kind, value, traceback):
+        gradients.failed = f"{kind.__name__}: {value}"
+        excepthook(kind, value, traceback)
+
+    sys.excepthook = on_exception
+    atexit.register(gradients.close)

@@ -1,0 +1,12 @@
+"""Which worker of how many this process is, from the launching contract."""
+import os
+
+
+def rank():
+    """0 to size() - 1."""
+    return int(os.environ.get("POSEIDON_RANK", "0"))
+
+
+def size():
+    """How many workers train together."""
+    return int(os.environ.get("POSEIDON_WORLD_SIZE", "1"))
