@@ -1,13 +1,15 @@
 """Where a script that knows nothing of Poseidon is entered: its optimisers, its forward passes, its data loaders, its losses."""
 import atexit
 import functools
+import os
 import sys
 
 import torch
 
-from . import _data, _losses
+from .. import _overlay
+from . import _closures, _data, _losses
 from ._gradients import Gradients
-from ._worker import size
+from ._worker import rank, size
 
 _gradients = None
 
@@ -21,7 +23,26 @@ def attach():
     _watch_optimisers(_gradients)
     _data.attach(_gradients)
     _losses.attach()
+    _closures.attach(_gradients)
+    if rank() != 0 and "POSEIDON_ALL_RANKS_WRITE" not in os.environ:
+        _write_elsewhere()
     _watch_the_end(_gradients)
+
+
+def _write_elsewhere():
+    """torch.save and torch.load hand paths to C++."""
+    overlay = _overlay.install()
+    save, load = torch.save, torch.load
+
+    @functools.wraps(save)
+    def saved(obj, f, *arguments, **options):
+        return save(obj, overlay.writing(f, keeps=False), *arguments, **options)
+
+    @functools.wraps(load)
+    def loaded(f, *arguments, **options):
+        return load(overlay.reading(f), *arguments, **options)
+
+    torch.save, torch.load = saved, loaded
 
 
 def _watch_optimisers(gradients):

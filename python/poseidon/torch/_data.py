@@ -1,15 +1,17 @@
 """Each worker takes its part of every batch, so that the sequence of global batches is that of one process.
 
 Rank 0 draws the script's own sampler's batches of indices and tells the others. (If each drew for itself they would part ways as soon
-as dropout draws from the same generator.) A batch of K indices is cut into equal parts, to within one, in the order of ranks.
+as dropout draws from the same generator.) A batch of K samples is cut into equal parts, to within one, in the order of ranks. Of a data
+set that is a stream every worker reads all samples of a batch, and keeps its part.
+
+Only loaders that are iterated while gradients are recorded are cut: those of evaluation are the script's own business on each worker.
 """
-import base64
 import collections
 import functools
 import json
 
 import torch
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, IterableDataset
 
 from ._worker import rank, size
 
@@ -20,75 +22,128 @@ _BATCHES = 256
 present = None
 
 
+def part_of(count):
+    """Begin and end of this worker's part of so many."""
+    return count * rank() // size(), count * (rank() + 1) // size()
+
+
 def attach(gradients):
     index_sampler = DataLoader._index_sampler
     make_iterator = DataLoader.__iter__
 
     @functools.wraps(make_iterator)
     def iterate(self):
-        self._poseidon_parts = _is_training(self, gradients)
-        iterator = make_iterator(self)
-        return _Told(iterator, self._poseidon_parts.sizes) if self._poseidon_parts else iterator
-
-    def sampler(self):
-        return getattr(self, "_poseidon_parts", None) or index_sampler.fget(self)
+        is_cut = torch.is_grad_enabled() and bool(gradients.parameters) and self._auto_collation
+        if not is_cut:
+            self._poseidon_cut = None
+            return make_iterator(self)
+        cut = self.__dict__.setdefault("_poseidon_cuts", None)
+        if cut is None:
+            kind = _Stream if isinstance(self.dataset, IterableDataset) else _Parts
+            cut = self._poseidon_cuts = kind(index_sampler.fget(self), gradients)
+            self.collate_fn = cut.collate(self.collate_fn)
+        self._poseidon_cut = cut
+        cut.begin()
+        return _Told(make_iterator(self), cut)
 
     DataLoader.__iter__ = iterate
-    DataLoader._index_sampler = property(sampler)
-
-    def _is_training(loader, gradients):
-        if not torch.is_grad_enabled() or not gradients.parameters or isinstance(loader.dataset, torch.utils.data.IterableDataset):
-            return None
-        if loader.batch_sampler is None:
-            return None
-        return _Parts(index_sampler.fget(loader), gradients)
+    DataLoader._index_sampler = property(lambda self: getattr(self, "_poseidon_cut", None) or index_sampler.fget(self))
 
 
-class _Parts:
-    """This worker's part of each batch of a sampler."""
-
+class _Cut:
     def __init__(self, sampler, gradients):
         self._sampler = sampler
         self._gradients = gradients
-        self.sizes = collections.deque()  # (mine, all), of batches that have been drawn
 
     def __len__(self):
         return len(self._sampler)
+
+    def begin(self):
+        """A pass over the data begins."""
+
+
+class _Parts(_Cut):
+    """This worker's part of each batch of indices."""
+
+    def __init__(self, sampler, gradients):
+        super().__init__(sampler, gradients)
+        self._sizes = collections.deque()  # (mine, all), of batches that have been drawn and not come yet
+        self._ended = False
+
+    def begin(self):
+        self._sizes.clear()
 
     def __iter__(self):
         self._gradients.before_forward()
         drawn = iter(self._sampler) if rank() == 0 else None
         while True:
-            batches = [list(map(int, batch)) for batch, _ in zip(drawn, range(_BATCHES))] if drawn is not None else None
-            for batch in self._share(batches):
-                begin, end = (len(batch) * r // size() for r in (rank(), rank() + 1))
-                self.sizes.append((end - begin, len(batch)))
+            for batch in self._share(drawn):
+                begin, end = part_of(len(batch))
+                self._sizes.append((end - begin, len(batch)))
                 yield batch[begin:end]
             if self._ended:
                 return
 
-    def _share(self, batches):
-        own = json.dumps(batches) if batches is not None else ""
-        told = self._gradients.job.gather(own)[0]
-        all_batches = json.loads(told)
-        self._ended = len(all_batches) < _BATCHES
-        return all_batches
+    def _share(self, drawn):
+        own = "" if drawn is None else json.dumps([list(map(int, batch)) for _, batch in zip(range(_BATCHES), drawn)])
+        batches = json.loads(self._gradients.job.gather(own)[0])
+        self._ended = len(batches) < _BATCHES
+        return batches
+
+    def collate(self, function):
+        return function
+
+    def take(self, batch):
+        return self._sizes.popleft(), batch
+
+
+class _Stream(_Cut):
+    """This worker's part of each batch that a stream gives."""
+
+    def __iter__(self):
+        return iter(self._sampler)
+
+    def collate(self, function):
+        return _CollatePart(function)
+
+    def take(self, batch):
+        return batch.sizes, batch.content
+
+
+class _CollatePart:
+    """Collates a part, in whatever process; says how large it was."""
+
+    def __init__(self, function):
+        self._function = function
+
+    def __call__(self, samples):
+        begin, end = part_of(len(samples))
+        return _Sized(self._function(samples[begin:end]), (end - begin, len(samples)))
+
+
+class _Sized:
+    def __init__(self, content, sizes):
+        self.content, self.sizes = content, sizes
+
+    def pin_memory(self):
+        content = self.content.pin_memory() if hasattr(self.content, "pin_memory") else self.content
+        return _Sized(content, self.sizes)
 
 
 class _Told:
     """An iterator over batches that says how large the present one is."""
 
-    def __init__(self, iterator, sizes):
+    def __init__(self, iterator, cut):
         self._iterator = iterator
-        self._sizes = sizes
+        self._cut = cut
 
     def __iter__(self):
         return self
 
     def __next__(self):
         global present
-        batch = next(self._iterator)
-        present = self._sizes.popleft()
+        sizes, batch = self._cut.take(next(self._iterator))
+        present = sizes
         return batch
 
     def __getattr__(self, name):
