@@ -3,6 +3,7 @@ import functools
 import json
 
 import torch
+from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from . import _data
 from ._worker import size
@@ -16,7 +17,7 @@ def attach(gradients):
             return (arguments[0], _averaged(arguments[1], gradients), *arguments[2:]), options
         return None
 
-    torch.optim.optimizer.register_optimizer_step_pre_hook(before_step)
+    register_optimizer_step_pre_hook(before_step)
 
 
 def _averaged(closure, gradients):

@@ -47,7 +47,11 @@ def attach(gradients):
         return _Told(make_iterator(self), cut)
 
     DataLoader.__iter__ = iterate
-    DataLoader._index_sampler = property(lambda self: getattr(self, "_poseidon_cut", None) or index_sampler.fget(self))
+    def sampler(self):
+        cut = getattr(self, "_poseidon_cut", None)
+        return index_sampler.fget(self) if cut is None else cut
+
+    DataLoader._index_sampler = property(sampler)
 
 
 class _Cut:

@@ -13,5 +13,5 @@ def load(dtype=torch.float32):
     with gzip.open(_FILE, "rt") as file:
         rows = [[float(cell) for cell in row] for row in csv.reader(file) if row and row[0][0].isdigit()]
     table = torch.tensor(rows, dtype=torch.float64)
-    images, labels = (table[:, :64] / 16).to(dtype), table[:, 64].long()
+    labels, images = table[:, 0].long(), (table[:, 1:65] / 16).to(dtype)
     return (images[:1280], labels[:1280]), (images[1280:], labels[1280:])
