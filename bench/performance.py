@@ -191,6 +191,27 @@ def agreement_table(plans, rows):
     return table(["model", "nodes", "links", "system", "harness", "plan", "plan against harness", "file"], cells)
 
 
+def same_cluster(row):
+    """What a row was measured on: rows of several systems with the same are compared."""
+    return tuple(row[key] for key in ("model", "nodes", "equivalent", "dilation", "batch", "samples_per_second", "congestion_control"))
+
+
+def ddp_table(rows):
+    ours = {same_cluster(row): row for row in rows if row["system"] == "poseidon"}
+    cells = []
+    for row in rows:
+        own = ours.get(same_cluster(row))
+        if row["system"] != "ddp" or own is None:
+            continue
+        cells.append([row["model"], str(row["batch"]), str(row["nodes"]), gbit(row["equivalent"]),
+                      f"{1e3 * row['median_seconds'] / row['dilation']:.1f} ms ({row['bucket_mb']} MB)",
+                      f"{1e3 * own['median_seconds'] / own['dilation']:.1f} ms", f"{row['median_seconds'] / own['median_seconds']:.2f}×",
+                      f"{100 * own['bound_share']:.1f} %"])
+    if not cells:
+        return "No row has been measured yet."
+    return table(["model", "batch", "nodes", "links", "DDP (its best bucket)", "Poseidon", "faster by", "of the bound"], cells)
+
+
 def large_text(plans):
     answer = plans.get(question(*LARGE))
     if not answer:
@@ -225,6 +246,13 @@ speed-up is left.
 ## A thousand nodes
 
 {large_text(plans)}
+
+## Beside PyTorch's DDP
+
+Seconds of one iteration in the harness, divided by its dilation, of the same layer shapes and waits. DDP is over gloo, with the best of
+buckets of 1, 25 and 100 MB. The last column: how much of what no schedule can beat Poseidon reaches.
+
+{ddp_table(rows)}
 
 ## Does the plan agree with the harness?
 

@@ -37,7 +37,8 @@ def test_every_claim_has_a_row_and_nothing_is_invented(tmp_path):
 
 
 ROW = {"model": "vgg19-22k", "nodes": 16, "system": "poseidon", "equivalent": "10Gbit", "dilation": 20.0, "batch": 32,
-       "samples_per_second": 34.6, "status": "measured", "median_seconds": 20.0, "speed_up": 14.8, "file": "some.json"}
+       "samples_per_second": 34.6, "status": "measured", "median_seconds": 20.0, "speed_up": 14.8, "bound_share": 0.95,
+       "congestion_control": "cubic", "file": "some.json"}
 
 
 def test_a_measured_row_stands_beside_its_claim_and_its_plan(tmp_path):
@@ -49,6 +50,13 @@ def test_a_measured_row_stands_beside_its_claim_and_its_plan(tmp_path):
     claim = next(line for line in text.splitlines() if "15.5×" in line)
     assert "| 14.80× | 14.50× | 98.0 % | the link |" in claim
     assert "| 1000.00 ms | 1020.00 ms | +2.0 % | `some.json` |" in text
+
+
+def test_ddp_stands_beside_the_row_of_the_same_cluster():
+    ddp = ROW | {"system": "ddp", "bucket_mb": 25, "median_seconds": 50.0}
+    elsewhere = ddp | {"nodes": 8, "median_seconds": 1.0}
+    lines = performance.ddp_table([ROW, ddp, elsewhere]).splitlines()
+    assert lines[2:] == ["| vgg19-22k | 32 | 16 | 10 Gbit/s | 2500.0 ms (25 MB) | 1000.0 ms | 2.50× | 95.0 % |"]
 
 
 @pytest.mark.parametrize("system, scheme, flags", [

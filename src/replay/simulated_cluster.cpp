@@ -15,8 +15,8 @@ using runtime::sim::SimCompute;
 using runtime::sim::SimMember;
 using runtime::sim::SimWorld;
 
-// With more peers than that, what is under way to any one of them is so little that the order in which frames share a link decides
-// nothing, and an event less for each frame decides whether a thousand nodes take minutes.
+// With more nodes frames leave whole: an event less for each decides whether a thousand nodes take minutes
+// (docs/decisions/0018-a-thousand-nodes.md).
 constexpr int kInterleavedNodesMax = 64;
 
 double seconds(runtime::Duration duration) { return std::chrono::duration<double>(duration).count(); }

@@ -8,7 +8,7 @@ namespace poseidon::runtime {
 
 LaneBundle::LaneBundle(std::vector<LaneEnd> lanes) : lanes_(std::move(lanes)) {
   for (std::size_t lane = 1; lane < lanes_.size(); ++lane) {
-    const auto at_home = [this, home = lanes_.front().runtime, alive = alive_](std::function<void()> task) {
+    const auto at_home = [home = lanes_.front().runtime, alive = alive_](std::function<void()> task) {
       home->post([alive, task = std::move(task)] {
         if (*alive) task();
       });

@@ -58,7 +58,7 @@ void ProductThread::run() {
     const Status made = make(job);
     std::optional<Error> error;
     if (!made) error = made.error();
-    lane_.post([done, error] { done(error); });
+    lane_.post([done = done, error] { done(error); });
     lock.lock();
   }
 }

@@ -39,8 +39,8 @@ struct SimOptions {
   double bytes_per_second = 1.25e9;                      // of each link, each direction
   std::map<Member, double> bytes_per_second_of;          // links that have another rate
   Duration latency = std::chrono::microseconds(50);      // one way
-  // Frames to different peers, or by different lanes, share the sender's link as TCP connections do: packet by packet, each connection with an
-  // equal part. Otherwise they leave whole, in the order of sending, which costs an event less for each.
+  // Frames to different peers, or by different lanes, share the sender's link as TCP connections do: packet by packet, each
+  // connection with an equal part. Otherwise they leave whole, in the order of sending, which costs an event less for each.
   bool interleave = false;
   Duration task_jitter_max = std::chrono::nanoseconds(0);  // each posted task starts late by up to this
   Duration shuffle_delay_max = std::chrono::nanoseconds(0);  // each frame is late by up to this, and may be overtaken
