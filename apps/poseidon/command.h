@@ -32,6 +32,7 @@ int time_command(const std::vector<std::string>& arguments);
 int run_command(const std::vector<std::string>& arguments);
 int replay_command(const std::vector<std::string>& arguments);
 int plan_command(const std::vector<std::string>& arguments);
+int agent_command(const std::vector<std::string>& arguments);
 int serve_command(const std::vector<std::string>& arguments);
 int convert_images_command(const std::vector<std::string>& arguments);
 

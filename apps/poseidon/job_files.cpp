@@ -45,4 +45,9 @@ Result<std::vector<std::string>> own_command(const std::string& subcommand, cons
   return command;
 }
 
+std::filesystem::path python_folder() {
+  std::error_code failed;
+  return std::filesystem::read_symlink("/proc/self/exe", failed).parent_path().parent_path() / "python";
+}
+
 }  // namespace poseidon::app

@@ -29,6 +29,7 @@ const std::vector<Subcommand>& subcommands() {
       {"replay", "measure the engine on a model description, without a framework", &replay_command},
       {"plan", "predict how fast a cluster trains", &plan_command},
       {"serve", "be a dedicated server of a job; launchers start it", &serve_command},
+      {"agent", "start a job's processes on a host; `poseidon run` calls it", &agent_command},
       {"convert-images", "make a data base from image files", &convert_images_command},
   };
   return list;
@@ -79,6 +80,9 @@ int run(const std::vector<std::string>& arguments) {
 
 int main(int argc, char** argv) {
   try {
+    // The published edition's command, as a link to this program.
+    const std::string_view path = argv[0];
+    if (path.substr(path.rfind('/') == path.npos ? 0 : path.rfind('/') + 1) == "psd_run") return poseidon::app::run_command({argv + 1, argv + argc});
     return poseidon::app::run({argv + 1, argv + argc});
   } catch (const poseidon::caffe::ConfigError& error) {
     std::fprintf(stderr, "poseidon: %s\n", error.what());

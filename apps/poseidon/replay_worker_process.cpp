@@ -7,7 +7,7 @@
 
 #include "base/log.h"
 #include "base/text.h"
-#include "launch/local_job.h"
+#include "launch/sentence.h"
 #include "replay/replay_worker.h"
 
 namespace poseidon::app {

@@ -6,7 +6,7 @@
 #include "base/log.h"
 #include "base/text.h"
 #include "cluster/server.h"
-#include "launch/local_job.h"
+#include "launch/sentence.h"
 
 namespace poseidon::app {
 namespace {

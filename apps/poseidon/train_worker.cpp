@@ -22,7 +22,7 @@
 #include "engines/torch/aten_compute.h"
 #include "engines/torch/session_exchange.h"
 #include "engines/torch/tensor_view.h"
-#include "launch/local_job.h"
+#include "launch/sentence.h"
 #include "trace/timeline.h"
 
 namespace poseidon::app {

@@ -22,6 +22,7 @@ class Overlay:
     """Paths go in, the paths to use instead come out. Descriptors and odd things go through as they are."""
 
     def __init__(self):
+        self._process = os.getpid()
         self._folder = tempfile.mkdtemp(prefix="poseidon-overlay-")
         self._removed = set()
         # As they were, for the overlay's own work.
@@ -138,7 +139,8 @@ class Overlay:
         return [name for name in below if name not in gone and name not in above] + above
 
     def close(self):
-        shutil.rmtree(self._folder, ignore_errors=True)
+        if os.getpid() == self._process:  # and not a child that was forked
+            shutil.rmtree(self._folder, ignore_errors=True)
 
 
 def install():

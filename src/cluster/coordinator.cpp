@@ -138,7 +138,7 @@ void Coordinator::on_message(Member from, const Message& message) {
     return;
   }
   if (const auto* gather = std::get_if<Gather>(&message)) return on_gather(rank, *gather);
-  if (std::get_if<Leave>(&message) != nullptr) return on_leave(rank);
+  if (const auto* leave = std::get_if<Leave>(&message)) return on_leave(rank, leave->next);
   base::log::debug(base::concat(describe(rank), " sent a message out of turn"));
 }
 
@@ -157,6 +157,7 @@ void Coordinator::on_join(Member from, const Join& join) {
   const Status same = server || is_first ? Status() : compare(join, joined_.begin()->second);
   // Also one that differs is among those who hear why the job is over, and at once.
   joined_[rank] = join;
+  if (options_.waits_for_first && !server && is_first) enter(Phase::kJoining);
   if (!same) return abort(same.error());
   if (joined_.size() == static_cast<std::size_t>(nodes())) open_epoch();
 }
@@ -325,9 +326,15 @@ void Coordinator::send_plan() {
   }
 }
 
+Error Coordinator::left_while_gathering(Rank gathering) const {
+  return Error{ErrorCode::kInvalid, base::concat(describe(*left_.begin()), " has left, and ", describe(gathering),
+                                                 " waits for it: all workers must go through their data equally often")};
+}
+
 void Coordinator::on_gather(Rank rank, const Gather& gather) {
   std::map<Rank, std::string>& parts = gatherings_[gather.number];
   parts[rank] = gather.body;
+  if (!left_.empty()) return abort(left_while_gathering(rank));
   if (parts.size() < static_cast<std::size_t>(options_.workers)) return;
   Gathered all{gather.number, {}};
   for (auto& [who, body] : parts) all.bodies.push_back(std::move(body));
@@ -350,10 +357,14 @@ void Coordinator::stop_workers() {
   if (change_ != Change::kPausing) pause();
 }
 
-void Coordinator::on_leave(Rank rank) {
+void Coordinator::on_leave(Rank rank, Iteration next) {
   left_.insert(rank);
+  if (!gatherings_.empty()) return abort(left_while_gathering(gatherings_.begin()->second.begin()->first));
   if (change_ == Change::kRenewing) return abort(left_while_renewing(*answered_.begin()));
   if (left_.size() < static_cast<std::size_t>(options_.workers)) {
+    for (const auto& [other, join] : joined_) {
+      if (is_worker(other) && !left_.contains(other)) send(transport_, member_of(other), Left{describe(rank), next});
+    }
     if (change_ != Change::kNone && !stopping_) cancel_change();
     return go_on_when_all_paused();
   }
@@ -404,6 +415,10 @@ std::vector<std::string> Coordinator::missing() const {
   return names;
 }
 
+int Coordinator::joined() const {
+  return static_cast<int>(std::count_if(joined_.begin(), joined_.end(), [this](const auto& entry) { return is_worker(entry.first); }));
+}
+
 // What those who are missing have to do; nothing where nobody is waited for.
 std::optional<std::string> Coordinator::awaited() const {
   switch (phase_) {
@@ -426,7 +441,7 @@ std::optional<std::string> Coordinator::awaited() const {
 
 void Coordinator::check_deadline() {
   const std::optional<std::string> what = awaited();
-  if (!what) return;
+  if (!what || (phase_ == Phase::kJoining && options_.waits_for_first && joined() == 0)) return;
   const runtime::Duration waited = runtime_.now() - phase_since_;
   const std::string text = base::concat("waiting for ", base::join_words(missing()), " ", *what, " since ",
                                         base::readable_seconds(std::chrono::duration<double>(waited).count()));

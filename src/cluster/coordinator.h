@@ -47,6 +47,8 @@ struct CoordinatorOptions {
   HeartbeatOptions heartbeat;
   // Loading libraries and data takes seconds on a busy machine; a worker that never comes should not hold the others longer.
   runtime::Duration join_max = std::chrono::seconds(120);
+  // True: while no worker has joined nothing is said, and no time runs out: launchers that watch over their processes know better.
+  bool waits_for_first = false;
   runtime::Duration phase_max = std::chrono::seconds(60);  // each step between joining and the start, or of a change of plan
   // From the first worker that waits for the next plan until the last. Long, since one may be busy with a test or a snapshot.
   runtime::Duration settle_max = std::chrono::minutes(30);
@@ -95,6 +97,8 @@ class Coordinator {
   bool change_plan(plan::Plan plan, const std::string& why);
   // Everybody stops now, with this reason.
   void abort(const Error& why);
+  // So many workers have joined so far.
+  int joined() const;
   bool over() const { return phase_ == Phase::kFinished || phase_ == Phase::kFailed; }
   // Who was to join as that rank, or as server number rank - workers, as far as it is known.
   std::string describe(Rank rank) const;
@@ -143,8 +147,9 @@ class Coordinator {
   void cancel_change();
   void install();
   void enter(Change change);
-  void on_leave(Rank rank);
+  void on_leave(Rank rank, Iteration next);
   Error left_while_renewing(Rank renewing) const;
+  Error left_while_gathering(Rank gathering) const;
   void on_link_down(Member peer, const Error& why);
   void suspect(Rank rank, const std::string& why);
   void enter(Phase phase);

@@ -107,6 +107,11 @@ void Membership::on_message(const Message& message) {
     paused_ = false;
     return settle_begin();
   }
+  if (const auto* left = std::get_if<Left>(&message)) {
+    if (!gone_ || left->next < gone_->next) gone_ = *left;
+    fail_if_alone();
+    return;
+  }
   if (std::get_if<Goodbye>(&message) != nullptr) {
     goodbye_ = true;
     if (listener_.on_goodbye) listener_.on_goodbye();
@@ -191,13 +196,20 @@ void Membership::gather(const std::string& body) {
 
 void Membership::leave() {
   left_ = true;
-  tell(Leave{});
+  tell(Leave{next_});
 }
 
 void Membership::fail(const Error& why) {
   if (failed_) return;
   tell(Failed{why.code, why.message});
   end(why);
+}
+
+bool Membership::fail_if_alone() {
+  if (!gone_ || next_ <= gone_->next) return false;
+  fail(Error{ErrorCode::kInvalid, base::concat(gone_->who, " has ended its work after ", gone_->next, " iterations, but this worker goes on with number ",
+                                               next_, " and waits for its gradients: all must compute equally many")});
+  return true;
 }
 
 void Membership::begin(Iteration iteration, std::function<void(bool)> then) {
@@ -217,7 +229,7 @@ void Membership::settle_begin() {
   }
   if (go) next_ = *wants_ + 1;
   wants_.reset();
-  std::exchange(then_, nullptr)(go);
+  std::exchange(then_, nullptr)(go && !fail_if_alone());
 }
 
 void Membership::answer_pause(std::uint64_t number) {

@@ -91,6 +91,8 @@ class Membership {
   void measure_link(std::uint32_t shift);
   void answer_pause(std::uint64_t number);
   void settle_begin();
+  // Whether this worker has begun an iteration that one who has left will not.
+  bool fail_if_alone();
   void end(const Error& why);
   void tick();
   void tell(const Message& message) { send(transport_, runtime::kCoordinator, message); }
@@ -111,6 +113,7 @@ class Membership {
   bool told_linked_ = false;
   std::uint64_t gatherings_ = 0;
   bool left_ = false;
+  std::optional<Left> gone_;                // who has left first, in iterations
   bool goodbye_ = false;
   bool failed_ = false;
 

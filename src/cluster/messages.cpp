@@ -180,7 +180,7 @@ json body(const Renew& m) { return {{"kind", "renew"}, {"model", to_json(m.model
 json body(const Note& m) { return {{"kind", "note"}, {"body", m.body}}; }
 json body(const Gather& m) { return {{"kind", "gather"}, {"number", m.number}, {"body", m.body}}; }
 json body(const Paused& m) { return {{"kind", "paused"}, {"number", m.number}, {"limit", m.limit}}; }
-json body(const Leave&) { return {{"kind", "leave"}}; }
+json body(const Leave& m) { return {{"kind", "leave"}, {"next", m.next}}; }
 json body(const Failed& m) { return {{"kind", "failed"}, {"code", to_string(m.code)}, {"message", m.message}}; }
 json body(const PeerLost& m) { return {{"kind", "peer_lost"}, {"peer", index(m.peer)}, {"why", m.why}}; }
 json body(const OpenEpoch& m) {
@@ -201,6 +201,7 @@ json body(const Pause& m) { return {{"kind", "pause"}, {"number", m.number}}; }
 json body(const HoldBefore& m) { return {{"kind", "hold_before"}, {"iteration", m.iteration}}; }
 json body(const GoOn&) { return {{"kind", "go_on"}}; }
 json body(const StopAfter& m) { return {{"kind", "stop_after"}, {"iteration", m.iteration}}; }
+json body(const Left& m) { return {{"kind", "left"}, {"who", m.who}, {"next", m.next}}; }
 json body(const Goodbye&) { return {{"kind", "goodbye"}}; }
 json body(const Abort& m) { return {{"kind", "abort"}, {"code", to_string(m.code)}, {"message", m.message}}; }
 json body(const Alive&) { return {{"kind", "alive"}}; }
@@ -224,7 +225,7 @@ Message message_from(const json& m) {
   if (kind == "note") return Note{m.at("body").get<std::string>()};
   if (kind == "gather") return Gather{natural(m, "number", UINT64_MAX), m.at("body").get<std::string>()};
   if (kind == "paused") return Paused{natural(m, "number", UINT64_MAX), natural(m, "limit", UINT64_MAX)};
-  if (kind == "leave") return Leave{};
+  if (kind == "leave") return Leave{natural(m, "next", UINT64_MAX)};
   if (kind == "failed") return Failed{code_from(m), m.at("message").get<std::string>()};
   if (kind == "peer_lost") {
     return PeerLost{Rank{static_cast<std::int32_t>(natural(m, "peer", kMembersMax))}, m.at("why").get<std::string>()};
@@ -257,6 +258,7 @@ Message message_from(const json& m) {
   if (kind == "hold_before") return HoldBefore{natural(m, "iteration", UINT64_MAX)};
   if (kind == "go_on") return GoOn{};
   if (kind == "stop_after") return StopAfter{natural(m, "iteration", UINT64_MAX)};
+  if (kind == "left") return Left{m.at("who").get<std::string>(), natural(m, "next", UINT64_MAX)};
   if (kind == "goodbye") return Goodbye{};
   if (kind == "abort") return Abort{code_from(m), m.at("message").get<std::string>()};
   bad(base::concat("no message is called ", kind));

@@ -70,7 +70,9 @@ struct Paused {    // from workers, answer to the Pause of that number: begins n
   std::uint64_t number = 0;
   Iteration limit = 0;
 };
-struct Leave {};   // from workers: has done all its work
+struct Leave {     // from workers: has done all its work
+  Iteration next = 0;  // the first iteration that it has not begun
+};
 struct Failed {    // cannot go on
   ErrorCode code = ErrorCode::kSystem;
   std::string message;
@@ -111,6 +113,10 @@ struct GoOn {};     // to workers: there will be no other plan now; the pause, o
 struct StopAfter {  // to workers: the last iteration that anyone may run
   Iteration iteration = 0;
 };
+struct Left {       // to workers: one has left, whom no other iterations may need
+  std::string who;
+  Iteration next = 0;  // the first that it has not begun
+};
 struct Goodbye {};  // every worker has left
 struct Abort {
   ErrorCode code = ErrorCode::kAborted;
@@ -121,7 +127,8 @@ struct Abort {
 struct Alive {};
 
 using Message = std::variant<Join, Linked, Speeds, Ready, Profiled, Settled, Renew, Note, Gather, Paused, Leave, Failed, PeerLost, OpenEpoch,
-                             Measure, UsePlan, Start, Gathered, Pause, HoldBefore, GoOn, StopAfter, Goodbye, Abort, Alive>;
+                             Measure, UsePlan, Start, Gathered, Pause, HoldBefore, GoOn, StopAfter, Left, Goodbye, Abort,
+                             Alive>;
 
 std::string encode(const Message& message);
 // kCorruptFrame with the reason where the bytes are no message.

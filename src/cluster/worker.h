@@ -16,16 +16,13 @@
 #include "cluster/job_address.h"
 #include "cluster/membership.h"
 #include "cluster/worker_lanes.h"
+#include "runtime/real/host_memory.h"
 #include "runtime/real/lane.h"
 #include "runtime/real/tcp_transport.h"
 #include "session/engine_session.h"
 #include "session/profile_window.h"
 #include "session/replaceable_engine.h"
 #include "store/gate.h"
-#include "runtime/real/host_memory.h"
-#include "runtime/real/lane.h"
-#include "runtime/real/tcp_transport.h"
-#include "session/engine_session.h"
 
 namespace poseidon::cluster {
 

@@ -26,22 +26,48 @@ std::vector<char*> pointers(std::vector<std::string>& strings) {
   return list;
 }
 
+// What the child tells through the pipe when it cannot become the program.
+struct Failure {
+  int error = 0;
+  bool is_folder = false;
+};
+
+// What become() needs, made before fork().
+struct Becoming {
+  char** arguments;
+  char** environment;
+  const char* folder;  // null: stay
+  int input;           // -1: /dev/null
+  int output;
+  int error;
+  int report;
+  pid_t parent;
+  bool own_session;
+  int death_signal;
+};
+
 // Everything between fork() and exec() must be async-signal-safe: another thread may hold malloc's lock. Reports errno
 // through the pipe and ends on failure; the pipe closes by itself when exec() succeeds.
-[[noreturn]] void become(char** arguments, char** environment, int log, int report, pid_t parent) {
-  for (const int signal : {SIGINT, SIGTERM, SIGHUP}) ::signal(signal, SIG_IGN);
+[[noreturn]] void become(const Becoming& what) {
+  if (what.own_session) ::setsid();
+  for (const int signal : {SIGINT, SIGTERM, SIGHUP}) ::signal(signal, what.own_session ? SIG_DFL : SIG_IGN);
   for (const int signal : {SIGPIPE, SIGCHLD}) ::signal(signal, SIG_DFL);
   sigset_t none;
   sigemptyset(&none);
   ::sigprocmask(SIG_SETMASK, &none, nullptr);
-  ::prctl(PR_SET_PDEATHSIG, SIGKILL);
-  if (::getppid() != parent) ::_exit(127);  // it died before it could be watched
-  const int null = ::open("/dev/null", O_RDONLY);
-  if (null >= 0 && ::dup2(null, STDIN_FILENO) >= 0 && ::dup2(log, STDOUT_FILENO) >= 0 && ::dup2(log, STDERR_FILENO) >= 0) {
-    ::execve(arguments[0], arguments, environment);
+  ::prctl(PR_SET_PDEATHSIG, what.death_signal);
+  if (::getppid() != what.parent) ::_exit(127);  // it died before it could be watched
+  Failure failure;
+  if (what.folder != nullptr && ::chdir(what.folder) != 0) {
+    failure = {errno, true};
+  } else {
+    const int input = what.input >= 0 ? what.input : ::open("/dev/null", O_RDONLY);
+    if (input >= 0 && ::dup2(input, STDIN_FILENO) >= 0 && ::dup2(what.output, STDOUT_FILENO) >= 0 && ::dup2(what.error, STDERR_FILENO) >= 0) {
+      ::execve(what.arguments[0], what.arguments, what.environment);
+    }
+    failure.error = errno;
   }
-  const int error = errno;
-  [[maybe_unused]] const ssize_t written = ::write(report, &error, sizeof error);
+  [[maybe_unused]] const ssize_t written = ::write(what.report, &failure, sizeof failure);
   ::_exit(127);
 }
 
@@ -54,8 +80,9 @@ std::string Exit::text() const {
 namespace {
 
 // exec() does this itself only in variants that a fork of a threaded program must not call.
-std::string find_program(const std::string& name) {
-  const char* const path = std::getenv("PATH");
+std::string find_program(const std::string& name, const std::map<std::string, std::string>& environment) {
+  const auto own = environment.find("PATH");
+  const char* const path = own != environment.end() ? own->second.c_str() : std::getenv("PATH");
   if (name.find('/') != std::string::npos || path == nullptr) return name;
   std::stringstream folders{std::string(path)};
   for (std::string folder; std::getline(folders, folder, ':');) {
@@ -72,7 +99,7 @@ Result<ChildProcess> ChildProcess::start(const ChildOptions& options) {
     return Error{ErrorCode::kSystem, base::concat("cannot ", what, ": ", std::strerror(errno))};
   };
   std::vector<std::string> arguments = options.command;
-  arguments.front() = find_program(arguments.front());
+  arguments.front() = find_program(arguments.front(), options.environment);
   std::vector<std::string> environment;
   for (char** entry = environ; *entry != nullptr; ++entry) {
     const std::string text = *entry;
@@ -82,30 +109,43 @@ Result<ChildProcess> ChildProcess::start(const ChildOptions& options) {
   std::vector<char*> argument_list = pointers(arguments);
   std::vector<char*> environment_list = pointers(environment);
 
-  const int log = ::open(options.log.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
-  if (log < 0) return failed(base::concat("write the log ", options.log.string()));
+  const bool needs_log = options.output < 0 || options.error < 0;
+  const int log = needs_log ? ::open(options.log.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644) : -1;
+  if (needs_log && log < 0) return failed(base::concat("write the log ", options.log.string()));
+  const auto close_log = [log] {
+    if (log >= 0) ::close(log);
+  };
   int report[2] = {-1, -1};
   if (::pipe2(report, O_CLOEXEC) != 0) {
-    ::close(log);
+    close_log();
     return failed("make a pipe");
   }
-  const pid_t parent = ::getpid();
+  const Becoming becoming{.arguments = argument_list.data(),
+                          .environment = environment_list.data(),
+                          .folder = options.folder.empty() ? nullptr : options.folder.c_str(),
+                          .input = options.input,
+                          .output = options.output < 0 ? log : options.output,
+                          .error = options.error < 0 ? log : options.error,
+                          .report = report[1],
+                          .parent = ::getpid(),
+                          .own_session = options.own_session,
+                          .death_signal = options.death_signal};
   const pid_t pid = ::fork();
-  if (pid == 0) become(argument_list.data(), environment_list.data(), log, report[1], parent);
+  if (pid == 0) become(becoming);
   const int fork_error = errno;
-  ::close(log);
+  close_log();
   ::close(report[1]);
-  int exec_error = 0;
-  const ssize_t n = pid > 0 ? ::read(report[0], &exec_error, sizeof exec_error) : 0;
+  Failure failure;
+  const ssize_t n = pid > 0 ? ::read(report[0], &failure, sizeof failure) : 0;
   ::close(report[0]);
   if (pid < 0) {
     errno = fork_error;
     return failed("start a process");
   }
-  if (n == sizeof exec_error) {
+  if (n == sizeof failure) {
     ::waitpid(pid, nullptr, 0);
-    errno = exec_error;
-    return failed(base::concat("run ", options.command.front()));
+    errno = failure.error;
+    return failed(failure.is_folder ? base::concat("enter the folder ", options.folder.string()) : base::concat("run ", options.command.front()));
   }
   return ChildProcess(pid);
 }

@@ -1,8 +1,8 @@
 // One child process that never outlives us.
 //
-// The kernel kills it when the thread that started it dies (PR_SET_PDEATHSIG), so start children from the main thread. It
-// ignores SIGINT, SIGTERM and SIGHUP: a terminal, timeout(1) and service managers send them to the whole group of processes,
-// and a job must stop together, when its launcher says so.
+// The kernel sends it a signal when the thread that started it dies (PR_SET_PDEATHSIG), so start children from the main thread.
+// Signals that a terminal, timeout(1) and service managers send to a whole group of processes do not end it: a job must stop together,
+// when its launcher says so.
 #pragma once
 
 #include <sys/types.h>
@@ -20,7 +20,16 @@ namespace poseidon::launch {
 struct ChildOptions {
   std::vector<std::string> command;                // the program (a path, or a name to find in PATH) and its arguments
   std::map<std::string, std::string> environment;  // added to ours
-  std::filesystem::path log;                       // takes standard output and error
+  std::filesystem::path log;                       // takes standard output and error, where these are not given
+  std::filesystem::path folder;                    // to start in; empty: ours
+  // Descriptors of ours that become its standard ones; -1: nothing to read, and the log.
+  int input = -1;
+  int output = -1;
+  int error = -1;
+  // How groups' signals are kept from it. False: it ignores SIGINT, SIGTERM and SIGHUP, as do its own children. True: it leads a session
+  // of its own, in which these signals do what they always do.
+  bool own_session = false;
+  int death_signal = 9;  // SIGKILL
 };
 
 // How a process ended.
@@ -33,7 +42,7 @@ struct Exit {
 
 class ChildProcess {
  public:
-  // kSystem when the program cannot be run or the log cannot be written; then there is no child.
+  // kSystem when the program cannot be run, the folder not be entered or the log not be written; then there is no child.
   static Result<ChildProcess> start(const ChildOptions& options);
 
   pid_t pid() const { return pid_; }

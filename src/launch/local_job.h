@@ -2,7 +2,7 @@
 //
 // Each worker runs the given command with the variables of the launching contract (cluster/worker.h) and POSEIDON_RUN_FOLDER.
 // Its output goes to worker-N.log in the run folder. A worker that ends with an error may leave one sentence about it in
-// worker-N.error (report_error), which becomes the job's error.
+// worker-N.error (launch/sentence.h), which becomes the job's error.
 #pragma once
 
 #include <filesystem>
@@ -52,10 +52,5 @@ struct JobOutcome {
 // any thread while the job runs.
 JobOutcome run_local_job(const LocalJobOptions& options, cluster::CoordinatorListener listener,
                          const std::function<void(std::function<void(const Error&)> abort)>& give_abort);
-
-// In a worker: leaves the sentence for the launcher. Does nothing where there is no run folder.
-void report_error(int rank, const Error& error);
-// In a dedicated server, of that number: the same.
-void report_server_error(int number, const Error& error);
 
 }  // namespace poseidon::launch

@@ -6,7 +6,7 @@
 
 #include "base/checksum.h"
 #include "base/text.h"
-#include "launch/local_job.h"
+#include "launch/sentence.h"
 #include "library/door.h"
 #include "plan/plan.h"
 #include "wire/frame.h"

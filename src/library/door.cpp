@@ -2,7 +2,7 @@
 
 #include <utility>
 
-#include "launch/local_job.h"
+#include "launch/sentence.h"
 #include "library/model_checks.h"
 #include "library/program_compute.h"
 

@@ -1,5 +1,6 @@
 // Jobs whose workers are shell scripts: they end, hang and complain, but never train. Jobs of true workers are tests/system.
 #include "launch/local_job.h"
+#include "launch/sentence.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>

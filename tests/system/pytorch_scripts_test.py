@@ -51,7 +51,7 @@ def test_a_script_ends_as_in_one_process(poseidon, alone, tmp_path, name, optimi
     done = subprocess.run([poseidon, "run", "-n", str(workers), "-o", tmp_path / "run", sys.executable, SCRIPTS / f"{name}.py", "float64", optimizer, out],
                           capture_output=True, text=True, timeout=300, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    log = (tmp_path / "run/worker-0.log").read_text()
+    log = (tmp_path / "run/rank-00.log").read_text()
     assert numbers_of(log) == pytest.approx(numbers_of(printed), abs=2e-8)
     expected, got = tensors_of(saved), tensors_of(torch.load(out))
     assert got.keys() == expected.keys()

@@ -1,9 +1,16 @@
 #include "engines/torch/python/job.h"
 
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <charconv>
+#include <filesystem>
+#include <set>
+
 #include "base/text.h"
 #include "engines/torch/aten_compute.h"
 #include "engines/torch/tensor_view.h"
-#include "launch/local_job.h"
+#include "launch/sentence.h"
 
 namespace poseidon::python {
 namespace {
@@ -41,6 +48,20 @@ std::vector<TensorView> views_of(const std::vector<TensorArgument>& tensors) {
   return views;
 }
 
+// Descriptors of sockets, and of what the kernel wakes an event loop with. (Files and pipes are the script's.)
+std::set<int> link_descriptors() {
+  std::set<int> found;
+  std::error_code failed;
+  for (const auto& entry : std::filesystem::directory_iterator("/proc/self/fd", failed)) {
+    const std::string name = entry.path().filename().string();
+    const std::string target = std::filesystem::read_symlink(entry.path(), failed).string();
+    int fd = -1;
+    std::from_chars(name.data(), name.data() + name.size(), fd);
+    if (fd >= 0 && (target.starts_with("socket:") || target.starts_with("anon_inode:"))) found.insert(fd);
+  }
+  return found;
+}
+
 }  // namespace
 
 // Factors that the engine still sends. They are let go on its lane, where no Python object may be destroyed.
@@ -62,6 +83,7 @@ std::unique_ptr<Job> Job::join(const std::vector<TensorArgument>& tensors, const
   const std::size_t lanes = (*job)->lanes;
   const std::size_t staging_bytes_max = (*job)->staging_bytes_max;
   Model model = model_from(tensors, layers);
+  const std::set<int> before = link_descriptors();
   Result<std::unique_ptr<cluster::Worker>> worker = cluster::Worker::join(
       {.job = std::move(**job),
        .model = model,
@@ -74,7 +96,13 @@ std::unique_ptr<Job> Job::join(const std::vector<TensorArgument>& tensors, const
     launch::report_error(rank, worker.error());
     throw JobError(worker.error());
   }
-  return std::unique_ptr<Job>(new Job(std::move(*worker), std::move(model)));
+  std::unique_ptr<Job> joined(new Job(std::move(*worker), std::move(model)));
+  for (const int fd : link_descriptors()) {
+    if (before.contains(fd)) continue;
+    joined->descriptors_.push_back(fd);
+    ::fcntl(fd, F_SETFD, FD_CLOEXEC);  // a program that the script starts would keep the links open
+  }
+  return joined;
 }
 
 Job::Job(std::unique_ptr<cluster::Worker> worker, Model model) : model_(std::move(model)), worker_(std::move(worker)) {}
@@ -191,6 +219,14 @@ std::vector<std::string> Job::gather(const std::string& own) {
 void Job::note(const std::string& text) { worker_->note(text); }
 void Job::leave() { check(worker_->leave()); }
 void Job::fail(const std::string& message) { worker_->fail({ErrorCode::kAborted, message}); }
+
+void Job::forsake() {
+  for (const int fd : descriptors_) ::close(fd);
+  // The threads that would have to end are in the other process.
+  static_cast<void>(worker_.release());
+  static_cast<void>(new std::shared_ptr<State>(std::move(state_)));
+  state_ = std::make_shared<State>();
+}
 
 std::optional<std::string> Job::error() const {
   const std::optional<Error> over = worker_->error();

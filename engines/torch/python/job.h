@@ -72,6 +72,9 @@ class Job {
   void note(const std::string& text);
   void leave();
   void fail(const std::string& message);
+  // In a process that has been forked from the worker's: closes the links, which are the worker's alone, and lets go of everything without
+  // a word. Nothing else may be called afterwards.
+  void forsake();
   // The message of what has ended the job.
   std::optional<std::string> error() const;
   std::uint64_t bytes_sent();
@@ -98,6 +101,7 @@ class Job {
   Model model_;
   std::shared_ptr<State> state_ = std::make_shared<State>();
   std::unique_ptr<cluster::Worker> worker_;
+  std::vector<int> descriptors_;  // of the links and what waits for them
 };
 
 }  // namespace poseidon::python

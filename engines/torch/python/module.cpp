@@ -67,6 +67,7 @@ PYBIND11_MODULE(_engine, module) {
       .def("note", &Job::note, Free())
       .def("leave", &Job::leave, Free())
       .def("fail", &Job::fail, Free())
+      .def("forsake", &Job::forsake)
       .def("error", &Job::error)
       .def("bytes_sent", &Job::bytes_sent, Free())
       .def("bytes_received", &Job::bytes_received, Free());

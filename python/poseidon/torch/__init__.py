@@ -1,5 +1,15 @@
-"""PyTorch on many machines. `poseidon run` attaches this to a script by itself; the functions here are for those who want more."""
-from ._attach import attach
-from ._worker import rank, size
+"""PyTorch on many machines. `poseidon run` attaches this to a script by itself; the functions here are for those who want more.
 
-__all__ = ["attach", "rank", "size"]
+    import poseidon.torch as ps
+    ps.init()                                # under `poseidon run` this has been done already
+    model, optimizer = ps.distribute(model, optimizer)
+    x, y = ps.shard((x, y))                  # this worker's part of a batch that was made by hand
+    loss = ps.scale_loss(my_loss(model(x), y), reduction="mean")
+
+Without a launcher every function does what it means for one worker.
+"""
+from ._attach import attach
+from ._explicit import all_gather_object, barrier, distribute, init, scale_loss, shard
+from ._worker import local_rank, rank, size
+
+__all__ = ["all_gather_object", "attach", "barrier", "distribute", "init", "local_rank", "rank", "scale_loss", "shard", "size"]

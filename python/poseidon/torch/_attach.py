@@ -1,17 +1,27 @@
 """Where a script that knows nothing of Poseidon is entered: its optimisers, its forward passes, its data loaders, its losses."""
-import atexit
 import functools
+import json
 import os
+import platform
 import sys
+import weakref
 
 import torch
 
 from .. import _overlay
 from . import _closures, _data, _losses
+from ._agreement import Agreement
+from ._buffers import Buffers
+from ._ending import Ending
 from ._gradients import Gradients
 from ._worker import rank, size
 
 _gradients = None
+
+
+def gradients():
+    """What is synchronised in this process; None where it is no worker among several."""
+    return _gradients
 
 
 def attach():
@@ -20,13 +30,20 @@ def attach():
     if _gradients is not None or size() == 1:
         return
     _gradients = Gradients()
-    _watch_optimisers(_gradients)
+    agreement = Agreement(_gradients)
+    _watch_optimisers(_gradients, agreement)
+    _watch_forward_passes(_gradients, Buffers(_gradients))
     _data.attach(_gradients)
-    _losses.attach()
+    _data.warn_where_nothing_is_cut(_gradients)
+    _losses.attach(_gradients)
     _closures.attach(_gradients)
+    _leave_to_the_script(_gradients)
+    _tell_versions(_gradients)
     if rank() != 0 and "POSEIDON_ALL_RANKS_WRITE" not in os.environ:
         _write_elsewhere()
-    _watch_the_end(_gradients)
+    # Children: workers of a DataLoader, programs that the script starts by forking.
+    os.register_at_fork(after_in_child=_gradients.forsake)
+    Ending(_gradients)
 
 
 def _write_elsewhere():
@@ -45,27 +62,55 @@ def _write_elsewhere():
     torch.save, torch.load = saved, loaded
 
 
-def _watch_optimisers(gradients):
+def _watch_optimisers(gradients, agreement):
     add_param_group = torch.optim.Optimizer.add_param_group
 
     @functools.wraps(add_param_group)
     def add(self, param_group):
         result = add_param_group(self, param_group)
         gradients.add(self.param_groups[-1]["params"])
+        agreement.add(self)
         return result
 
     torch.optim.Optimizer.add_param_group = add
+
+
+def _watch_forward_passes(gradients, buffers):
     # Optimisers may be made before values are loaded into the parameters: what counts is what they are when something is computed with them.
-    torch.nn.modules.module.register_module_forward_pre_hook(lambda module, inputs: gradients.before_forward())
+    known = weakref.WeakSet()
+
+    def before(module, inputs):
+        gradients.before_forward()
+        # Hooks run outermost first, so one that is not known yet is no part of another whose buffers are.
+        if gradients.has_begun or gradients.job is None or module in known:
+            return
+        known.update(module.modules())
+        if module.training:
+            buffers.make_equal(module)
+
+    torch.nn.modules.module.register_module_forward_pre_hook(before)
 
 
-def _watch_the_end(gradients):
-    """A script that ends well leaves the job in order, one that raises ends it for all."""
-    excepthook = sys.excepthook
+def _leave_to_the_script(gradients):
+    """A script, or a library that it uses, which is data-parallel by itself must not be averaged, or have its data cut, twice."""
+    init = torch.distributed.init_process_group
 
-    def on_exception(kind, value, traceback):
-        gradients.failed = f"{kind.__name__}: {value}"
-        excepthook(kind, value, traceback)
+    @functools.wraps(init)
+    def initialised(*arguments, **options):
+        if gradients.is_on:
+            gradients.switch_off()
+            if rank() == 0:
+                print("poseidon: this script is data-parallel by itself (it calls init_process_group): Poseidon neither cuts its data nor averages "
+                      "its gradients", file=sys.stderr, flush=True)
+        return init(*arguments, **options)
 
-    sys.excepthook = on_exception
-    atexit.register(gradients.close)
+    torch.distributed.init_process_group = initialised
+
+
+def _tell_versions(gradients):
+    def tell():
+        gradients.on_pass.remove(tell)
+        gradients.job.note(json.dumps({"python": platform.python_version(), "torch": torch.__version__, "parameters": len(gradients.parameters),
+                                       "elements": sum(p.numel() for p in gradients.parameters)}))
+
+    gradients.on_pass.append(tell)

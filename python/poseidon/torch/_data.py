@@ -4,11 +4,15 @@ Rank 0 draws the script's own sampler's batches of indices and tells the others.
 as dropout draws from the same generator.) A batch of K samples is cut into equal parts, to within one, in the order of ranks. Of a data
 set that is a stream every worker reads all samples of a batch, and keeps its part.
 
+A worker whose part of a batch is empty computes with one sample that is another's, which counts for nothing.
+
 Only loaders that are iterated while gradients are recorded are cut: those of evaluation are the script's own business on each worker.
+A script that makes its batches by hand is told so, and what to do.
 """
 import collections
 import functools
 import json
+import sys
 
 import torch
 from torch.utils.data import DataLoader, IterableDataset
@@ -18,13 +22,45 @@ from ._worker import rank, size
 # So many batches are drawn at a time.
 _BATCHES = 256
 
-# How many samples of the present batch are this worker's, and how many all workers' together; None before there is one.
-present = None
+# (samples that are this worker's, all workers' together) of the latest batch of each source, the most recent source last.
+_presents = {}
 
 
 def part_of(count):
     """Begin and end of this worker's part of so many."""
     return count * rank() // size(), count * (rank() + 1) // size()
+
+
+def present_for(rows=None):
+    """(mine, all) of the batch that a tensor of so many rows was made of: the latest that fits, or else the latest; None before there is one."""
+    latest = None
+    for present in reversed(_presents.values()):
+        if rows is None or rows % max(present[0], 1) == 0:  # an empty part computes with one
+            return present
+        latest = latest or present
+    return latest
+
+
+def _come(source, sizes):
+    _presents.pop(source, None)
+    _presents[source] = sizes
+
+
+def taken_part(count):
+    """Slice of this worker's part of so many samples that a script has made by hand; what it computes with them counts for as much."""
+    begin, end = part_of(count)
+    _come("by hand", (end - begin, count))
+    return slice(begin, end) if end > begin else slice(0, 1)
+
+
+def warn_where_nothing_is_cut(gradients):
+    def check():
+        gradients.on_pass.remove(check)
+        if not _presents and rank() == 0:
+            print("poseidon: this script makes its batches by hand, so every worker trains on ALL of each batch: the result is right and nothing is "
+                  "gained. Cut them with `import poseidon.torch; x, y = poseidon.torch.shard((x, y))`, or use a DataLoader.", file=sys.stderr, flush=True)
+
+    gradients.on_pass.append(check)
 
 
 def attach(gradients):
@@ -33,7 +69,7 @@ def attach(gradients):
 
     @functools.wraps(make_iterator)
     def iterate(self):
-        is_cut = torch.is_grad_enabled() and bool(gradients.parameters) and self._auto_collation
+        is_cut = gradients.is_on and torch.is_grad_enabled() and bool(gradients.parameters) and self._auto_collation
         if not is_cut:
             self._poseidon_cut = None
             return make_iterator(self)
@@ -47,6 +83,7 @@ def attach(gradients):
         return _Told(make_iterator(self), cut)
 
     DataLoader.__iter__ = iterate
+
     def sampler(self):
         cut = getattr(self, "_poseidon_cut", None)
         return index_sampler.fget(self) if cut is None else cut
@@ -84,7 +121,7 @@ class _Parts(_Cut):
             for batch in self._share(drawn):
                 begin, end = part_of(len(batch))
                 self._sizes.append((end - begin, len(batch)))
-                yield batch[begin:end]
+                yield batch[begin:end] or batch[:1]
             if self._ended:
                 return
 
@@ -122,7 +159,7 @@ class _CollatePart:
 
     def __call__(self, samples):
         begin, end = part_of(len(samples))
-        return _Sized(self._function(samples[begin:end]), (end - begin, len(samples)))
+        return _Sized(self._function(samples[begin:end] or samples[:1]), (end - begin, len(samples)))
 
 
 class _Sized:
@@ -145,9 +182,8 @@ class _Told:
         return self
 
     def __next__(self):
-        global present
         sizes, batch = self._cut.take(next(self._iterator))
-        present = sizes
+        _come(id(self._cut), sizes)
         return batch
 
     def __getattr__(self, name):

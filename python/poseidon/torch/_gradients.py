@@ -9,7 +9,7 @@ import weakref
 import torch
 
 from . import _engine
-from ._worker import rank, size
+from ._worker import size
 
 
 class Gradients:
@@ -17,13 +17,17 @@ class Gradients:
 
     def __init__(self):
         self.job = None
-        self.failed = None            # why the script ends, when it does not end well
+        self.on_pass = []             # called when a backward pass begins, before anything is handed in
+        self.digest = lambda: 1       # of what must be alike on all workers, 1 to DIGEST_MAX
+        self.on_difference = None     # called when the digests of a pass were not all alike
+        self._is_off = False          # somebody else synchronises, or this is a child of the worker's process
         self.parameters = []          # in the order in which optimisers got them: equal on all workers
         self._known = {}              # by id: the place there
         self._in_job = 0              # of them, those that the engine knows
         self._seen = []               # what their values were when the job got to know them: address and version
         self._iteration = 0           # of the engine: one for each backward pass
         self._passing = False         # a backward pass has called a hook
+        self._own_digest = 1          # in this pass
         self._handed_in = set()       # places, in this pass
         self._aside = {}              # by place: the gradient from before this pass
         self._spare = {}              # by place: memory for the sum of those who had a gradient where this worker had none
@@ -41,9 +45,32 @@ class Gradients:
             parameter.register_hook(lambda gradient, place=place: weak()._before_accumulation(place))
             parameter.register_post_accumulate_grad_hook(lambda p, place=place: weak()._after_accumulation(place, p))
 
+    @property
+    def is_on(self):
+        return not self._is_off
+
+    @property
+    def has_begun(self):
+        """A backward pass has been made."""
+        return self._passing or self._iteration > 0
+
+    def switch_off(self):
+        """From now on every worker trains for itself, as far as Poseidon is concerned."""
+        self._is_off = True
+
+    def forsake(self):
+        """In a process that has been forked: the engine is the parent's alone, its threads are not here, and its links must not stay open."""
+        self._is_off = True
+        if self.job is not None:
+            self.job.forsake()
+            self.job = None
+
+    def knows(self, parameter):
+        return id(parameter) in self._known
+
     def before_forward(self):
         """Rank 0's values are those of all, whatever has been loaded into them since."""
-        if not self.parameters or self._passing:
+        if self._is_off or not self.parameters or self._passing:
             return
         if self._in_job < len(self.parameters) or (self._iteration == 0 and self._seen != self._look()):
             self._join()
@@ -70,9 +97,14 @@ class Gradients:
             self._join()
         self._passing = True
         torch.autograd.Variable._execution_engine.queue_callback(self._end_pass)
+        for told in list(self.on_pass):
+            told()
+        self._own_digest = self.digest()
         self.job.begin(self._iteration)
 
     def _before_accumulation(self, place):
+        if self._is_off:
+            return
         parameter = self.parameters[place]
         if parameter.grad is not None and place not in self._aside and place not in self._handed_in:
             self._begin_pass()
@@ -80,6 +112,8 @@ class Gradients:
             parameter.grad = None
 
     def _after_accumulation(self, place, parameter):
+        if self._is_off:
+            return
         self._begin_pass()
         if parameter.grad is None or place in self._handed_in:
             return
@@ -87,7 +121,7 @@ class Gradients:
         gradient = parameter.grad
         if gradient.is_sparse:
             gradient = parameter.grad = gradient.to_dense()
-        self.job.submit(place, self._iteration, _dense(gradient, parameter), 1)
+        self.job.submit(place, self._iteration, _dense(gradient, parameter), self._own_digest)
 
     def _end_pass(self):
         absent = [place for place in range(self._in_job) if place not in self._handed_in]
@@ -95,40 +129,33 @@ class Gradients:
             if place not in self._spare:
                 self._spare[place] = torch.empty_like(self.parameters[place].detach())
             self.job.submit_absent(place, self._iteration, self._spare[place])
+        is_alike = True
         with torch.no_grad():
             for place in range(self._in_job):
-                self._take(place)
+                is_alike &= self._take(place)
         self._handed_in.clear()
         self._aside.clear()
         self._iteration += 1
         self._passing = False
+        if not is_alike and self.on_difference is not None:
+            self.on_difference()
 
     def _take(self, place):
-        """The average, where anybody had a gradient, on top of what was there before."""
+        """The average, where anybody had a gradient, on top of what was there before. False: the digests that came with it were not alike."""
         summed = self.job.wait(place)
         parameter = self.parameters[place]
         before = self._aside.get(place)
         if summed.contributors == 0:
             if before is not None:
                 parameter.grad = before
-            return
+            return True
         if place not in self._handed_in:
             before = parameter.grad if before is None else before
             parameter.grad = self._spare.pop(place)
         parameter.grad.div_(size())
         if before is not None:
             parameter.grad = before.add_(parameter.grad)
-
-    # ---- The end ----
-
-    def close(self):
-        if self.job is None:
-            return
-        job, self.job = self.job, None
-        if self.failed is not None:
-            job.fail(f"the script of rank {rank()} ended with {self.failed}")
-        else:
-            job.leave()
+        return summed.samples == self._own_digest * summed.contributors
 
 
 def _dense(gradient, parameter):

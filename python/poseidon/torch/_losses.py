@@ -1,10 +1,13 @@
 """The average over workers is the gradient of the global batch, also where their parts are of unequal size.
 
-A loss that is a mean over samples counts for as much as its samples: its gradient is scaled by N * mine / all, its value is unchanged. A
+A loss that is a mean over samples counts for as much as its samples: its gradient is scaled by N * mine / all, its value is unchanged. Where
+samples do not count alike (class weights, targets that are ignored) mine and all are sums of weights, which the workers tell each other. A
 sum over samples is scaled by N. Only the gradient of the loss is scaled, not the whole gradient: what a script adds to it (a regulariser)
 does not depend on the batch.
 """
 import functools
+import inspect
+import os
 
 import torch
 
@@ -13,8 +16,11 @@ from ._worker import size
 
 _LOSSES = ("cross_entropy", "nll_loss", "mse_loss", "l1_loss", "smooth_l1_loss", "huber_loss", "binary_cross_entropy",
            "binary_cross_entropy_with_logits", "kl_div", "poisson_nll_loss", "gaussian_nll_loss", "hinge_embedding_loss",
-           "soft_margin_loss", "multilabel_soft_margin_loss", "multi_margin_loss", "margin_ranking_loss", "cosine_embedding_loss",
-           "triplet_margin_loss", "ctc_loss")
+           "soft_margin_loss", "multilabel_margin_loss", "multilabel_soft_margin_loss", "multi_margin_loss", "margin_ranking_loss",
+           "cosine_embedding_loss", "triplet_margin_loss", "triplet_margin_with_distance_loss", "ctc_loss")
+# Of these a target may be a class that is ignored, and classes may have weights.
+_OF_CLASSES = ("cross_entropy", "nll_loss")
+_IGNORED = -100  # PyTorch's own default
 
 
 class _ScaledBackward(torch.autograd.Function):
@@ -28,27 +34,70 @@ class _ScaledBackward(torch.autograd.Function):
         return gradient * context.scale, None
 
 
-def scale_loss(loss, scale):
+def scaled(loss, scale):
     """The same value, whose gradient is so many times as large."""
     return _ScaledBackward.apply(loss, scale) if scale != 1 and loss.requires_grad else loss
 
 
-def attach():
+def mean_of_part(loss, rows=None):
+    """A mean over this worker's part of the batch, with the gradient of the mean over all of it."""
+    present = _data.present_for(rows)
+    return loss if present is None else scaled(loss, size() * present[0] / present[1])
+
+
+def sum_of_part(loss):
+    """Likewise a sum. (Nobody's part counts twice: an empty part's only sample is another's.)"""
+    present = _data.present_for()
+    return loss if present is None else scaled(loss, size() if present[0] > 0 else 0)
+
+
+def attach(gradients):
     functional = torch.nn.functional
     for name in _LOSSES:
-        setattr(functional, name, _scaled(getattr(functional, name)))
+        setattr(functional, name, _wrapped(getattr(functional, name), gradients, of_classes=name in _OF_CLASSES))
 
 
-def _scaled(function):
+def _wrapped(function, gradients, of_classes):
+    signature = inspect.signature(function)
+
     @functools.wraps(function)
     def loss(*arguments, **options):
         value = function(*arguments, **options)
-        reduction = options.get("reduction", "mean")
-        if not isinstance(value, torch.Tensor) or value.dim() != 0 or _data.present is None:
+        if not isinstance(value, torch.Tensor) or value.dim() != 0 or not value.requires_grad or not gradients.is_on:
             return value
-        mine, everybodys = _data.present
-        if reduction == "sum":
-            return scale_loss(value, size())
-        return scale_loss(value, size() * mine / everybodys)
+        given = signature.bind(*arguments, **options).arguments
+        if given.get("reduction", "mean") == "sum" or given.get("size_average") is False:
+            return sum_of_part(value)
+        first = next(iter(given.values()))
+        rows = first.shape[0] if isinstance(first, torch.Tensor) and first.dim() > 0 else None
+        if of_classes:
+            weight = _own_weight(given, _data.present_for(rows))
+            if weight is not None:
+                present = _data.present_for(rows)
+                own = weight if present is None or present[0] > 0 else 0.0
+                return scaled(value, _share(own, gradients))
+        return mean_of_part(value, rows)
 
     return loss
+
+
+def _own_weight(given, present):
+    """The sum of the weights of this worker's targets, where they may not count alike; None where each counts as much as any other."""
+    target, weight, ignored = given["target"], given.get("weight"), given.get("ignore_index", _IGNORED)
+    if present is None or target.is_floating_point():
+        return None  # probabilities: their mean is over samples
+    may_ignore = ignored != _IGNORED or target.numel() != max(present[0], 1) or "POSEIDON_COUNT_TARGETS" in os.environ
+    counted = target[target != ignored]
+    if weight is None and not may_ignore:
+        if counted.numel() != target.numel():
+            raise RuntimeError(f"a target is {ignored}, which this loss ignores. Poseidon did not expect that where each sample has one target, "
+                               "since the workers would have to tell each other how many they ignore: say so with `poseidon run --count-targets`")
+        return None
+    return float(counted.numel()) if weight is None else float(weight.detach()[counted].sum())
+
+
+def _share(own, gradients):
+    """N * own / the sum over all workers. All of them come here at the same place of their scripts."""
+    gradients.before_forward()
+    everybodys = sum(float(text) for text in gradients.job.gather(repr(own)))
+    return size() * own / everybodys if everybodys else 0.0

@@ -7,6 +7,11 @@ def rank():
     return int(os.environ.get("POSEIDON_RANK", "0"))
 
 
+def local_rank():
+    """The same among the workers of this host: which of its devices is this worker's."""
+    return int(os.environ.get("POSEIDON_LOCAL_RANK", "0"))
+
+
 def size():
     """How many workers train together."""
     return int(os.environ.get("POSEIDON_WORLD_SIZE", "1"))
