@@ -46,16 +46,19 @@ class Agreement:
     def digest(self):
         return zlib.crc32(repr(self.settings()).encode()) % DIGEST_MAX + 1
 
-    def explain(self):
-        """All workers call it after the same backward pass."""
-        own = self.settings()
-        everybodys = [json.loads(text) for text in self._gradients.job.gather(json.dumps({name: repr(value) for name, value in own.items()}))]
+    def explain(self, irregular):
+        """All workers call it after the same backward pass, each with the places of tensors whose gradient was not what it had said. Returns those of
+        all."""
+        own = {name: repr(value) for name, value in self.settings().items()}
+        answers = [json.loads(text) for text in self._gradients.job.gather(json.dumps([own, irregular]))]
+        everybodys = [settings for settings, _ in answers]
         for other, settings in enumerate(everybodys):
             for name in everybodys[0] | settings:
                 if settings.get(name) != everybodys[0].get(name):
                     raise DifferentSettings(f"rank {other} has {settings.get(name, 'no')} as {name}, and rank 0 has {everybodys[0].get(name, 'no')}: "
                                             "their steps would differ. A decision that rests on a value which only one worker has "
                                             f"(a local loss, a clock) must be taken by all alike (this is rank {rank()})")
+        return {place for _, places in answers for place in places}
 
 
 def _collect(found, name, value):

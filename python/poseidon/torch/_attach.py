@@ -13,7 +13,9 @@ from . import _closures, _data, _losses
 from ._agreement import Agreement
 from ._buffers import Buffers
 from ._ending import Ending
+from ._factors import Factors
 from ._gradients import Gradients
+from ._steps import Steps
 from ._worker import rank, size
 
 _gradients = None
@@ -30,14 +32,16 @@ def attach():
     if _gradients is not None or size() == 1:
         return
     _gradients = Gradients()
-    agreement = Agreement(_gradients)
-    _watch_optimisers(_gradients, agreement)
+    factors = Factors(_gradients)
+    agreement, steps = Agreement(_gradients), Steps(_gradients)
+    _watch_optimisers(_gradients, agreement, steps)
     _watch_forward_passes(_gradients, Buffers(_gradients))
     _data.attach(_gradients)
     _data.warn_where_nothing_is_cut(_gradients)
     _losses.attach(_gradients)
     _closures.attach(_gradients)
     _leave_to_the_script(_gradients)
+    _watch_compilers(_gradients, factors)
     _tell_versions(_gradients)
     if rank() != 0 and "POSEIDON_ALL_RANKS_WRITE" not in os.environ:
         _write_elsewhere()
@@ -62,7 +66,7 @@ def _write_elsewhere():
     torch.save, torch.load = saved, loaded
 
 
-def _watch_optimisers(gradients, agreement):
+def _watch_optimisers(gradients, agreement, steps):
     add_param_group = torch.optim.Optimizer.add_param_group
 
     @functools.wraps(add_param_group)
@@ -70,6 +74,7 @@ def _watch_optimisers(gradients, agreement):
         result = add_param_group(self, param_group)
         gradients.add(self.param_groups[-1]["params"])
         agreement.add(self)
+        steps.watch(self)
         return result
 
     torch.optim.Optimizer.add_param_group = add
@@ -105,6 +110,24 @@ def _leave_to_the_script(gradients):
         return init(*arguments, **options)
 
     torch.distributed.init_process_group = initialised
+
+
+def _watch_compilers(gradients, factors):
+    """What has been compiled computes with parameters without looking at what they are."""
+    compile = torch.compile
+
+    @functools.wraps(compile)
+    def compiled(*arguments, **options):
+        if gradients.may_put_off:
+            gradients.settle_all()
+            gradients.may_put_off = False
+            factors.switch_off()
+            if rank() == 0:
+                print("poseidon: torch.compile: gradients leave together when a compiled part has computed all of its own, travel densely, and are waited "
+                      "for at the end of each backward pass", file=sys.stderr, flush=True)
+        return compile(*arguments, **options)
+
+    torch.compile = compiled
 
 
 def _tell_versions(gradients):

@@ -48,15 +48,17 @@ class Ending:
     def _close(self):
         if os.getpid() != self._process:
             return
-        job, self._gradients.job = self._gradients.job, None
+        job = self._gradients.job
         if job is not None and not self._others_failed:
             if self._failure is not None:
                 job.fail(f"the script of rank {rank()} ended with {self._failure}")
             else:
                 try:
+                    self._gradients.settle_all()
                     job.leave()
                 except _engine.JobError as error:
                     self._stop_for_others(error)
+        self._gradients.job = None
         if self._others_failed:
             sys.stdout.flush()
             sys.stderr.flush()

@@ -1,15 +1,28 @@
 """Keeps the parameters of all workers equal: every backward pass ends with the same gradients everywhere.
 
 Each parameter's gradient is handed to the engine the moment that autograd has finished it, while the rest of the backward pass is
-still computed; when the pass ends, `p.grad` holds the average over the workers. What was in `p.grad` before (gradients are being
-accumulated) is put aside and added to it, so that it is not averaged twice.
+still computed. The average over the workers takes its place in `p.grad` as soon as somebody looks (_awaited), so that what the script does
+next need not wait for what it does not touch. What was in `p.grad` before (gradients are being accumulated) is put aside and added to the
+average, so that it is not averaged twice.
 """
+import functools
 import weakref
 
 import torch
 
-from . import _engine
+from . import _awaited, _engine
 from ._worker import size
+
+
+class _Flight:
+    """A gradient on its way: what this worker knows of it until its average is back."""
+
+    def __init__(self, before, handed_in, destination, digest):
+        self.before = before            # what was in p.grad before the pass; None: nothing
+        self.handed_in = handed_in      # this worker had a gradient, which is in p.grad
+        self.destination = destination  # where else the sum arrives
+        self.digest = digest            # that travelled with it
+        self.then = []                  # to do with the parameter once the average is in p.grad: steps that were put off
 
 
 class Gradients:
@@ -20,17 +33,25 @@ class Gradients:
         self.on_pass = []             # called when a backward pass begins, before anything is handed in
         self.digest = lambda: 1       # of what must be alike on all workers, 1 to DIGEST_MAX
         self.on_difference = None     # called when the digests of a pass were not all alike
+        self.factors = None           # _factors.Factors
+        self.may_put_off = True       # parameters may be waited for when they are used
         self._is_off = False          # somebody else synchronises, or this is a child of the worker's process
         self.parameters = []          # in the order in which optimisers got them: equal on all workers
         self._known = {}              # by id: the place there
         self._in_job = 0              # of them, those that the engine knows
         self._seen = []               # what their values were when the job got to know them: address and version
         self._iteration = 0           # of the engine: one for each backward pass
+        self._calls = []              # of torch.autograd.backward and .grad, within each other: whether each accumulates into all leaves
+        self._is_provisional = True   # the engine waits for the model that the first pass shows
         self._passing = False         # a backward pass has called a hook
         self._own_digest = 1          # in this pass
         self._handed_in = set()       # places, in this pass
         self._aside = {}              # by place: the gradient from before this pass
         self._spare = {}              # by place: memory for the sum of those who had a gradient where this worker had none
+        self._destinations = {}       # by place: where the sum of factors arrives, in this pass
+        self._irregular = {}          # by place: the whole gradient of this worker (or None) that its factors could not tell
+        self._flights = {}            # by place
+        self._watch_backward()
 
     # ---- What there is to synchronise ----
 
@@ -56,17 +77,29 @@ class Gradients:
 
     def switch_off(self):
         """From now on every worker trains for itself, as far as Poseidon is concerned."""
+        self.settle_all()
         self._is_off = True
 
     def forsake(self):
         """In a process that has been forked: the engine is the parent's alone, its threads are not here, and its links must not stay open."""
         self._is_off = True
+        for place in self._flights:
+            _awaited.restore(self.parameters[place])
+        self._flights.clear()
         if self.job is not None:
             self.job.forsake()
             self.job = None
 
     def knows(self, parameter):
         return id(parameter) in self._known
+
+    def place(self, parameter):
+        return self._known.get(id(parameter))
+
+    @property
+    def is_watching(self):
+        """The first backward pass has not ended: it shows which gradients are products."""
+        return self._iteration == 0
 
     def before_forward(self):
         """Rank 0's values are those of all, whatever has been loaded into them since."""
@@ -79,35 +112,77 @@ class Gradients:
         return [(p.data_ptr(), p._version) for p in self.parameters]
 
     def _join(self):
+        self.settle_all()
+        self._renew()
+
+    def _renew(self):
         tensors = [(f"{place}", p.detach()) for place, p in enumerate(self.parameters)]
-        layers = [(f"{place}", [place], 0) for place in range(len(tensors))]
+        layers = [(f"{place}", [place], self.factors.rows(place)) for place in range(len(tensors))]
         if self.job is None:
-            self.job = _engine.Job.join(tensors, layers)
+            self.job = _engine.Job.join(tensors, layers, provisional=True)
         else:
             self.job.renew(tensors, layers, self._iteration)
+            self._is_provisional = self._iteration == 0
+        self.factors.follow(self.job, len(tensors))
         self._in_job = len(self.parameters)
         self._seen = self._look()
 
     # ---- A backward pass ----
 
+    def _watch_backward(self):
+        """A pass ends when the outermost call does: one that computes something again (a checkpoint) calls backward within backward."""
+        backward, grad = torch.autograd.backward, torch.autograd.grad
+
+        @functools.wraps(backward)
+        def watched(*arguments, **options):
+            creates_graph = arguments[3] if len(arguments) > 3 else options.get("create_graph")
+            is_plain = not creates_graph and options.get("inputs") is None and len(arguments) < 6
+            self._calls.append(is_plain)
+            try:
+                backward(*arguments, **options)
+            finally:
+                self._calls.pop()
+            if not self._calls and self._passing:
+                self._end_pass()
+
+        @functools.wraps(grad)
+        def left_alone(*arguments, **options):
+            self._calls.append(None)
+            try:
+                return grad(*arguments, **options)
+            finally:
+                self._calls.pop()
+
+        torch.autograd.backward, torch.autograd.grad = watched, left_alone
+
+    def _is_asked_for(self):
+        """The gradients that are being computed are asked for by torch.autograd.grad, and stay with who asks."""
+        return bool(self._calls) and self._calls[-1] is None
+
+    def is_plain_pass(self):
+        """What is being computed accumulates into all leaves, once."""
+        return bool(self._calls) and all(self._calls) and not torch.is_grad_enabled()
+
     def _begin_pass(self):
         if self._passing:
             return
-        if self._in_job < len(self.parameters):
+        self.settle_all()
+        if self._in_job < len(self.parameters) or (self._is_provisional and self._iteration > 0):
             self._join()
         self._passing = True
-        torch.autograd.Variable._execution_engine.queue_callback(self._end_pass)
+        if not self._calls:  # somebody has called the engine of autograd itself
+            torch.autograd.Variable._execution_engine.queue_callback(self._end_pass)
         for told in list(self.on_pass):
             told()
         self._own_digest = self.digest()
         self.job.begin(self._iteration)
 
     def _before_accumulation(self, place):
-        if self._is_off:
+        if self._is_off or self._is_asked_for():
             return
+        self._begin_pass()
         parameter = self.parameters[place]
         if parameter.grad is not None and place not in self._aside and place not in self._handed_in:
-            self._begin_pass()
             self._aside[place] = parameter.grad
             parameter.grad = None
 
@@ -115,47 +190,157 @@ class Gradients:
         if self._is_off:
             return
         self._begin_pass()
-        if parameter.grad is None or place in self._handed_in:
+        if place in self._handed_in:
+            return
+        if self.factors.is_chosen(place):
+            self._hand_in_factors(place, parameter)
+            return
+        gradient = parameter.grad
+        if gradient is None:
             return
         self._handed_in.add(place)
-        gradient = parameter.grad
+        if self.is_watching:
+            self.factors.check(place, gradient)
         if gradient.is_sparse:
             gradient = parameter.grad = gradient.to_dense()
         self.job.submit(place, self._iteration, _dense(gradient, parameter), self._own_digest)
 
+    def expect_factors(self, place):
+        """A pair of factors of this pass comes, and nothing is accumulated where it comes from."""
+        self._before_accumulation(place)
+
+    def _hand_in_factors(self, place, parameter):
+        """All that makes up the gradient has come. What is no product of few enough rows goes another way, after the pass (_resolve)."""
+        self._handed_in.add(place)
+        pairs, rest = self.factors.pairs(place), parameter.grad
+        rows = sum(outputs.shape[0] for outputs, _ in pairs)
+        parameter.grad = None
+        destination = self._destinations[place] = torch.empty(parameter.shape, dtype=parameter.dtype)
+        if pairs and rest is None and rows <= self.factors.rows(place):
+            outputs, inputs = (torch.cat(parts) if len(parts) > 1 else parts[0].contiguous() for parts in zip(*pairs))
+            self.job.submit_factors(place, self._iteration, outputs, inputs, destination, None, self._own_digest)
+            return
+        for outputs, inputs in pairs:
+            product = outputs.t() @ inputs
+            rest = product if rest is None else rest + product
+        self._irregular[place] = rest
+        nothing = [torch.zeros(1, extent, dtype=parameter.dtype) for extent in parameter.shape]
+        self.job.submit_factors(place, self._iteration, *nothing, destination, None, 0)
+
     def _end_pass(self):
-        absent = [place for place in range(self._in_job) if place not in self._handed_in]
-        for place in absent:
-            if place not in self._spare:
-                self._spare[place] = torch.empty_like(self.parameters[place].detach())
-            self.job.submit_absent(place, self._iteration, self._spare[place])
-        is_alike = True
-        with torch.no_grad():
-            for place in range(self._in_job):
-                is_alike &= self._take(place)
+        for place in range(self._in_job):
+            if self.factors.is_chosen(place) and place not in self._handed_in:
+                self._before_accumulation(place)
+                self._hand_in_factors(place, self.parameters[place])
+            handed_in = place in self._handed_in
+            if not handed_in:
+                self._hand_in_absence(place)
+            destination = self._destinations.get(place) if handed_in else self._spare[place]
+            self._flights[place] = _Flight(self._aside.get(place), handed_in and destination is None, destination, self._own_digest)
         self._handed_in.clear()
+        self._destinations.clear()
         self._aside.clear()
+        if self.is_watching:
+            self.factors.end_watching()
         self._iteration += 1
         self._passing = False
-        if not is_alike and self.on_difference is not None:
-            self.on_difference()
+        for place in list(self._flights):
+            if not self.may_put_off or not _awaited.guard(self.parameters[place], self.settle):
+                self._settle(place)
 
-    def _take(self, place):
-        """The average, where anybody had a gradient, on top of what was there before. False: the digests that came with it were not alike."""
+    # ---- What is on its way ----
+
+    def flight(self, parameter):
+        """Of its gradient, or None: p.grad is what it seems."""
+        return self._flights.get(self._known.get(id(parameter)))
+
+    def settle(self, parameter):
+        """Waits until the parameter and its gradient are what the script expects them to be."""
+        place = self._known.get(id(parameter))
+        if place in self._flights:
+            self._settle(place)
+
+    def settle_all(self):
+        """All of them. All workers call it at the same places of their scripts."""
+        for place in list(self._flights):
+            if place in self._flights:
+                self._settle(place)
+
+    def _settle(self, place):
         summed = self.job.wait(place)
+        flight = self._flights.pop(place)
+        if summed.samples != flight.digest * summed.contributors:
+            self._resolve({place: (flight, summed)})
+        else:
+            self._take(place, flight, summed)
+
+    def _take(self, place, flight, summed):
+        """The average, where anybody had a gradient, on top of what was there before."""
         parameter = self.parameters[place]
-        before = self._aside.get(place)
-        if summed.contributors == 0:
-            if before is not None:
-                parameter.grad = before
-            return True
-        if place not in self._handed_in:
-            before = parameter.grad if before is None else before
-            parameter.grad = self._spare.pop(place)
-        parameter.grad.div_(size())
-        if before is not None:
-            parameter.grad = before.add_(parameter.grad)
-        return summed.samples == self._own_digest * summed.contributors
+        _awaited.restore(parameter)
+        before = flight.before
+        with torch.no_grad():
+            if summed.contributors == 0:
+                if before is not None:
+                    parameter.grad = before
+            else:
+                if not flight.handed_in:
+                    before = parameter.grad if before is None else before
+                    parameter.grad = flight.destination
+                    self._spare.pop(place, None)
+                parameter.grad.div_(size())
+                if before is not None:
+                    parameter.grad = before.add_(parameter.grad)
+        for act in flight.then:
+            act()
+
+    def _resolve(self, odd):
+        """Some gradient of the last pass does not carry the digest of all workers: their settings are not alike, or what somebody computed was
+        no product of factors. Every worker comes here after the same pass, since each sees it in the same sums."""
+        for place in list(self._flights):
+            summed = self.job.wait(place)
+            flight = self._flights.pop(place)
+            if summed.samples == flight.digest * summed.contributors:
+                self._take(place, flight, summed)
+            else:
+                odd[place] = (flight, summed)
+        irregular, self._irregular = self._irregular, {}
+        places = self.on_difference(sorted(irregular))
+        for place, (flight, summed) in odd.items():
+            if place not in places:
+                self._take(place, flight, summed)
+        if not places:
+            return
+        # These are dense from now on, and so is what their factors could not tell of the last pass.
+        self.factors.drop(places)
+        self._renew()
+        self.job.begin(self._iteration)
+        rests = {}
+        for place in range(self._in_job):
+            gradient = irregular.get(place)
+            if gradient is None:
+                self._hand_in_absence(place)
+                rests[place] = self._spare[place]
+            else:
+                rests[place] = gradient.contiguous()
+                self.job.submit(place, self._iteration, rests[place], 1)
+        self._iteration += 1
+        for place, rest in rests.items():
+            more = self.job.wait(place)
+            if place not in odd or place not in places:
+                continue
+            flight, summed = odd[place]
+            if more.contributors > 0:
+                self._spare.pop(place, None)
+                flight.destination.add_(rest)
+            if summed.samples == 0 and more.contributors == 0:
+                summed = more  # nobody had a gradient
+            self._take(place, flight, summed)
+
+    def _hand_in_absence(self, place):
+        if place not in self._spare:
+            self._spare[place] = torch.empty_like(self.parameters[place].detach())
+        self.job.submit_absent(place, self._iteration, self._spare[place])
 
 
 def _dense(gradient, parameter):

@@ -24,6 +24,8 @@ class HandshakeLink : public std::enable_shared_from_this<HandshakeLink> {
   HandshakeLink(std::unique_ptr<Stream> stream, wire::Handshake handshake, Duration deadline, DoneFn done);
   void start();
   void abandon();
+  // Whether the other side has said anything.
+  bool has_heard() const { return has_heard_; }
 
  private:
   enum class Step { kUnderWay, kMustWait };

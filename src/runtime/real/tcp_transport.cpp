@@ -133,9 +133,12 @@ void TcpTransport::on_accepted(tcp::socket socket) {
   auto link = std::make_shared<HandshakeLink>(
       stream_over(std::move(socket), TlsStream::Side::kAcceptor), std::move(handshake), options_.handshake_deadline,
       [this, holder](Result<std::unique_ptr<Stream>> trusted, const wire::Handshake& shake) {
-        if (const auto self = holder->lock()) strangers_.erase(self);
+        const auto self = holder->lock();
+        if (self) strangers_.erase(self);
         if (!trusted) {
-          base::log::warning("turned a connection away: " + trusted.error().message);
+          // Who says nothing only looked whether somebody listens here, as a launcher's agents do.
+          const auto level = self && !self->has_heard() ? base::log::Level::kDebug : base::log::Level::kWarning;
+          base::log::write(level, "turned a connection away: " + trusted.error().message);
         } else if (!connections_.contains(shake.peer())) {
           adopt(shake.peer(), std::move(*trusted));
         }
