@@ -85,11 +85,14 @@ def _watch_forward_passes(gradients, buffers):
     known = weakref.WeakSet()
 
     def before(module, inputs):
+        if torch.compiler.is_compiling():
+            return  # what is compiled has been called as a module, before which this was called
         gradients.before_forward()
         # Hooks run outermost first, so one that is not known yet is no part of another whose buffers are.
         if gradients.has_begun or gradients.job is None or module in known:
             return
         known.update(module.modules())
+        gradients.name(module)
         if module.training:
             buffers.make_equal(module)
 

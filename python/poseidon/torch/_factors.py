@@ -5,6 +5,8 @@ Every use of torch.nn.functional.linear, which nn.Linear and others call, goes t
 whose whole gradient was one such product is a candidate, and the engine is told how many rows its factors have. What makes a gradient more
 than that later (another use of the weight, a penalty on it, more rows than there is room for) is noticed in the pass in which it happens.
 """
+import json
+
 import torch
 
 
@@ -21,6 +23,8 @@ class Factors:
         gradients.factors = self
 
         def linear(input, weight, bias=None):
+            if torch.compiler.is_compiling():
+                return self._linear(input, weight, bias)
             place = self._place_of(input, weight)
             if place is None:
                 return self._linear(input, weight, bias)
@@ -39,6 +43,11 @@ class Factors:
     def rows(self, place):
         """For the engine: rows of the factors of this tensor's layer; 0: it is synchronised densely."""
         return self._rows.get(place, 0)
+
+    def agree(self, job):
+        """Candidates of all workers are candidates; parts of a batch are unequal by one, so they have room for the most rows."""
+        everybodys = [{int(place): rows for place, rows in json.loads(text).items()} for text in job.gather(json.dumps(self._rows))]
+        self._rows = {place: max(rows[place] for rows in everybodys) for place in self._rows if all(place in rows for rows in everybodys)}
 
     def drop(self, places):
         for place in places:
@@ -65,9 +74,10 @@ class Factors:
                   and not torch.is_autocast_enabled(input.device.type) and not torch._C._are_functorch_transforms_active())
         return place if can_be else None
 
-    def wants(self, place):
-        """In a backward pass: whether the pair may be taken instead of the product."""
-        return place in self._chosen and self._gradients.is_plain_pass()
+    def wants(self, place, weight):
+        """In a backward pass: whether the pair may be taken instead of the product. (Ours is one hook of each kind; others want to see a gradient.)"""
+        is_hooked = any(hooks is not None and len(hooks) > 1 for hooks in (weight._backward_hooks, weight._post_accumulate_grad_hooks))
+        return place in self._chosen and self._gradients.is_plain_pass() and not is_hooked
 
     def take(self, place, outputs, inputs):
         self._gradients.expect_factors(place)
@@ -107,7 +117,7 @@ class _Linear(torch.autograd.Function):
         d_weight = None
         if for_weight:
             inputs = input.reshape(-1, input.shape[-1])
-            if factors.wants(place):
+            if factors.wants(place, weight):
                 # First of all: what travels can be on its way while the rest is computed.
                 factors.take(place, outputs, inputs)
             else:

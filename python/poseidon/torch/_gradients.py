@@ -38,6 +38,8 @@ class Gradients:
         self._is_off = False          # somebody else synchronises, or this is a child of the worker's process
         self.parameters = []          # in the order in which optimisers got them: equal on all workers
         self._known = {}              # by id: the place there
+        self._frozen = []             # places of those that have needed no gradient so far
+        self._names = {}              # by place
         self._in_job = 0              # of them, those that the engine knows
         self._seen = []               # what their values were when the job got to know them: address and version
         self._iteration = 0           # of the engine: one for each backward pass
@@ -62,9 +64,18 @@ class Gradients:
             place = len(self.parameters)
             self._known[id(parameter)] = place
             self.parameters.append(parameter)
-            weak = weakref.ref(self)
-            parameter.register_hook(lambda gradient, place=place: weak()._before_accumulation(place))
-            parameter.register_post_accumulate_grad_hook(lambda p, place=place: weak()._after_accumulation(place, p))
+            self._frozen.append(place)
+        self._watch_those_that_train()
+
+    def _watch_those_that_train(self):
+        """A parameter can only be watched from the time on when it has a gradient."""
+        weak = weakref.ref(self)
+        for place in list(self._frozen):
+            parameter = self.parameters[place]
+            if parameter.requires_grad:
+                self._frozen.remove(place)
+                parameter.register_hook(lambda gradient, place=place: weak()._before_accumulation(place))
+                parameter.register_post_accumulate_grad_hook(lambda p, place=place: weak()._after_accumulation(place, p))
 
     @property
     def is_on(self):
@@ -105,8 +116,13 @@ class Gradients:
         """Rank 0's values are those of all, whatever has been loaded into them since."""
         if self._is_off or not self.parameters or self._passing:
             return
-        if self._in_job < len(self.parameters) or (self._iteration == 0 and self._seen != self._look()):
+        if self._frozen:
+            self._watch_those_that_train()
+        if self._needs_another_model() or (self._iteration == 0 and self._seen != self._look()):
             self._join()
+
+    def _needs_another_model(self):
+        return self._in_job < len(self.parameters) or (self._is_provisional and self._iteration > 0)
 
     def _look(self):
         return [(p.data_ptr(), p._version) for p in self.parameters]
@@ -117,7 +133,9 @@ class Gradients:
 
     def _renew(self):
         tensors = [(f"{place}", p.detach()) for place, p in enumerate(self.parameters)]
-        layers = [(f"{place}", [place], self.factors.rows(place)) for place in range(len(tensors))]
+        if self.job is not None:
+            self.factors.agree(self.job)
+        layers = [(name, [place], self.factors.rows(place)) for place, name in enumerate(self._names_of_layers())]
         if self.job is None:
             self.job = _engine.Job.join(tensors, layers, provisional=True)
         else:
@@ -126,6 +144,20 @@ class Gradients:
         self.factors.follow(self.job, len(tensors))
         self._in_job = len(self.parameters)
         self._seen = self._look()
+
+    def name(self, module):
+        """What parameters are called in a module: plans speak of them by these names."""
+        for name, parameter in module.named_parameters():
+            place = self.place(parameter)
+            if place is not None:
+                self._names.setdefault(place, name)
+
+    def _names_of_layers(self):
+        names = []
+        for place in range(len(self.parameters)):
+            name = self._names.get(place, f"parameter {place}")
+            names.append(f"{name} ({place})" if name in names else name)
+        return names
 
     # ---- A backward pass ----
 
@@ -167,7 +199,7 @@ class Gradients:
         if self._passing:
             return
         self.settle_all()
-        if self._in_job < len(self.parameters) or (self._is_provisional and self._iteration > 0):
+        if self._needs_another_model():
             self._join()
         self._passing = True
         if not self._calls:  # somebody has called the engine of autograd itself
@@ -304,6 +336,8 @@ class Gradients:
                 self._take(place, flight, summed)
             else:
                 odd[place] = (flight, summed)
+        for place in odd:
+            _awaited.restore(self.parameters[place])
         irregular, self._irregular = self._irregular, {}
         places = self.on_difference(sorted(irregular))
         for place, (flight, summed) in odd.items():

@@ -62,6 +62,8 @@ def _wrapped(function, gradients, of_classes):
 
     @functools.wraps(function)
     def loss(*arguments, **options):
+        if torch.compiler.is_compiling():
+            torch._dynamo.graph_break()  # how much a part counts is another number in every step
         value = function(*arguments, **options)
         if not isinstance(value, torch.Tensor) or value.dim() != 0 or not value.requires_grad or not gradients.is_on:
             return value

@@ -1,0 +1,190 @@
+"""How scripts under `poseidon run` are treated beside their mathematics: what they are told, what they write, and how they end."""
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+PRELUDE = """
+import os, sys, time
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+rank = int(os.environ.get("RANK", 0))
+torch.manual_seed(1)
+x, y = torch.randn(64, 8), torch.randint(0, 3, (64,))
+model = nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 3))
+optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+loader = DataLoader(TensorDataset(x, y), batch_size=8)
+def step(a, b):
+    optimizer.zero_grad()
+    F.cross_entropy(model(a), b).backward()
+    optimizer.step()
+"""
+
+
+def run(poseidon, folder, text, workers=2, *flags, timeout=100):
+    (folder / "script.py").write_text(PRELUDE + text)
+    return subprocess.run([poseidon, "run", "-n", str(workers), "-o", "out", *flags, sys.executable, "script.py"], cwd=folder, capture_output=True, text=True,
+                          timeout=timeout)
+
+
+def test_a_rank_that_raises_is_shown_last(poseidon, tmp_path):
+    done = run(poseidon, tmp_path, """
+for number, (a, b) in enumerate(loader):
+    if rank == 2 and number == 3:
+        raise ValueError("the data is bad")
+    step(a, b)
+""", 3)
+    assert done.returncode == 1
+    assert done.stderr.rstrip().endswith("ValueError: the data is bad")
+    assert "rank 2 on localhost ended with exit code 1. The last that it wrote:\nTraceback" in done.stderr
+    assert "the script of rank 2 ended with ValueError: the data is bad" in done.stderr
+    for rank in (0, 1):
+        log = (tmp_path / f"out/rank-0{rank}.log").read_text()
+        assert f"poseidon: rank {rank} stops: " in log and "Traceback" not in log
+    processes = json.loads((tmp_path / "out/run.json").read_text())["processes"]
+    assert [process["ended"] for process in processes] == ["exit code 75", "exit code 75", "exit code 1"]
+
+
+def test_an_exit_code_of_the_script_is_that_of_the_run(poseidon, tmp_path):
+    done = run(poseidon, tmp_path, "for a, b in loader: step(a, b)\nif rank == 1: sys.exit(9)\nfor a, b in loader: step(a, b)\n")
+    assert done.returncode == 9, done.stderr
+    assert "the script of rank 1 ended with exit code 9" in done.stderr
+
+
+def test_a_loop_that_ends_early_is_named(poseidon, tmp_path):
+    done = run(poseidon, tmp_path, "for number, (a, b) in enumerate(loader):\n    if rank == 1 and number == 5: break\n    step(a, b)\n")
+    assert done.returncode != 0
+    assert re.search(r"rank 1 \(pid \d+ on .*\) has ended its work after 5 iterations, but this worker goes on with number 6", done.stderr), done.stderr
+
+
+def test_a_setting_that_differs_is_named(poseidon, tmp_path):
+    done = run(poseidon, tmp_path, "for number, (a, b) in enumerate(loader):\n    if rank == 1 and number == 4: optimizer.param_groups[0]['lr'] = 0.05\n    step(a, b)\n")
+    assert done.returncode != 0
+    assert "rank 1 has 0.05 as lr of group 0 of optimiser 0 (SGD), and rank 0 has 0.1: their steps would differ" in done.stderr
+
+
+def test_batches_made_by_hand_are_told_of_and_can_be_cut(poseidon, tmp_path):
+    done = run(poseidon, tmp_path, "for i in range(0, 64, 8): step(x[i:i + 8], y[i:i + 8])\n")
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("this script makes its batches by hand, so every worker trains on ALL of each batch") == 1
+    done = run(poseidon, tmp_path, "import poseidon.torch as ps\nfor i in range(0, 64, 8):\n    a, b = ps.shard((x[i:i + 8], y[i:i + 8]))\n"
+                                   "    assert len(a) == 4\n    step(a, b)\n")
+    assert done.returncode == 0, done.stderr
+    assert "by hand" not in done.stderr
+
+
+def test_rank_0_alone_writes(poseidon, tmp_path):
+    done = run(poseidon, tmp_path, """
+for a, b in loader: step(a, b)
+os.makedirs("results/deep", exist_ok=True)
+with open("results/deep/log.txt", "a") as log: log.write(f"rank {rank}\\n")
+assert open("results/deep/log.txt").read() == f"rank {rank}\\n"
+torch.save(model.state_dict(), "results/new.pt")
+os.replace("results/new.pt", "results/model.pt")
+assert sorted(os.listdir("results")) == ["deep", "model.pt"]
+assert all(torch.equal(value, model.state_dict()[name]) for name, value in torch.load("results/model.pt").items())
+""", 3)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "results/deep/log.txt").read_text() == "rank 0\n"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "results", "script.py"]
+
+
+def test_every_rank_writes_if_asked(poseidon, tmp_path):
+    done = run(poseidon, tmp_path, "open(f'file-{rank}', 'w')\nfor a, b in loader: step(a, b)\n", 2, "--all-ranks-write")
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "file-0").exists() and (tmp_path / "file-1").exists()
+
+
+def test_evaluation_is_left_alone_and_has_rank_0s_buffers(poseidon, tmp_path):
+    done = run(poseidon, tmp_path, """
+model = nn.Sequential(nn.Linear(8, 8), nn.BatchNorm1d(8), nn.Linear(8, 3))
+optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+for a, b in loader: step(a, b)
+model.eval()
+with torch.no_grad():
+    rows = sum(len(a) for a, b in loader)
+    print("rows", rows, *(f"{value:.17g}" for value in model[1].running_mean.tolist()))
+""")
+    assert done.returncode == 0, done.stderr
+    lines = [(tmp_path / f"out/rank-0{rank}.log").read_text().strip() for rank in range(2)]
+    assert lines[0].startswith("rows 64 ") and lines[0] == lines[1]
+
+
+def test_a_killed_rank_is_noticed_though_its_children_live(poseidon, tmp_path):
+    (tmp_path / "script.py").write_text(PRELUDE + """
+loader = DataLoader(TensorDataset(x, y), batch_size=8, num_workers=2, persistent_workers=True)
+for epoch in range(10**6):
+    for a, b in loader:
+        step(a, b)
+        time.sleep(0.05)
+        if epoch == 1 and rank == 1:
+            open("pid.new", "w").write(str(os.getpid())); os.rename("pid.new", "pid")
+""")
+    launcher = subprocess.Popen([poseidon, "run", "-n", "2", "-o", "out", "--all-ranks-write", sys.executable, "script.py"], cwd=tmp_path, stdout=subprocess.DEVNULL,
+                                stderr=subprocess.PIPE, text=True)
+    try:
+        deadline = time.monotonic() + 60
+        while not (tmp_path / "pid").exists():
+            assert time.monotonic() < deadline and launcher.poll() is None
+            time.sleep(0.05)
+        os.kill(int((tmp_path / "pid").read_text()), signal.SIGKILL)
+        _, err = launcher.communicate(timeout=30)
+    finally:
+        launcher.kill()
+        launcher.wait()
+    assert launcher.returncode == 137
+    assert re.search(r"rank 1 \(pid \d+ on localhost\) ended with signal 9 \(Killed\)", err), err
+
+
+def test_a_script_that_is_data_parallel_by_itself_is_left_alone(poseidon, tmp_path):
+    done = run(poseidon, tmp_path, """
+import torch.distributed as dist
+dist.init_process_group("gloo")
+model = nn.parallel.DistributedDataParallel(model)
+optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+rows = 0
+for a, b in loader:
+    step(a, b)
+    rows += len(a)
+print("rows", rows, float(sum(p.sum() for p in model.parameters())))
+dist.destroy_process_group()
+""")
+    assert done.returncode == 0, done.stderr
+    assert "this script is data-parallel by itself" in done.stderr
+    assert (tmp_path / "out/rank-00.log").read_text().count("rows 64 ") == 1
+
+
+def test_what_is_compiled_stays_right(poseidon, tmp_path):
+    done = run(poseidon, tmp_path, "model = torch.compile(model, backend='eager')\nfor a, b in loader: step(a, b)\nprint('done')\n")
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("poseidon: torch.compile: ") == 1 and done.stdout == "done\n"
+
+
+def test_ignored_targets_that_nobody_told_of_are_refused(poseidon, tmp_path):
+    text = "y[5] = -100\nfor a, b in loader: step(a, b)\n"
+    done = run(poseidon, tmp_path, text)
+    assert done.returncode == 1
+    assert "--count-targets" in done.stderr.splitlines()[-1]
+    done = run(poseidon, tmp_path, text, 2, "--count-targets")
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_plan_has_the_parameters_names(poseidon, tmp_path):
+    done = run(poseidon, tmp_path, "for a, b in loader: step(a, b)\n", 2, "--scheme", "ps,1.weight=sfb")
+    assert done.returncode == 0, done.stderr
+    layers = json.loads((tmp_path / "out/plan.json").read_text())["layers"]
+    assert {layer["name"]: layer["scheme"] for layer in layers} == {"0.weight": "ps", "0.bias": "ps", "1.weight": "sfb", "1.bias": "ps"}
+
+
+def test_one_worker_is_plain_python(poseidon, tmp_path):
+    text = "for a, b in loader: step(a, b)\nprint(*(value.hex() for p in model.parameters() for value in p.double().flatten().tolist()), 'poseidon.torch' in sys.modules)\n"
+    done = run(poseidon, tmp_path, text, 1)
+    alone = subprocess.run([sys.executable, "script.py"], cwd=tmp_path, capture_output=True, text=True, check=True, env={**os.environ, "OMP_NUM_THREADS": "2"})
+    assert done.stdout.split()[:-1] == alone.stdout.split()[:-1]

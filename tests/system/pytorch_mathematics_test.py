@@ -1,0 +1,349 @@
+"""What scripts do with parameters, gradients, losses and data, one thing at a time: under `poseidon run` the parameters end as in one process, in
+float64, with dense gradients and with sufficient factors."""
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+
+PRELUDE = """
+import sys
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+torch.manual_seed(1)
+torch.set_default_dtype(torch.float64)
+x = torch.randn(70, 12)
+y = (x[:, :5].argmax(1) + (x[:, 6] > 0)) % 5
+loader = DataLoader(TensorDataset(x, y), batch_size=16, shuffle=True)  # the last batch is smaller, and parts of three are unequal
+model = nn.Sequential(nn.Linear(12, 20), nn.Tanh(), nn.Linear(20, 16), nn.Tanh(), nn.Linear(16, 5))
+optimizer = torch.optim.SGD(model.parameters(), lr=0.2, momentum=0.9)
+others = {}
+
+def save():
+    torch.save({"model": model.state_dict(), **others}, sys.argv[1])
+"""
+
+SCRIPTS = {
+    "plain": """
+for epoch in range(3):
+    for a, b in loader:
+        optimizer.zero_grad()
+        F.cross_entropy(model(a), b).backward()
+        optimizer.step()
+save()
+""",
+    "zeroing after the step": """
+for epoch in range(3):
+    for a, b in loader:
+        F.cross_entropy(model(a), b).backward()
+        optimizer.step()
+        model.zero_grad()
+save()
+""",
+    "gradients set to zero and not to nothing": """
+for a, b in loader:
+    optimizer.zero_grad(set_to_none=False)
+    F.cross_entropy(model(a), b).backward()
+    optimizer.step()
+save()
+""",
+    "Adam with a schedule and groups": """
+optimizer = torch.optim.AdamW([{"params": model[0].parameters(), "lr": 0.01}, {"params": model[2:].parameters()}], lr=0.02, weight_decay=0.1)
+schedule = torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.9)
+for epoch in range(3):
+    for a, b in loader:
+        optimizer.zero_grad()
+        F.cross_entropy(model(a), b).backward()
+        optimizer.step()
+    schedule.step()
+save()
+""",
+    "class weights": """
+weight = torch.tensor([1.0, 5.0, 0.5, 2.0, 0.0])
+for epoch in range(2):
+    for a, b in loader:
+        optimizer.zero_grad()
+        F.cross_entropy(model(a), b, weight=weight).backward()
+        optimizer.step()
+save()
+""",
+    "targets that are ignored": """
+criterion = nn.CrossEntropyLoss(ignore_index=3, label_smoothing=0.1)
+for epoch in range(2):
+    for a, b in loader:
+        optimizer.zero_grad()
+        criterion(model(a), b).backward()
+        optimizer.step()
+save()
+""",
+    "a sum and a regulariser": """
+for epoch in range(2):
+    for a, b in loader:
+        optimizer.zero_grad()
+        loss = 0.01 * F.cross_entropy(model(a), b, reduction="sum") + 1e-2 * sum((p ** 2).sum() for p in model.parameters())
+        loss.backward()
+        optimizer.step()
+save()
+""",
+    "several backward passes before a step": """
+for epoch in range(2):
+    optimizer.zero_grad()
+    for number, (a, b) in enumerate(loader):
+        (F.cross_entropy(model(a), b) / 2).backward()
+        if number % 2:
+            optimizer.step()
+            optimizer.zero_grad()
+save()
+""",
+    "clipping from the second epoch on": """
+norms = []
+for epoch in range(3):
+    for a, b in loader:
+        optimizer.zero_grad()
+        F.cross_entropy(model(a), b).backward()
+        if epoch:
+            norms.append(nn.utils.clip_grad_norm_(model.parameters(), 0.5))
+        optimizer.step()
+others["norms"] = torch.stack(norms)
+save()
+""",
+    "weights that are clamped": """
+for epoch in range(3):
+    for a, b in loader:
+        optimizer.zero_grad()
+        F.cross_entropy(model(a), b).backward()
+        optimizer.step()
+        with torch.no_grad():
+            for p in model.parameters():
+                p.clamp_(-0.3, 0.3)
+save()
+""",
+    "views of the weights that are kept": """
+views = [p.data for p in model.parameters()]
+average = [view.clone() for view in views]
+for epoch in range(3):
+    for a, b in loader:
+        optimizer.zero_grad()
+        F.cross_entropy(model(a), b).backward()
+        optimizer.step()
+        for mean, view in zip(average, views):
+            mean.lerp_(view, 0.1)
+others["average"] = average
+save()
+""",
+    "norms every third step": """
+norms = []
+for epoch in range(3):
+    for number, (a, b) in enumerate(loader):
+        optimizer.zero_grad()
+        F.cross_entropy(model(a), b).backward()
+        optimizer.step()
+        if number % 3 == 0:
+            norms.append(torch.stack([p.grad.norm() for p in model.parameters()] + [p.norm() for p in model.parameters()]).detach())
+others["norms"] = torch.stack(norms)
+save()
+""",
+    "frozen at first": """
+for p in model[0].parameters():
+    p.requires_grad_(False)
+for epoch in range(3):
+    if epoch == 1:
+        for p in model[0].parameters():
+            p.requires_grad_(True)
+    for a, b in loader:
+        optimizer.zero_grad()
+        F.cross_entropy(model(a), b).backward()
+        optimizer.step()
+save()
+""",
+    "a layer that is used now and then": """
+for epoch in range(3):
+    for number, (a, b) in enumerate(loader):
+        optimizer.zero_grad()
+        h = torch.tanh(model[0](a))
+        if number % 2 == 0:
+            h = torch.tanh(model[2](h)) if number else torch.tanh(model[2](h))
+            out = model[4](h)
+        else:
+            out = model[4](h[:, :16])
+        F.cross_entropy(out, b).backward()
+        optimizer.step()
+save()
+""",
+    "a weight that is used twice": """
+model = nn.Sequential(nn.Linear(12, 12), nn.Linear(12, 5))
+optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+for epoch in range(2):
+    for number, (a, b) in enumerate(loader):
+        optimizer.zero_grad()
+        h = torch.tanh(model[0](a))
+        if number:
+            h = torch.tanh(model[0](h))
+        F.cross_entropy(model[1](h), b).backward()
+        optimizer.step()
+save()
+""",
+    "a weight that is an embedding too": """
+class Tied(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.embedding = nn.Embedding(5, 16)
+        self.body = nn.Linear(16, 16)
+    def forward(self, tokens):
+        return F.linear(torch.tanh(self.body(self.embedding(tokens).mean(1))), self.embedding.weight)
+model = Tied()
+optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+loader = DataLoader(TensorDataset(torch.randint(0, 5, (70, 3)), y), batch_size=16, shuffle=True)
+for epoch in range(3):
+    for a, b in loader:
+        optimizer.zero_grad()
+        F.cross_entropy(model(a), b).backward()
+        optimizer.step()
+save()
+""",
+    "a penalty on gradients": """
+for epoch in range(2):
+    for number, (a, b) in enumerate(loader):
+        optimizer.zero_grad()
+        a.requires_grad_(number % 2 == 1)
+        loss = F.cross_entropy(model(a), b)
+        if number % 2:
+            slope, = torch.autograd.grad(model(a).sum(), a, create_graph=True)
+            # Over the batch: what each worker adds is of its own samples, as a mean over them.
+            loss = loss + 0.1 * F.mse_loss(slope, torch.zeros_like(slope))
+        loss.backward()
+        optimizer.step()
+save()
+""",
+    "gradients asked for and not accumulated": """
+for epoch in range(2):
+    for a, b in loader:
+        optimizer.zero_grad()
+        torch.autograd.grad(model(a).sum(), list(model.parameters()))
+        F.cross_entropy(model(a), b).backward()
+        optimizer.step()
+save()
+""",
+    "what is computed again": """
+from torch.utils.checkpoint import checkpoint
+for epoch in range(2):
+    for number, (a, b) in enumerate(loader):
+        optimizer.zero_grad()
+        a.requires_grad_(True)
+        h = checkpoint(model[:2], a, use_reentrant=number % 2 == 0)
+        F.cross_entropy(model[2:](h), b).backward()
+        optimizer.step()
+save()
+""",
+    "torch.func": """
+from torch.func import functional_call, grad
+for epoch in range(2):
+    for a, b in loader:
+        optimizer.zero_grad()
+        grad(lambda values: F.cross_entropy(functional_call(model, values, (a,)), b))({k: v.detach() for k, v in model.named_parameters()})
+        F.cross_entropy(model(a), b).backward()
+        optimizer.step()
+save()
+""",
+    "two optimisers, and one more later": """
+head = torch.optim.Adam(model[4].parameters(), lr=0.01)
+body = torch.optim.SGD(model[2].parameters(), lr=0.1)
+for epoch in range(3):
+    if epoch == 1:
+        body.add_param_group({"params": list(model[0].parameters()), "lr": 0.05})
+    for a, b in loader:
+        head.zero_grad()
+        body.zero_grad()
+        F.cross_entropy(model(a), b).backward()
+        head.step()
+        body.step()
+    model[0].zero_grad()
+save()
+""",
+    "a hook on a weight": """
+model[2].weight.register_hook(lambda gradient: 2 * gradient)
+for epoch in range(2):
+    for a, b in loader:
+        optimizer.zero_grad()
+        F.cross_entropy(model(a), b).backward()
+        optimizer.step()
+save()
+""",
+    "steps and settings saved and restored": """
+import io
+for epoch in range(2):
+    for a, b in loader:
+        optimizer.zero_grad()
+        F.cross_entropy(model(a), b).backward()
+        optimizer.step()
+    stream = io.BytesIO()
+    torch.save((model.state_dict(), optimizer.state_dict()), stream)
+    stream.seek(0)
+    weights, steps = torch.load(stream)
+    model.load_state_dict(weights)
+    optimizer.load_state_dict(steps)
+save()
+""",
+    "batches that are smaller than the workers are many": """
+loader = DataLoader(TensorDataset(x[:10], y[:10]), batch_size=3, shuffle=True)
+for epoch in range(3):
+    for a, b in loader:
+        optimizer.zero_grad()
+        F.cross_entropy(model(a), b).backward()
+        optimizer.step()
+save()
+""",
+}
+
+
+def train(command, folder, text):
+    (folder / "script.py").write_text(PRELUDE + text)
+    out = folder / "model.pt"
+    done = subprocess.run([*map(str, command), sys.executable, "script.py", str(out)], cwd=folder, capture_output=True, text=True, timeout=120,
+                          env={**os.environ, "OMP_NUM_THREADS": "1"})
+    assert done.returncode == 0, done.stderr
+    return torch.load(out), done.stderr
+
+
+def tensors_of(saved, prefix=""):
+    for key, value in saved.items() if isinstance(saved, dict) else enumerate(saved):
+        if isinstance(value, torch.Tensor):
+            yield f"{prefix}{key}", value
+        else:
+            yield from tensors_of(value, f"{prefix}{key}.")
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    known = {}
+
+    def result(name):
+        if name not in known:
+            known[name] = train([], tmp_path_factory.mktemp("alone"), SCRIPTS[name])[0]
+        return known[name]
+
+    return result
+
+
+@pytest.mark.parametrize("workers", [2, 3])
+@pytest.mark.parametrize("scheme", ["ps", "sfb"])
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_parameters_end_as_in_one_process(poseidon, alone, tmp_path, name, scheme, workers):
+    expected = dict(tensors_of(alone(name)))
+    saved, _ = train([poseidon, "run", "-n", workers, "-o", "out", "--scheme", scheme], tmp_path, SCRIPTS[name])
+    got = dict(tensors_of(saved))
+    assert got.keys() == expected.keys()
+    for key, tensor in expected.items():
+        torch.testing.assert_close(got[key], tensor, rtol=0, atol=1e-9, msg=lambda text, key=key: f"{key}: {text}")
+
+
+def test_the_comparison_sees_a_gradient_that_is_not_averaged(poseidon, alone, tmp_path):
+    """By the loss of one worker's part alone, nothing would end alike."""
+    text = SCRIPTS["plain"].replace("F.cross_entropy(model(a), b).backward()", "(F.cross_entropy(model(a), b) / 2).backward()")
+    saved, _ = train([poseidon, "run", "-n", 2, "-o", "out"], tmp_path, text)
+    key, expected = next(tensors_of(alone("plain")))
+    assert (dict(tensors_of(saved))[key] - expected).abs().max() > 1e-3
