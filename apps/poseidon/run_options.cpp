@@ -69,7 +69,14 @@ void RunOptions::describe(CLI::App& app) {
   app.add_option("--network", network, "the network that the job uses, as 10.0.0.0/8");
   add_lanes(app, lanes, pin_lanes);
   app.add_flag("--tls", tls, "encrypt all links of the job with TLS 1.3, keyed by its secret");
+  app.add_option("--dilation", dilation, "for measurements: the links are so many times slower than those that they stand for")->check(CLI::Range(1.0, 1e6));
   app.add_flag("--all-ranks-write", all_ranks_write, "every rank writes its files itself; otherwise rank 0 alone does");
+  app.add_option("--batch", batch, "what the script's batch is: that of all workers together (global), or of each of them (per-worker)")
+      ->check(CLI::IsMember({"global", "per-worker"}))
+      ->capture_default_str();
+  app.add_option("--loss", loss, "what the script's own losses are over a batch: a mean, or a sum; PyTorch's own losses need no word")
+      ->check(CLI::IsMember({"mean", "sum"}));
+  app.add_flag("--sync-batch-norm", sync_batch_norm, "BatchNorm normalises over the batch of all workers together");
   app.add_flag("--count-targets", count_targets, "workers tell each other how many targets their losses do not ignore, also where each sample has one");
 }
 
@@ -127,6 +134,9 @@ Status RunOptions::set_environment(launch::ClusterJobOptions& job) const {
   }
   job.environment.try_emplace("PYTHONUNBUFFERED", "1");
   job.environment["POSEIDON_LANES"] = std::to_string(lanes);
+  if (batch != "global") job.environment["POSEIDON_BATCH"] = batch;
+  if (loss) job.environment["POSEIDON_LOSS"] = *loss;
+  if (sync_batch_norm) job.environment["POSEIDON_SYNC_BATCH_NORM"] = "1";
   if (count_targets) job.environment["POSEIDON_COUNT_TARGETS"] = "1";
   if (all_ranks_write) job.environment["POSEIDON_ALL_RANKS_WRITE"] = "1";
   return {};
@@ -184,6 +194,7 @@ Result<launch::ClusterJobOptions> RunOptions::job() const {
   job.coordinator.servers = static_cast<int>(job.server_hosts.size());
   job.coordinator.join_max = kJoinMax;
   job.coordinator.waits_for_first = true;
+  job.coordinator.dilation = dilation;
   Result<plan::SchemeRequest> schemes = plan::parse_scheme_request(scheme);
   if (!schemes) return wrong("--scheme: " + schemes.error().message);
   job.coordinator.schemes = std::move(*schemes);

@@ -31,8 +31,12 @@ struct RunOptions {
   std::size_t lanes = 1;
   bool pin_lanes = false;
   bool tls = false;
+  double dilation = 1;
   bool all_ranks_write = false;
   bool count_targets = false;
+  bool sync_batch_norm = false;
+  std::string batch = "global";
+  std::optional<std::string> loss;
   std::vector<std::string> command;
 
   void describe(CLI::App& app);

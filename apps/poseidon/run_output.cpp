@@ -1,5 +1,6 @@
 #include "apps/poseidon/run_output.h"
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 
@@ -10,11 +11,25 @@ namespace {
 
 constexpr std::size_t kTailBytes = 32 * 1024;
 constexpr std::size_t kTailLines = 20;
+constexpr std::size_t kLineBytesMax = 64 * 1024;
 constexpr std::string_view kTraceback = "Traceback (most recent call last):";
 
 void print(std::FILE* screen, std::string_view bytes) {
   std::fwrite(bytes.data(), 1, bytes.size(), screen);
   std::fflush(screen);
+}
+
+// What of `line` and `bytes` behind it are whole lines; the rest becomes `line`. Longer ones are parted.
+std::string whole_lines(std::string& line, const std::string& bytes) {
+  line += bytes;
+  std::size_t end = line.find_last_of("\n\r");
+  if (end == std::string::npos) {
+    if (line.size() < kLineBytesMax) return {};
+    end = line.size() - 1;
+  }
+  std::string lines = line.substr(0, end + 1);
+  line.erase(0, end + 1);
+  return lines;
 }
 
 }  // namespace
@@ -33,32 +48,39 @@ Status RunOutput::take(const launch::NodeOutput& output) {
   }
   std::FILE* const screen = output.is_error ? stderr : stdout;
   if (screen_ == Screen::kFirst && output.number == 0) print(screen, output.bytes);
-  if (screen_ == Screen::kAll) show_lines(log.label, output.is_error ? log.error_line : log.line, output.bytes, screen);
-  if (log.is_broken) return {};
-  const bool is_written = log.file != nullptr && std::fwrite(output.bytes.data(), 1, output.bytes.size(), log.file.get()) == output.bytes.size() &&
-                          std::fflush(log.file.get()) == 0;
+  const std::string lines = whole_lines(output.is_error ? log.error_line : log.line, output.bytes);
+  if (screen_ == Screen::kAll) show(log, lines, screen);
+  return keep(log, lines);
+}
+
+Status RunOutput::keep(Log& log, const std::string& lines) const {
+  if (log.is_broken || lines.empty()) return {};
+  const bool is_written =
+      log.file != nullptr && std::fwrite(lines.data(), 1, lines.size(), log.file.get()) == lines.size() && std::fflush(log.file.get()) == 0;
   if (is_written) return {};
   log.is_broken = true;
   return Error{ErrorCode::kSystem, base::concat("cannot write the log ", log.path.string(), ": ", std::strerror(errno), "; is the disk full?")};
 }
 
-void RunOutput::show_lines(const std::string& label, std::string& line, const std::string& bytes, std::FILE* screen) const {
-  line += bytes;
-  std::string whole;
-  std::size_t begin = 0;
-  for (std::size_t end = line.find('\n'); end != std::string::npos; end = line.find('\n', begin)) {
-    whole += base::concat(label, "│ ", std::string_view(line).substr(begin, end + 1 - begin));
-    begin = end + 1;
+void RunOutput::show(const Log& log, std::string_view lines, std::FILE* screen) const {
+  std::string labelled;
+  while (!lines.empty()) {
+    const std::size_t end = lines.find_first_of("\n\r");
+    // A line that is drawn over the one before stands below it here.
+    labelled += base::concat(log.label, "│ ", lines.substr(0, end), "\n");
+    lines.remove_prefix(std::min(end, lines.size() - 1) + 1);
   }
-  line.erase(0, begin);
-  if (!whole.empty()) print(screen, whole);
+  if (!labelled.empty()) print(screen, labelled);
 }
 
 void RunOutput::finish() {
-  if (screen_ != Screen::kAll) return;
   for (Log& log : logs_) {
-    if (!log.line.empty()) show_lines(log.label, log.line, "\n", stdout);
-    if (!log.error_line.empty()) show_lines(log.label, log.error_line, "\n", stderr);
+    for (std::string* const line : {&log.line, &log.error_line}) {
+      if (line->empty()) continue;
+      if (screen_ == Screen::kAll) show(log, *line, line == &log.line ? stdout : stderr);
+      static_cast<void>(keep(log, *line));  // a log that cannot be written has been told of
+      line->clear();
+    }
   }
 }
 

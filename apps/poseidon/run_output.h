@@ -1,4 +1,7 @@
 // What the processes of a job print: into a log for each, and some of it on the screen.
+//
+// A process's two streams come separately, in pieces that end anywhere; in its log, and where lines carry a name, they are put together by whole
+// lines. A carriage return ends a line as well: it is how progress bars draw.
 #pragma once
 
 #include <cstdio>
@@ -6,6 +9,7 @@
 #include <map>
 #include <memory>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "launch/agent_messages.h"
@@ -35,11 +39,12 @@ class RunOutput {
     std::filesystem::path path;
     std::unique_ptr<std::FILE, int (*)(std::FILE*)> file;
     bool is_broken = false;
-    std::string line;        // begun, for the screen
+    std::string line;        // begun
     std::string error_line;
     std::string tail;        // of standard error
   };
-  void show_lines(const std::string& label, std::string& line, const std::string& bytes, std::FILE* screen) const;
+  Status keep(Log& log, const std::string& lines) const;
+  void show(const Log& log, std::string_view lines, std::FILE* screen) const;
 
   Screen screen_;
   std::vector<Log> logs_;

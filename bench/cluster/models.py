@@ -39,6 +39,7 @@ class Group:
     forward_seconds: float
     backward_seconds: float
     shapes: list
+    factor_rows: int = 0  # of the factors of its only matrix, where the gradient is a product of them
 
 
 def path_of(folder, name):
@@ -64,10 +65,16 @@ def timeline(model, samples_per_second, batch, dilation):
     groups = []
     for layer in model["layers"]:
         if layer["params"] or not groups:
-            groups.append([layer["name"], 0.0, 0.0, layer["params"]])
+            rows = layer["rows_per_sample"] * batch if layer["fc"] else 0
+            groups.append([layer["name"], 0.0, 0.0, layer["params"], rows])
         groups[-1][1] += layer["forward_flops_per_sample"] * scale
         groups[-1][2] += layer["backward_flops_per_sample"] * scale
     return [Group(*group) for group in groups]
+
+
+def flops_per_second(model, samples_per_second, dilation):
+    """Of the dilated device."""
+    return (model["forward_flops_per_sample"] + model["backward_flops_per_sample"]) * samples_per_second / dilation
 
 
 def parameter_counts(model):

@@ -29,6 +29,7 @@ constexpr std::size_t kChunkBytes = 64 * 1024;
 constexpr std::size_t kComplaintBytesMax = 4096;
 constexpr auto kExplainAfter = std::chrono::seconds(2);
 constexpr auto kAgentFarewell = std::chrono::seconds(7);  // longer than an agent takes to kill what it has started
+constexpr auto kVerdictMax = std::chrono::seconds(5);     // longer than the coordinator takes to miss a member
 constexpr auto kStep = milliseconds(500);                 // for what nothing wakes us for
 constexpr int kSshFailed = 255;                           // ssh(1)
 constexpr int kNoSuchProgram = 127;                       // POSIX shells
@@ -412,6 +413,12 @@ class ClusterJob {
     if (host_.is_over()) return;
     const Error why = end.said.value_or(Error{
         ErrorCode::kPeerLost, base::concat(name_with_place(end.number), " ended with ", end.exit.text(), has_failed ? "" : " before the job was over")});
+    // It knows of a failure that the coordinator has not told of; the coordinator will know better which, and soon.
+    if (end.exit.code == kOthersFailed) {
+      if (!verdict_at_) verdict_at_ = Clock::now() + kVerdictMax;
+      if (!presumed_) presumed_ = why;
+      return;
+    }
     host_.abort(why);
   }
 
@@ -443,6 +450,7 @@ class ClusterJob {
         host_.abort({ErrorCode::kPeerLost, base::concat(name_with_place(early_.front()), " ended with exit code 0 and has trained nothing, while others wait "
                                                                                          "to train with it; every rank must come to its optimiser")});
       }
+      if (verdict_at_ && Clock::now() >= *verdict_at_ && !host_.is_over()) host_.abort(*presumed_);
       if (host_.is_over() && !kill_at_) kill_at_ = Clock::now() + options_.farewell_max;
       if (kill_at_ && Clock::now() >= *kill_at_) {
         has_killed_ = true;
@@ -464,7 +472,7 @@ class ClusterJob {
 
   // Agents end when their input does.
   void part() {
-    is_parting_ = true;
+    is_parting_ = has_killed_ = true;
     for (Link& link : links_) link.input.close();
     const Clock::time_point deadline = Clock::now() + kAgentFarewell;
     const auto is_left = [](const Link& link) { return link.process && !link.exit; };
@@ -490,6 +498,8 @@ class ClusterJob {
   bool was_joined_ = false;
   std::optional<int> interrupted_;
   std::optional<int> culprit_;
+  std::optional<Clock::time_point> verdict_at_;  // the coordinator has told by then what has ended the job; otherwise this has:
+  std::optional<Error> presumed_;
   std::optional<Clock::time_point> kill_at_;  // whoever lives then
   bool has_killed_ = false;
   int kills_ = 0;

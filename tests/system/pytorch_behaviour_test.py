@@ -5,9 +5,8 @@ import re
 import signal
 import subprocess
 import sys
-import time
 
-import pytest
+from support import processes
 
 PRELUDE = """
 import os, sys, time
@@ -84,7 +83,7 @@ def test_rank_0_alone_writes(poseidon, tmp_path):
     done = run(poseidon, tmp_path, """
 for a, b in loader: step(a, b)
 os.makedirs("results/deep", exist_ok=True)
-with open("results/deep/log.txt", "a") as log: log.write(f"rank {rank}\\n")
+with open("results/deep/log.txt", "w") as log: log.write(f"rank {rank}\\n")
 assert open("results/deep/log.txt").read() == f"rank {rank}\\n"
 torch.save(model.state_dict(), "results/new.pt")
 os.replace("results/new.pt", "results/model.pt")
@@ -130,10 +129,7 @@ for epoch in range(10**6):
     launcher = subprocess.Popen([poseidon, "run", "-n", "2", "-o", "out", "--all-ranks-write", sys.executable, "script.py"], cwd=tmp_path, stdout=subprocess.DEVNULL,
                                 stderr=subprocess.PIPE, text=True)
     try:
-        deadline = time.monotonic() + 60
-        while not (tmp_path / "pid").exists():
-            assert time.monotonic() < deadline and launcher.poll() is None
-            time.sleep(0.05)
+        processes.wait_for((tmp_path / "pid").exists, "rank 1 to come to its second epoch")
         os.kill(int((tmp_path / "pid").read_text()), signal.SIGKILL)
         _, err = launcher.communicate(timeout=30)
     finally:
@@ -188,3 +184,16 @@ def test_one_worker_is_plain_python(poseidon, tmp_path):
     done = run(poseidon, tmp_path, text, 1)
     alone = subprocess.run([sys.executable, "script.py"], cwd=tmp_path, capture_output=True, text=True, check=True, env={**os.environ, "OMP_NUM_THREADS": "2"})
     assert done.stdout.split()[:-1] == alone.stdout.split()[:-1]
+
+
+def test_dropout_draws_other_masks_and_nothing_else_parts(poseidon, tmp_path):
+    done = run(poseidon, tmp_path, """
+drop = nn.Dropout(0.5)
+for a, b in loader: step(drop(a), b)
+print("mask", drop(torch.ones(20)).tolist())
+print("permutation", torch.randperm(10).tolist() if rank else "")
+""", 3)
+    assert done.returncode == 0, done.stderr
+    lines = [(tmp_path / f"out/rank-0{rank}.log").read_text().splitlines() for rank in range(3)]
+    assert len({line[0] for line in lines}) == 3
+    assert lines[1][1] == lines[2][1]

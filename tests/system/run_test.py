@@ -10,6 +10,8 @@ import time
 
 import pytest
 
+from support import processes
+
 PYTHON = sys.executable
 
 
@@ -21,21 +23,6 @@ def run(poseidon, folder, *arguments, timeout=60, **environment):
 def script(folder, text, name="script.py"):
     (folder / name).write_text(text)
     return name
-
-
-def wait_until(condition, what, seconds=20):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, f"waited {seconds} s for {what}"
-        time.sleep(0.02)
-
-
-def is_alive(pid):
-    try:
-        with open(f"/proc/{pid}/stat") as stat:
-            return stat.read().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
 
 
 def test_every_rank_has_the_variables_that_launchers_give(poseidon, tmp_path):
@@ -102,7 +89,7 @@ def children_script(folder):
 
 
 def pids_of(folder, ranks):
-    wait_until(lambda: all((folder / f"pids-{rank}").exists() for rank in range(ranks)), "all ranks to start")
+    processes.wait_for(lambda: all((folder / f"pids-{rank}").exists() for rank in range(ranks)), "all ranks to start")
     return [int(pid) for rank in range(ranks) for pid in (folder / f"pids-{rank}").read_text().split()]
 
 
@@ -118,14 +105,14 @@ def test_no_process_is_left_whatever_ends_the_launcher(poseidon, tmp_path, asked
         launcher.kill()
         launcher.wait()
     assert code == (-asked if asked == signal.SIGKILL else 128 + asked)
-    wait_until(lambda: not any(map(is_alive, pids)), "the processes to end", 10)
+    processes.wait_for(lambda: not any(map(processes.lives, pids)), "the processes to end", 10)
 
 
 def test_an_interrupted_script_may_save_what_it_has(poseidon, tmp_path):
     name = script(tmp_path, "import os, time\nopen(f'here-{os.environ[\"RANK\"]}', 'w')\n"
                             "try: time.sleep(300)\nexcept KeyboardInterrupt: print('saved', flush=True)\n")
     launcher = subprocess.Popen([poseidon, "run", "-n", "2", "-o", "out", PYTHON, name], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    wait_until(lambda: all((tmp_path / f"here-{rank}").exists() for rank in range(2)), "all ranks to start")
+    processes.wait_for(lambda: all((tmp_path / f"here-{rank}").exists() for rank in range(2)), "all ranks to start")
     launcher.send_signal(signal.SIGINT)
     out, err = launcher.communicate(timeout=30)
     assert launcher.returncode == 130
@@ -196,7 +183,7 @@ def test_another_host_through_ssh(poseidon, tmp_path):
 
 @pytest.mark.parametrize("arguments, code, sentence", [
     ([], 2, "there is no command"),
-    (["-n", "0", "python3"], 2, "-n"),
+    (["-n", "0", "python3"], 2, "--workers"),
     (["-H", "a:x", "python3"], 3, "-H: "),
     (["--hostfile", "none", "python3"], 3, "--hostfile: .*none"),
     (["-c", "none.json", "python3"], 3, "-c: .*none.json"),

@@ -9,6 +9,7 @@
 
 #include "base/text.h"
 #include "engines/torch/aten_compute.h"
+#include "engines/torch/python/waited_products.h"
 #include "engines/torch/tensor_view.h"
 #include "launch/sentence.h"
 
@@ -75,7 +76,7 @@ struct Job::Hold {
 };
 
 std::unique_ptr<Job> Job::join(const std::vector<TensorArgument>& tensors, const std::vector<LayerArgument>& layers, bool provisional,
-                               int product_threads) {
+                               int product_threads, double waited_flops_per_second) {
   Result<std::optional<cluster::JobAddress>> job = cluster::job_from_environment();
   if (!job) throw JobError(job.error());
   if (!*job) throw JobError({ErrorCode::kNotFound, "there is no job to join: start the script with `poseidon run`"});
@@ -88,7 +89,10 @@ std::unique_ptr<Job> Job::join(const std::vector<TensorArgument>& tensors, const
       {.job = std::move(**job),
        .model = model,
        .values = views_of(tensors),
-       .make_compute = [product_threads](runtime::Runtime& lane) { return std::make_unique<aten::AtenCompute>(lane, product_threads); },
+       .make_compute = [=](runtime::Runtime& lane) -> std::unique_ptr<runtime::Compute> {
+         if (waited_flops_per_second > 0) return std::make_unique<WaitedProducts>(lane, waited_flops_per_second);
+         return std::make_unique<aten::AtenCompute>(lane, product_threads);
+       },
        .provisional = provisional,
        .lanes = lanes,
        .staging_bytes_max = staging_bytes_max});

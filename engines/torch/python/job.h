@@ -44,9 +44,10 @@ struct Sum {
 // job does.
 class Job {
  public:
-  // Joins the job of the environment. `provisional`: renew() will tell the model (cluster/worker.h).
+  // Joins the job of the environment. `provisional`: renew() will tell the model (cluster/worker.h). `waited_flops_per_second`: where it
+  // is positive products are not made, but take as long (WaitedProducts).
   static std::unique_ptr<Job> join(const std::vector<TensorArgument>& tensors, const std::vector<LayerArgument>& layers, bool provisional,
-                                   int product_threads);
+                                   int product_threads, double waited_flops_per_second);
   ~Job();
 
   int rank() const;

@@ -35,10 +35,12 @@ PYBIND11_MODULE(_engine, module) {
   py::class_<Job>(module, "Job")
       .def_static(
           "join",
-          [](const std::vector<TensorArgument>& tensors, const std::vector<LayerTuple>& layers, bool provisional, int product_threads) {
-            return Job::join(tensors, layers_from(layers), provisional, product_threads);
+          [](const std::vector<TensorArgument>& tensors, const std::vector<LayerTuple>& layers, bool provisional, int product_threads,
+             double waited_flops_per_second) {
+            return Job::join(tensors, layers_from(layers), provisional, product_threads, waited_flops_per_second);
           },
-          Free(), py::arg("tensors"), py::arg("layers"), py::arg("provisional") = false, py::arg("product_threads") = 1)
+          Free(), py::arg("tensors"), py::arg("layers"), py::arg("provisional") = false, py::arg("product_threads") = 1,
+          py::arg("waited_flops_per_second") = 0.0)
       .def_property_readonly("rank", &Job::rank)
       .def_property_readonly("workers", &Job::workers)
       .def("scheme", &Job::scheme)

@@ -9,7 +9,7 @@
 Without a launcher every function does what it means for one worker.
 """
 from ._attach import attach
-from ._explicit import all_gather_object, barrier, distribute, init, scale_loss, shard
+from ._explicit import all_gather_object, barrier, distribute, init, offer_factors, scale_loss, shard
 from ._worker import local_rank, rank, size
 
-__all__ = ["all_gather_object", "attach", "barrier", "distribute", "init", "local_rank", "rank", "scale_loss", "shard", "size"]
+__all__ = ["all_gather_object", "attach", "barrier", "distribute", "init", "local_rank", "offer_factors", "rank", "scale_loss", "shard", "size"]

@@ -9,7 +9,7 @@ import weakref
 import torch
 
 from .. import _overlay
-from . import _closures, _data, _losses
+from . import _batch_norm, _closures, _data, _dropout, _losses
 from ._agreement import Agreement
 from ._buffers import Buffers
 from ._ending import Ending
@@ -39,6 +39,9 @@ def attach():
     _data.attach(_gradients)
     _data.warn_where_nothing_is_cut(_gradients)
     _losses.attach(_gradients)
+    _dropout.attach()
+    if "POSEIDON_SYNC_BATCH_NORM" in os.environ:
+        _batch_norm.attach(_gradients)
     _closures.attach(_gradients)
     _leave_to_the_script(_gradients)
     _watch_compilers(_gradients, factors)
@@ -88,6 +91,9 @@ def _watch_forward_passes(gradients, buffers):
         if torch.compiler.is_compiling():
             return  # what is compiled has been called as a module, before which this was called
         gradients.before_forward()
+        # An extension that takes parameters from Python would not wait for them.
+        for parameter in module._parameters.values():
+            gradients.settle(parameter)
         # Hooks run outermost first, so one that is not known yet is no part of another whose buffers are.
         if gradients.has_begun or gradients.job is None or module in known:
             return

@@ -11,7 +11,9 @@ A script that makes its batches by hand is told so, and what to do.
 """
 import collections
 import functools
+import itertools
 import json
+import os
 import sys
 
 import torch
@@ -24,6 +26,11 @@ _BATCHES = 256
 
 # (samples that are this worker's, all workers' together) of the latest batch of each source, the most recent source last.
 _presents = {}
+
+
+def _scale():
+    """How many of the script's batches are one of all workers together."""
+    return size() if os.environ.get("POSEIDON_BATCH") == "per-worker" else 1
 
 
 def part_of(count):
@@ -97,10 +104,16 @@ class _Cut:
         self._gradients = gradients
 
     def __len__(self):
-        return len(self._sampler)
+        return -(-len(self._sampler) // _scale())
 
     def begin(self):
         """A pass over the data begins."""
+
+    def _batches(self):
+        """Those of all workers together: the script's, or as many of the script's as there are workers."""
+        drawn = iter(self._sampler)
+        while group := list(itertools.islice(drawn, _scale())):
+            yield [sample for batch in group for sample in batch]
 
 
 class _Parts(_Cut):
@@ -116,7 +129,7 @@ class _Parts(_Cut):
 
     def __iter__(self):
         self._gradients.before_forward()
-        drawn = iter(self._sampler) if rank() == 0 else None
+        drawn = self._batches() if rank() == 0 else None
         while True:
             for batch in self._share(drawn):
                 begin, end = part_of(len(batch))
@@ -142,7 +155,7 @@ class _Stream(_Cut):
     """This worker's part of each batch that a stream gives."""
 
     def __iter__(self):
-        return iter(self._sampler)
+        return self._batches()
 
     def collate(self, function):
         return _CollatePart(function)

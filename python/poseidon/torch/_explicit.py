@@ -70,6 +70,13 @@ def scale_loss(loss, reduction="mean"):
     return _losses.mean_of_part(loss) if reduction == "mean" else _losses.sum_of_part(loss)
 
 
+def offer_factors(weight, outputs, inputs):
+    """For an autograd function of your own, in its backward: the gradient of `weight` [M, N] is outputsᵀ inputs, of [rows, M] and [rows, N], and
+    of nothing else. True: they travel instead of the product, and the function returns None for the weight."""
+    gradients = _attach.gradients()
+    return gradients is not None and gradients.factors.offer(weight, outputs, inputs)
+
+
 def all_gather_object(value):
     """What all workers have given, by rank: small things that JSON can write. Waits for all."""
     gradients = _attach.gradients()

@@ -79,6 +79,18 @@ class Factors:
         is_hooked = any(hooks is not None and len(hooks) > 1 for hooks in (weight._backward_hooks, weight._post_accumulate_grad_hooks))
         return place in self._chosen and self._gradients.is_plain_pass() and not is_hooked
 
+    def offer(self, weight, outputs, inputs):
+        """From a function of the script's own, in its backward: True where the pair has been taken, and no gradient is wanted."""
+        place = self._gradients.place(weight)
+        if place is None or not self._is_on or not self._gradients.is_on:
+            return False
+        if self.wants(place, weight):
+            self.take(place, outputs, inputs)
+            return True
+        if self._gradients.is_watching and self._gradients.is_plain_pass():
+            self._products.setdefault(place, []).append((outputs.shape[0], None))
+        return False
+
     def take(self, place, outputs, inputs):
         self._gradients.expect_factors(place)
         self._taken.setdefault(place, []).append((outputs, inputs))
@@ -94,8 +106,11 @@ class Factors:
     def check(self, place, gradient):
         """In the watched pass: this is the whole gradient of that tensor."""
         products = self._products.pop(place, [])
-        if len(products) == 1 and gradient.shape == products[0][1].shape and torch.equal(gradient, products[0][1]):
-            self._rows[place] = products[0][0]
+        if len(products) != 1:
+            return
+        rows, product = products[0]
+        if product is None or (gradient.shape == product.shape and torch.equal(gradient, product)):
+            self._rows[place] = rows
 
     def end_watching(self):
         self._products.clear()

@@ -6,6 +6,7 @@ next need not wait for what it does not touch. What was in `p.grad` before (grad
 average, so that it is not averaged twice.
 """
 import functools
+import os
 import weakref
 
 import torch
@@ -34,6 +35,7 @@ class Gradients:
         self.digest = lambda: 1       # of what must be alike on all workers, 1 to DIGEST_MAX
         self.on_difference = None     # called when the digests of a pass were not all alike
         self.factors = None           # _factors.Factors
+        self.scale_of_root = lambda: 1  # of the gradient that a backward pass begins with
         self.may_put_off = True       # parameters may be waited for when they are used
         self._is_off = False          # somebody else synchronises, or this is a child of the worker's process
         self.parameters = []          # in the order in which optimisers got them: equal on all workers
@@ -137,7 +139,9 @@ class Gradients:
             self.factors.agree(self.job)
         layers = [(name, [place], self.factors.rows(place)) for place, name in enumerate(self._names_of_layers())]
         if self.job is None:
-            self.job = _engine.Job.join(tensors, layers, provisional=True)
+            # For measurements on machines without the device that is meant.
+            waited = float(os.environ.get("POSEIDON_WAITED_PRODUCTS", 0))
+            self.job = _engine.Job.join(tensors, layers, provisional=True, waited_flops_per_second=waited)
         else:
             self.job.renew(tensors, layers, self._iteration)
             self._is_provisional = self._iteration == 0
@@ -166,7 +170,10 @@ class Gradients:
         backward, grad = torch.autograd.backward, torch.autograd.grad
 
         @functools.wraps(backward)
-        def watched(*arguments, **options):
+        def watched(tensors, grad_tensors=None, *arguments, **options):
+            if grad_tensors is None and not self._calls and self.is_on and isinstance(tensors, torch.Tensor) and tensors.dim() == 0:
+                grad_tensors = torch.full_like(tensors, self.scale_of_root())
+            arguments = (tensors, grad_tensors, *arguments)
             creates_graph = arguments[3] if len(arguments) > 3 else options.get("create_graph")
             is_plain = not creates_graph and options.get("inputs") is None and len(arguments) < 6
             self._calls.append(is_plain)

@@ -52,9 +52,21 @@ def sum_of_part(loss):
 
 
 def attach(gradients):
+    reduction = os.environ.get("POSEIDON_LOSS")
+    if reduction is not None:
+        # The script's own reductions: what is given to backward() is one over this worker's part.
+        gradients.scale_of_root = lambda: _scale_of_root(reduction)
+        return
     functional = torch.nn.functional
     for name in _LOSSES:
         setattr(functional, name, _wrapped(getattr(functional, name), gradients, of_classes=name in _OF_CLASSES))
+
+
+def _scale_of_root(reduction):
+    present = _data.present_for()
+    if present is None:
+        return 1
+    return size() * present[0] / present[1] if reduction == "mean" else size() if present[0] > 0 else 0
 
 
 def _wrapped(function, gradients, of_classes):

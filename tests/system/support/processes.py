@@ -48,7 +48,7 @@ def _stat(pid):
         return None
 
 
-def _lives(pid):
+def lives(pid):
     stat = _stat(pid)
     return stat is not None and stat[0] not in "ZX"  # what has died and waits to be collected is no longer there
 
@@ -69,7 +69,7 @@ def of_job(run_folder):
             continue
         environment = _environment(folder.name)
         stat = _stat(folder.name)
-        if environment.get("POSEIDON_RUN_FOLDER") != str(run_folder) or stat is None or not _lives(folder.name):
+        if environment.get("POSEIDON_RUN_FOLDER") != str(run_folder) or stat is None or not lives(folder.name):
             continue
         with contextlib.suppress(OSError):  # it has ended meanwhile
             program = pathlib.Path(os.readlink(folder / "exe")).name

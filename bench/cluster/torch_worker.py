@@ -1,0 +1,62 @@
+#!/usr/bin/env python3
+"""An ordinary PyTorch script, but for layers that wait instead of computing: what `poseidon:torch` has `poseidon run` train.
+
+It has real autograd, an optimiser (that never steps) and a loop; of Poseidon it only knows that a layer of one's own may offer its factors.
+"""
+import argparse
+import os
+import pathlib
+
+import torch
+
+import poseidon.torch as ps
+from waiting import Iterations, network
+
+
+class Layer(torch.autograd.Function):
+    """One group of layers: passes its input on, and returns gradients that lie in memory already."""
+
+    @staticmethod
+    def forward(context, module, x, *parameters):
+        context.module = module
+        # A layer looks at its parameters first, which are waited for then.
+        context.save_for_backward(*parameters)
+        context.shapes = [p.shape for p in parameters]
+        module.device.catch_up()
+        module.device.compute(module.forward_seconds)
+        return x.clone()
+
+    @staticmethod
+    def backward(context, gradient):
+        module = context.module
+        module.device.compute(module.backward_seconds)
+        gradients = []
+        for parameter, shape in zip(context.saved_tensors, context.shapes):
+            rows = module.factor_rows if len(shape) == 2 else 0
+            is_taken = rows and ps.offer_factors(parameter, module.gradient((rows, shape[0])), module.gradient((rows, shape[1])))
+            gradients.append(None if is_taken else module.gradient(shape))
+        return None, gradient, *gradients
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--timeline", type=pathlib.Path, required=True, help="JSON list of groups of layers")
+    parser.add_argument("--iterations", type=int, required=True)
+    parser.add_argument("--warm-up", type=int, required=True)
+    parser.add_argument("--report", required=True, help="file; {rank} is replaced")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    model, device = network(options.timeline, Layer)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
+    iterations = Iterations(options.warm_up, options.iterations)
+    # The device is never reset: an iteration begins when the one before has computed all.
+    device.begin()
+    for _ in iterations:
+        # Its gradient is nobody's parameter; it makes the backward pass reach groups without parameters too.
+        model(torch.zeros(1, requires_grad=True)).sum().backward()
+        optimizer.zero_grad()
+    iterations.report(pathlib.Path(options.report.format(rank=os.environ["RANK"])))
+
+
+if __name__ == "__main__":
+    main()
