@@ -48,5 +48,6 @@ def _run_hidden_sitecustomize():
 
 if os.environ.get("POSEIDON_RANK") is not None and "POSEIDON_ATTACHED" not in os.environ:
     os.environ["POSEIDON_ATTACHED"] = str(os.getpid())
+    import poseidon  # noqa: F401  before the script's folder comes first on the path: it may have a file of that name
     sys.meta_path.insert(0, _Attach())
 _run_hidden_sitecustomize()
