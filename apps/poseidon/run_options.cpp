@@ -27,10 +27,11 @@ constexpr const char* kDescription =
 
 constexpr const char* kExamples =
     "Examples:\n"
-    "  poseidon run -n 4 python train.py --lr 0.1\n"
-    "  poseidon run -H gpu1:2,gpu2:2 --bandwidth 10Gbit -- python train.py\n"
-    "  poseidon run --hostfile hosts -o runs/first --env DATA=/data python train.py\n"
-    "  poseidon run -c cluster.json \"python train.py\"\n"
+    "  poseidon run -n 4 python examples/pytorch/train.py --lr 0.1\n"
+    "  poseidon run -n 2 --screen all --env OMP_NUM_THREADS=1 -o first python examples/pytorch/train.py --epochs 1\n"
+    "  poseidon run --dry-run -H gpu1:2,gpu2:2 --bandwidth 10Gbit -- python train.py\n"
+    "  poseidon run --dry-run --hostfile examples/pytorch/hosts python train.py\n"
+    "  poseidon run --dry-run -c examples/pytorch/cluster.json \"python train.py\"\n"
     "\n"
     "Exit codes: that of the rank that failed first, or 128 and the number of the signal that ended it; otherwise those of\n"
     "`poseidon --help`. A rank that ends because another one has failed ends with 75.";

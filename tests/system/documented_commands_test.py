@@ -9,13 +9,14 @@ import re
 import shlex
 import shutil
 import subprocess
+import sys
 
 import pytest
 from support import job
 
 DOCUMENTS = sorted([job.ROOT / "README.md", *(job.ROOT / "docs").rglob("*.md")])
-SUBCOMMANDS = ["train", "test", "time", "replay", "plan", "convert-images"]
-OURS = ("build/bin/poseidon", "poseidon", "examples/")
+SUBCOMMANDS = ["run", "train", "test", "time", "replay", "plan", "convert-images"]
+OURS = ("build/bin/poseidon", "poseidon", "examples/", "python examples/")
 
 
 def joined(lines):
@@ -49,7 +50,8 @@ def tree(poseidon, tmp_path_factory):
 
 
 def run(folder, command):
-    paths = {"PATH": f"{folder / 'build' / 'bin'}:{pathlib.Path('/usr/bin')}:/bin"}
+    # As after `. .venv/bin/activate`.
+    paths = {"PATH": f"{folder / 'build' / 'bin'}:{pathlib.Path(sys.executable).parent}:{pathlib.Path('/usr/bin')}:/bin"}
     done = subprocess.run(["bash", "-c", command], cwd=folder, env=job.environment(**paths), text=True, timeout=job.SECONDS_MAX,
                           stdout=subprocess.PIPE, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL)
     assert done.returncode == 0, f"{command}\nended with {done.returncode}:\n{done.stdout[-3000:]}"
@@ -64,7 +66,7 @@ def test_a_document_shows_commands_that_work(tree, path):
 
 def test_the_documents_show_nothing_but_what_is_tested_somewhere():
     """A command of another kind is a mistake here, or needs a test of its own."""
-    known = (*OURS, "scripts/", "cmake ", "ctest ", ".venv/bin/python -m pytest", "bench/", "POSEIDON_SWARM_")
+    known = (*OURS, ". .venv/bin/activate", "scripts/", "cmake ", "ctest ", ".venv/bin/python -m pytest", "bench/", "POSEIDON_SWARM_")
     assert not [(str(path.relative_to(job.ROOT)), command) for path in DOCUMENTS for command in of_document(path)
                 if not command.startswith(known)]
 

@@ -18,11 +18,12 @@ from ._worker import size
 class _Flight:
     """A gradient on its way: what this worker knows of it until its average is back."""
 
-    def __init__(self, before, handed_in, destination, digest):
+    def __init__(self, before, handed_in, destination, digest, divisor):
         self.before = before            # what was in p.grad before the pass; None: nothing
         self.handed_in = handed_in      # this worker had a gradient, which is in p.grad
         self.destination = destination  # where else the sum arrives
         self.digest = digest            # that travelled with it
+        self.divisor = divisor          # of the sum
         self.then = []                  # to do with the parameter once the average is in p.grad: steps that were put off
 
 
@@ -49,6 +50,8 @@ class Gradients:
         self._is_provisional = True   # the engine waits for the model that the first pass shows
         self._passing = False         # a backward pass has called a hook
         self._own_digest = 1          # in this pass
+        self._divisor = 1             # of this pass's sums: what they have not been scaled by yet
+        self._memory = {}             # by place: where the sum of factors arrives, kept while nobody else has it
         self._handed_in = set()       # places, in this pass
         self._aside = {}              # by place: the gradient from before this pass
         self._spare = {}              # by place: memory for the sum of those who had a gradient where this worker had none
@@ -171,8 +174,8 @@ class Gradients:
 
         @functools.wraps(backward)
         def watched(tensors, grad_tensors=None, *arguments, **options):
-            if grad_tensors is None and not self._calls and self.is_on and isinstance(tensors, torch.Tensor) and tensors.dim() == 0:
-                grad_tensors = torch.full_like(tensors, self.scale_of_root())
+            if not self._calls and self.is_on:
+                grad_tensors = self._scale_roots(tensors, grad_tensors)
             arguments = (tensors, grad_tensors, *arguments)
             creates_graph = arguments[3] if len(arguments) > 3 else options.get("create_graph")
             is_plain = not creates_graph and options.get("inputs") is None and len(arguments) < 6
@@ -194,6 +197,22 @@ class Gradients:
 
         torch.autograd.backward, torch.autograd.grad = watched, left_alone
 
+    def _scale_roots(self, tensors, grad_tensors):
+        """Gradients of all workers are summed, so each begins with 1/N: what is computed on the way is then what one process computes for these
+        samples, and nothing is left to divide."""
+        scale = self.scale_of_root() / size()
+        roots = [tensors] if isinstance(tensors, torch.Tensor) else list(tensors)
+        given_for = [grad_tensors] if grad_tensors is None or isinstance(grad_tensors, torch.Tensor) else list(grad_tensors)
+        if grad_tensors is None:
+            given_for *= len(roots)
+        can_be = len(roots) == len(given_for) and all(
+            isinstance(root, torch.Tensor) and (root.numel() == 1 if given is None else isinstance(given, torch.Tensor))
+            for root, given in zip(roots, given_for))
+        self._divisor = 1 if can_be else size()
+        if not can_be:
+            return grad_tensors  # edges of graphs, and mistakes that PyTorch tells of
+        return [torch.full_like(root, scale) if given is None else given * scale for root, given in zip(roots, given_for)]
+
     def _is_asked_for(self):
         """The gradients that are being computed are asked for by torch.autograd.grad, and stay with who asks."""
         return bool(self._calls) and self._calls[-1] is None
@@ -210,6 +229,7 @@ class Gradients:
             self._join()
         self._passing = True
         if not self._calls:  # somebody has called the engine of autograd itself
+            self._divisor = size()
             torch.autograd.Variable._execution_engine.queue_callback(self._end_pass)
         for told in list(self.on_pass):
             told()
@@ -254,7 +274,7 @@ class Gradients:
         pairs, rest = self.factors.pairs(place), parameter.grad
         rows = sum(outputs.shape[0] for outputs, _ in pairs)
         parameter.grad = None
-        destination = self._destinations[place] = torch.empty(parameter.shape, dtype=parameter.dtype)
+        destination = self._destinations[place] = self._memory_for(place, parameter)
         if pairs and rest is None and rows <= self.factors.rows(place):
             outputs, inputs = (torch.cat(parts) if len(parts) > 1 else parts[0].contiguous() for parts in zip(*pairs))
             self.job.submit_factors(place, self._iteration, outputs, inputs, destination, None, self._own_digest)
@@ -266,6 +286,12 @@ class Gradients:
         nothing = [torch.zeros(1, extent, dtype=parameter.dtype) for extent in parameter.shape]
         self.job.submit_factors(place, self._iteration, *nothing, destination, None, 0)
 
+    def _memory_for(self, place, parameter):
+        memory = self._memory.get(place)
+        if memory is None or _awaited.shares_memory(memory):
+            memory = self._memory[place] = torch.empty(parameter.shape, dtype=parameter.dtype)
+        return memory.view_as(memory)  # while this lives the memory is shared
+
     def _end_pass(self):
         for place in range(self._in_job):
             if self.factors.is_chosen(place) and place not in self._handed_in:
@@ -275,7 +301,8 @@ class Gradients:
             if not handed_in:
                 self._hand_in_absence(place)
             destination = self._destinations.get(place) if handed_in else self._spare[place]
-            self._flights[place] = _Flight(self._aside.get(place), handed_in and destination is None, destination, self._own_digest)
+            self._flights[place] = _Flight(self._aside.get(place), handed_in and destination is None, destination, self._own_digest,
+                                           self._divisor)
         self._handed_in.clear()
         self._destinations.clear()
         self._aside.clear()
@@ -327,7 +354,8 @@ class Gradients:
                     before = parameter.grad if before is None else before
                     parameter.grad = flight.destination
                     self._spare.pop(place, None)
-                parameter.grad.div_(size())
+                if flight.divisor != 1:
+                    parameter.grad.div_(flight.divisor)
                 if before is not None:
                     parameter.grad = before.add_(parameter.grad)
         for act in flight.then:
