@@ -288,6 +288,75 @@ for epoch in range(2):
     optimizer.load_state_dict(steps)
 save()
 """,
+    "copies of the model, while it is on its way": """
+import copy, pickle
+copies = []
+for epoch in range(2):
+    for number, (a, b) in enumerate(loader):
+        optimizer.zero_grad()
+        F.cross_entropy(model(a), b).backward()
+        optimizer.step()
+        if number % 3 == 0:
+            copies += [copy.deepcopy(model).state_dict(), pickle.loads(pickle.dumps(model)).state_dict()]
+others["copies"] = copies
+others["scripted"] = torch.jit.script(model)(x[:4]).detach()
+others["vector"] = nn.utils.parameters_to_vector(model.parameters()).detach()
+save()
+""",
+    "a recurrent network": """
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.lstm, self.out = nn.LSTM(4, 6, num_layers=2, batch_first=True), nn.Linear(6, 5)
+    def forward(self, x):
+        return self.out(self.lstm(x.view(-1, 3, 4))[0][:, -1])
+model = Net()
+optimizer = torch.optim.Adam(model.parameters(), lr=0.02)
+for epoch in range(2):
+    for a, b in loader:
+        optimizer.zero_grad()
+        F.cross_entropy(model(a), b).backward()
+        optimizer.step()
+save()
+""",
+    "gradients with few rows": """
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.embedding, self.out = nn.Embedding(40, 6, sparse=True), nn.Linear(6, 5)
+    def forward(self, tokens):
+        return self.out(self.embedding(tokens).mean(1))
+model = Net()
+rows = torch.optim.SparseAdam(model.embedding.parameters(), lr=0.05)
+optimizer = torch.optim.SGD(model.out.parameters(), lr=0.1)
+loader = DataLoader(TensorDataset(torch.randint(0, 40, (70, 3)), y), batch_size=16, shuffle=True)
+for epoch in range(2):
+    for a, b in loader:
+        optimizer.zero_grad()
+        rows.zero_grad()
+        F.cross_entropy(model(a), b).backward()
+        assert model.embedding.weight.grad.is_sparse
+        optimizer.step()
+        rows.step()
+save()
+""",
+    "attention": """
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.TransformerEncoderLayer(4, 2, 8, dropout=0.0, batch_first=True)
+        self.out = nn.Linear(4, 5)
+    def forward(self, x):
+        return self.out(self.layer(x.view(-1, 3, 4)).mean(1))
+model = Net()
+optimizer = torch.optim.AdamW(model.parameters(), lr=0.02)
+for epoch in range(2):
+    for a, b in loader:
+        optimizer.zero_grad()
+        F.cross_entropy(model(a), b).backward()
+        optimizer.step()
+save()
+""",
     "batches that are smaller than the workers are many": """
 loader = DataLoader(TensorDataset(x[:10], y[:10]), batch_size=3, shuffle=True)
 for epoch in range(3):
@@ -304,7 +373,7 @@ LOOP = """
 for epoch in range(3):
     for a, b in loader:
         optimizer.zero_grad()
-        LOSS.backward()
+        (LOSS).backward()
         optimizer.step()
 save()
 """

@@ -90,6 +90,8 @@ def _watch_forward_passes(gradients, buffers):
     def before(module, inputs):
         if torch.compiler.is_compiling():
             return  # what is compiled has been called as a module, before which this was called
+        if torch._C._are_functorch_transforms_active():
+            return  # parameters are not what they seem there
         gradients.before_forward()
         # An extension that takes parameters from Python would not wait for them.
         for parameter in module._parameters.values():

@@ -15,6 +15,14 @@ class _Awaited(torch.nn.Parameter):
         _settle_in(options.values())
         return function(*arguments, **options)
 
+    def __deepcopy__(self, memo):
+        _settle_in((self,))
+        return self.__deepcopy__(memo)
+
+    def __reduce_ex__(self, protocol):
+        _settle_in((self,))
+        return self.__reduce_ex__(protocol)
+
 
 _settle_by = {}  # by id: who settles it
 _plain = {}      # by id: the class that it has otherwise
@@ -23,7 +31,11 @@ _plain = {}      # by id: the class that it has otherwise
 def _settle_in(values):
     for value in values:
         if type(value) is _Awaited:
-            _settle_by[id(value)](value)
+            settle = _settle_by.get(id(value))
+            if settle is not None:
+                settle(value)
+            else:  # made by somebody who asked an awaited parameter for its class
+                value.__class__ = torch.nn.Parameter
         elif isinstance(value, (tuple, list)):
             _settle_in(value)
         elif isinstance(value, dict):

@@ -54,6 +54,7 @@ class Gradients:
         self._memory = {}             # by place: where the sum of factors arrives, kept while nobody else has it
         self._handed_in = set()       # places, in this pass
         self._aside = {}              # by place: the gradient from before this pass
+        self._sparse = set()          # places whose gradients have rows where there is something, and travel densely all the same
         self._spare = {}              # by place: memory for the sum of those who had a gradient where this worker had none
         self._destinations = {}       # by place: where the sum of factors arrives, in this pass
         self._irregular = {}          # by place: the whole gradient of this worker (or None) that its factors could not tell
@@ -261,6 +262,7 @@ class Gradients:
         if self.is_watching:
             self.factors.check(place, gradient)
         if gradient.is_sparse:
+            self._sparse.add(place)
             gradient = parameter.grad = gradient.to_dense()
         self.job.submit(place, self._iteration, _dense(gradient, parameter), self._own_digest)
 
@@ -283,7 +285,10 @@ class Gradients:
             product = outputs.t() @ inputs
             rest = product if rest is None else rest + product
         self._irregular[place] = rest
-        nothing = [torch.zeros(1, extent, dtype=parameter.dtype) for extent in parameter.shape]
+        self._hand_in_no_factors(place, destination)
+
+    def _hand_in_no_factors(self, place, destination):
+        nothing = [torch.zeros(1, extent, dtype=destination.dtype) for extent in destination.shape]
         self.job.submit_factors(place, self._iteration, *nothing, destination, None, 0)
 
     def _memory_for(self, place, parameter):
@@ -356,6 +361,8 @@ class Gradients:
                     self._spare.pop(place, None)
                 if flight.divisor != 1:
                     parameter.grad.div_(flight.divisor)
+                if place in self._sparse:
+                    parameter.grad = parameter.grad.to_sparse(1)
                 if before is not None:
                     parameter.grad = before.add_(parameter.grad)
         for act in flight.then:
@@ -387,7 +394,10 @@ class Gradients:
         rests = {}
         for place in range(self._in_job):
             gradient = irregular.get(place)
-            if gradient is None:
+            if self.factors.is_chosen(place):
+                rests[place] = self._memory_for(place, self.parameters[place])
+                self._hand_in_no_factors(place, rests[place])
+            elif gradient is None:
                 self._hand_in_absence(place)
                 rests[place] = self._spare[place]
             else:

@@ -79,6 +79,8 @@ def _wrapped(function, gradients, of_classes):
         value = function(*arguments, **options)
         if not isinstance(value, torch.Tensor) or value.dim() != 0 or not value.requires_grad or not gradients.is_on:
             return value
+        if torch._C._are_functorch_transforms_active():
+            return value  # whoever asks for such a gradient gets it, and nobody averages it
         given = signature.bind(*arguments, **options).arguments
         if given.get("reduction", "mean") == "sum" or given.get("size_average") is False:
             return sum_of_part(value)
