@@ -79,7 +79,7 @@ class Run:
         bounds = task.bounds
         median = statistics.median(self.iteration_seconds)
         wire_bytes = sum(self.window.received)
-        elsewhere = self.window.cpu_share - sum(self.cpu_seconds) / self.window.seconds / os.cpu_count()
+        elsewhere = self.window.cpu_share - self.window.cpu_share_links - sum(self.cpu_seconds) / self.window.seconds / os.cpu_count()
         status, note = "measured", ""
         if elsewhere > ELSEWHERE_SHARE_MAX:
             status, note = "disturbed", f"something else used {elsewhere:.0%} of the CPU"
@@ -102,6 +102,7 @@ class Run:
             "cpu_seconds": self.cpu_seconds,
             "cpu_share": self.window.cpu_share,
             "cpu_share_elsewhere": elsewhere,
+            "cpu_share_links": self.window.cpu_share_links,
             "cpu_share_peak": self.window.cpu_share_peak,
             "dropped_packets": self.dropped_packets,
             **self.details,

@@ -2,6 +2,7 @@
 import bisect
 import dataclasses
 import os
+import pathlib
 import threading
 import time
 
@@ -15,6 +16,7 @@ _TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 class Sample:
     when: float        # time.monotonic()
     busy: float        # CPU seconds since boot, over all cores: everything but idle and waiting for disks
+    links: float       # CPU seconds since boot of the kernel's threads that carry packets
     received: tuple    # bytes with all headers let through to each host
 
 
@@ -24,6 +26,7 @@ class Window:
     seconds: float
     cpu_share: float       # of all cores; traffic is partly handled in interrupts, which no process is charged for
     cpu_share_peak: float  # the busiest two seconds or so
+    cpu_share_links: float # what kernel threads needed to carry packets between the hosts: part of the run, in no process of it
     received: tuple        # bytes per host
 
 
@@ -32,6 +35,25 @@ def _busy_seconds():
         user, nice, system, _idle, _iowait, irq, softirq, steal = map(int, stat.readline().split()[1:9])
     # Time that the hypervisor gave to others was not there for us: it makes a row as doubtful as another busy program.
     return (user + nice + system + irq + softirq + steal) / _TICKS_PER_SECOND
+
+
+def _is_packet_thread(process):
+    try:
+        return (process / "comm").read_text().startswith("ksoftirqd/")
+    except OSError:
+        return False  # it has ended
+
+
+# One for each core, from boot on: they do what interrupts leave over, which is what the shaped links give them.
+_PACKET_THREADS = [process for process in pathlib.Path("/proc").glob("[0-9]*") if _is_packet_thread(process)]
+
+
+def _links_seconds():
+    ticks = 0
+    for thread in _PACKET_THREADS:
+        user, system = (thread / "stat").read_text().rpartition(")")[2].split()[11:13]
+        ticks += int(user) + int(system)
+    return ticks / _TICKS_PER_SECOND
 
 
 def cpu_share_now(seconds=3.0):
@@ -78,7 +100,7 @@ class Meter:
         self._sample()
 
     def _sample(self):
-        self._samples.append(Sample(time.monotonic(), _busy_seconds(), tuple(self._cluster.received_bytes())))
+        self._samples.append(Sample(time.monotonic(), _busy_seconds(), _links_seconds(), tuple(self._cluster.received_bytes())))
 
     def _at(self, when):
         """The state at a moment, between the two samples around it."""
@@ -89,7 +111,8 @@ class Meter:
             return self._samples[-1]
         a, b = self._samples[index - 1], self._samples[index]
         part = (when - a.when) / (b.when - a.when)
-        return Sample(when, a.busy + part * (b.busy - a.busy), tuple(x + part * (y - x) for x, y in zip(a.received, b.received)))
+        return Sample(when, a.busy + part * (b.busy - a.busy), a.links + part * (b.links - a.links),
+                      tuple(x + part * (y - x) for x, y in zip(a.received, b.received)))
 
     def window(self, begin, end):
         """Call it after the `with` block."""
@@ -99,7 +122,8 @@ class Meter:
         step = 4
         shares = [(b.busy - a.busy) / (b.when - a.when) / cores for a, b in zip(inner, inner[step:])]
         whole = (last.busy - first.busy) / (last.when - first.when) / cores
-        return Window(last.when - first.when, whole, max(shares, default=whole),
+        links = (last.links - first.links) / (last.when - first.when) / cores
+        return Window(last.when - first.when, whole, max(shares, default=whole), links,
                       tuple(y - x for x, y in zip(first.received, last.received)))
 
     def received_in_all(self):
