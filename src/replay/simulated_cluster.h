@@ -34,7 +34,7 @@ struct SimulatedLayer {
 };
 
 struct SimulationResult {
-  std::vector<double> iteration_seconds;  // counted ones, of rank 0: from one forward pass's beginning to the next one's
+  std::vector<double> iteration_seconds;  // counted ones: from one forward pass's beginning to the next one's, the mean of the workers
   double waited_seconds = 0;              // of that, by the forward pass, mean
   std::string waited_for;                 // the layer whose sums it waited for longest, in the last counted iteration; may be empty
   double device_busy = 0;                 // share of the counted time, rank 0

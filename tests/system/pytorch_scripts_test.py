@@ -12,10 +12,10 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 SCRIPTS = ROOT / "tests/scripts/pytorch"
 NAMES = ["mlp", "cnn", "scheduler", "accumulation", "clipping", "gan", "lstm", "gpt", "lbfgs", "iterable", "resume", "trainer", "ema", "workers", "clamp",
          "accelerator"]
-# How many workers, with which optimiser: all of them take a quarter of an hour on two cores.
-CASES = [(1, "sgd"), (2, "sgd"), (4, "adam")]
+# Which script, on how many workers, with which optimiser: all of them take a quarter of an hour on two cores.
+CASES = [(name, workers, optimizer) for name in NAMES for workers, optimizer in ((2, "sgd"), (4, "adam"))] + [("mlp", 1, "sgd"), ("gan", 1, "adam")]
 if "POSEIDON_TEST_ALL" in os.environ:
-    CASES = [(workers, optimizer) for workers in (1, 2, 4) for optimizer in ("sgd", "adam")]
+    CASES = [(name, workers, optimizer) for name in NAMES for workers in (1, 2, 4) for optimizer in ("sgd", "adam")]
 # Before the script, in every rank: what is synchronised is wrong.
 BREAKAGES = {
     "the sum instead of the average": "import poseidon.torch._gradients as broken; broken.size = lambda: 1",
@@ -67,8 +67,7 @@ def furthest(got, expected):
     return max((got[key].double() - tensor.double()).abs().max().item() for key, tensor in expected.items() if tensor.numel())
 
 
-@pytest.mark.parametrize("workers, optimizer", CASES)
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name, workers, optimizer", CASES)
 def test_a_script_ends_as_in_one_process(poseidon, alone, tmp_path, name, optimizer, workers):
     printed, expected = alone(name, "float64", optimizer)
     shown, got = train(poseidon, tmp_path, workers, SCRIPTS / f"{name}.py", "float64", optimizer)

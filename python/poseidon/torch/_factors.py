@@ -1,8 +1,8 @@
 """Sufficient factors: the gradient of a fully connected layer over a batch is a product of two thin matrices, dW = Uᵀ V, with the errors at the
 layer's output as rows of U and its inputs as rows of V (Xie et al., UAI 2016). Where the plan says so these travel, and dW is never formed here.
 
-Every use of torch.nn.functional.linear, which nn.Linear and others call, goes through here. The first backward pass is watched: a weight
-whose whole gradient was one such product is a candidate, and the engine is told how many rows its factors have. What makes a gradient more
+Every use of torch.nn.functional.linear, which nn.Linear and others call, goes through here. The first backward pass in which a weight has a
+gradient is watched: where the whole of it was one such product the weight is a candidate, and the engine is told how many rows its factors have. What makes a gradient more
 than that later (another use of the weight, a penalty on it, more rows than there is room for) is noticed in the pass in which it happens.
 """
 import json
@@ -17,6 +17,7 @@ class Factors:
         self._products = {}  # watched, by place: the products of this pass
         self._rows = {}      # by place: rows of a candidate's factors
         self._chosen = set() # places whose gradients travel as factors
+        self.has_news = False  # of candidates, since the plan was made
         self._taken = {}     # by place: pairs (U, V) of this pass
         functional = torch.nn.functional
         self._linear = functional.linear
@@ -48,6 +49,7 @@ class Factors:
         """Candidates of all workers are candidates; parts of a batch are unequal by one, so they have room for the most rows."""
         everybodys = [{int(place): rows for place, rows in json.loads(text).items()} for text in job.gather(json.dumps(self._rows))]
         self._rows = {place: max(rows[place] for rows in everybodys) for place in self._rows if all(place in rows for rows in everybodys)}
+        self.has_news = False
 
     def drop(self, places):
         for place in places:
@@ -67,7 +69,7 @@ class Factors:
         if not self._is_on or not self._gradients.is_on or not torch.is_grad_enabled():
             return None
         place = self._gradients.place(weight)
-        if place is None or not (place in self._chosen or self._gradients.is_watching):
+        if place is None or not (place in self._chosen or self._gradients.is_watching(place)):
             return None
         self._gradients.settle(weight)
         can_be = (weight.requires_grad and isinstance(input, torch.Tensor) and input.dtype == weight.dtype and weight.dim() == 2
@@ -87,7 +89,7 @@ class Factors:
         if self.wants(place, weight):
             self.take(place, outputs, inputs)
             return True
-        if self._gradients.is_watching and self._gradients.is_plain_pass():
+        if self._gradients.is_watching(place) and self._gradients.is_plain_pass():
             self._products.setdefault(place, []).append((outputs.shape[0], None))
         return False
 
@@ -96,7 +98,7 @@ class Factors:
         self._taken.setdefault(place, []).append((outputs, inputs))
 
     def watch(self, place, outputs, inputs, product):
-        if self._gradients.is_watching and self._gradients.is_plain_pass():
+        if self._gradients.is_watching(place) and self._gradients.is_plain_pass():
             self._products.setdefault(place, []).append((outputs.shape[0], product.detach()))
 
     def pairs(self, place):
@@ -104,8 +106,10 @@ class Factors:
         return self._taken.pop(place, [])
 
     def check(self, place, gradient):
-        """In the watched pass: this is the whole gradient of that tensor."""
+        """In a pass in which it is watched: this is the whole gradient of that tensor."""
         products = self._products.pop(place, [])
+        # Alike on all workers, whatever the numbers are: all of them have the plan made again.
+        self.has_news |= bool(products)
         if len(products) != 1:
             return
         rows, product = products[0]

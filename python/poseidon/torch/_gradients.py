@@ -53,6 +53,8 @@ class Gradients:
         self._divisor = 1             # of this pass's sums: what they have not been scaled by yet
         self._memory = {}             # by place: where the sum of factors arrives, kept while nobody else has it
         self._handed_in = set()       # places, in this pass
+        self._watched = set()         # places of which is known whether their gradients are products
+        self._shown = set()           # those of which it has become known in this pass
         self._aside = {}              # by place: the gradient from before this pass
         self._sparse = set()          # places whose gradients have rows where there is something, and travel densely all the same
         self._spare = {}              # by place: memory for the sum of those who had a gradient where this worker had none
@@ -113,10 +115,9 @@ class Gradients:
     def place(self, parameter):
         return self._known.get(id(parameter))
 
-    @property
-    def is_watching(self):
-        """The first backward pass has not ended: it shows which gradients are products."""
-        return self._iteration == 0
+    def is_watching(self, place):
+        """The first backward pass in which this parameter has a gradient has not ended: it shows whether that is a product."""
+        return place not in self._watched
 
     def before_forward(self):
         """Rank 0's values are those of all, whatever has been loaded into them since."""
@@ -128,7 +129,7 @@ class Gradients:
             self._join()
 
     def _needs_another_model(self):
-        return self._in_job < len(self.parameters) or (self._is_provisional and self._iteration > 0)
+        return self._in_job < len(self.parameters) or (self._iteration > 0 and (self._is_provisional or self.factors.has_news))
 
     def _look(self):
         return [(p.data_ptr(), p._version) for p in self.parameters]
@@ -259,8 +260,9 @@ class Gradients:
         if gradient is None:
             return
         self._handed_in.add(place)
-        if self.is_watching:
+        if self.is_watching(place):
             self.factors.check(place, gradient)
+            self._shown.add(place)
         if gradient.is_sparse:
             self._sparse.add(place)
             gradient = parameter.grad = gradient.to_dense()
@@ -311,8 +313,9 @@ class Gradients:
         self._handed_in.clear()
         self._destinations.clear()
         self._aside.clear()
-        if self.is_watching:
-            self.factors.end_watching()
+        self._watched |= self._shown
+        self._shown.clear()
+        self.factors.end_watching()
         self._iteration += 1
         self._passing = False
         for place in list(self._flights):
