@@ -69,6 +69,8 @@ Status replay_all(const ReplayOptions& options, const replay::Workload& workload
   if (const std::optional<Error> error = cluster.error()) return *error;
   const auto settled = on_lane<std::optional<Error>>(cluster.lane(), [worker](auto done) { worker->settle(done); });
   if (settled) return *settled;
+  // All sums have come here; when they have come everywhere, everything that is to leave this worker has left it.
+  if (const Result<std::vector<std::string>> all = cluster.gather(""); !all) return all.error();
   const cluster::Worker::Traffic traffic = cluster.traffic();
   cluster.note(json{{"begins", begins},
                     {"waited_seconds", waited / options.iterations},

@@ -171,7 +171,7 @@ def test_a_launcher_that_is_killed_takes_everybody_along(lenet, endless):
         training.signal(signal.SIGKILL)
         training.end(5).expect(-signal.SIGKILL)
         wait_for(lambda: not of_job(training.run_folder), "the end of all workers and readers", 5)
-        assert holdings.left() == []
+        wait_for(lambda: not holdings.left(), "the end of what the job held", 5)
 
 
 def test_a_reader_of_the_data_base_that_is_killed_ends_the_training_with_its_reason(lenet, endless, digits):
