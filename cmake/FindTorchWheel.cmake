@@ -9,7 +9,11 @@
 #
 # Results: TorchWheel_FOUND, TorchWheel_VERSION, TorchWheel_LIBRARY_DIR, TorchWheel_CUDA (TRUE for a CUDA wheel), torch::torch.
 
-set(POSEIDON_PYTHON "${PROJECT_SOURCE_DIR}/.venv/bin/python" CACHE FILEPATH "Python interpreter that has torch installed")
+if(SKBUILD)
+  set(POSEIDON_PYTHON "${Python_EXECUTABLE}" CACHE FILEPATH "Python interpreter that has torch installed")  # the one that pip builds for
+else()
+  set(POSEIDON_PYTHON "${PROJECT_SOURCE_DIR}/.venv/bin/python" CACHE FILEPATH "Python interpreter that has torch installed")
+endif()
 
 if(NOT TorchWheel_ROOT AND EXISTS "${POSEIDON_PYTHON}")
   # find_spec looks the package up without importing it, which would take seconds and, for CUDA, need its libraries.

@@ -20,11 +20,12 @@ CORE = {
     "factor": {"base", "wire", "runtime", "plan"},
     "session": {"base", "wire", "runtime", "plan", "store", "factor"},
     "host": {"base", "wire", "runtime", "plan", "store", "factor", "session"},
-    "cluster": {"base", "wire", "runtime", "plan", "store", "factor", "session", "host"},
+    "collective": {"base", "wire", "runtime", "session"},
+    "cluster": {"base", "wire", "runtime", "plan", "store", "factor", "session", "host", "collective"},
     "trace": {"base"},
     "replay": {"base", "wire", "runtime", "plan", "store", "factor", "session", "host"},
-    "launch": {"base", "wire", "runtime", "plan", "store", "factor", "session", "host", "cluster"},
-    "library": {"base", "wire", "runtime", "plan", "store", "factor", "session", "host", "cluster", "launch"},
+    "launch": {"base", "wire", "runtime", "plan", "store", "factor", "session", "host", "collective", "cluster"},
+    "library": {"base", "wire", "runtime", "plan", "store", "factor", "session", "host", "collective", "cluster", "launch"},
     "capi": {"base", "library"},
 }
 CAFFE = {

@@ -19,7 +19,7 @@ int agent_command(const std::vector<std::string>& arguments) {
     std::fputs("poseidon agent: it is `poseidon run` that starts this; try `poseidon run --help`\n", stderr);
     return kWrongUsage;
   }
-  const Status status = launch::run_agent({.version = POSEIDON_VERSION, .python = python_folder()});
+  const Status status = launch::run_agent({.version = POSEIDON_VERSION, .python = python_folders()});
   if (status) return kSuccess;
   std::fprintf(stderr, "poseidon agent: %s\n", status.error().message.c_str());
   return exit_code_of(status.error().code);

@@ -45,9 +45,13 @@ Result<std::vector<std::string>> own_command(const std::string& subcommand, cons
   return command;
 }
 
-std::filesystem::path python_folder() {
+std::vector<std::filesystem::path> python_folders() {
   std::error_code failed;
-  return std::filesystem::read_symlink("/proc/self/exe", failed).parent_path().parent_path() / "python";
+  const std::filesystem::path bin = std::filesystem::read_symlink("/proc/self/exe", failed).parent_path();
+  const std::filesystem::path built = bin.parent_path() / "python";
+  if (std::filesystem::exists(built / "poseidon", failed)) return {built / "poseidon/_hook", built};
+  // Installed: the package lies where Python finds it, among others that must not come before Python's own.
+  return {(bin / POSEIDON_PYTHON_FROM_BIN / "poseidon/_hook").lexically_normal()};
 }
 
 }  // namespace poseidon::app

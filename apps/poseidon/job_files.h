@@ -20,6 +20,6 @@ Status check_writable(const std::optional<std::string>& file, const char* flag);
 Result<std::vector<std::string>> own_command(const std::string& subcommand, const std::vector<std::string>& arguments);
 
 // Where the Python package is: beside the program in a build, or where it was installed.
-std::filesystem::path python_folder();
+std::vector<std::filesystem::path> python_folders();
 
 }  // namespace poseidon::app

@@ -71,6 +71,7 @@ void RunOptions::describe(CLI::App& app) {
   add_lanes(app, lanes, pin_lanes);
   app.add_flag("--tls", tls, "encrypt all links of the job with TLS 1.3, keyed by its secret");
   app.add_option("--dilation", dilation, "for measurements: the links are so many times slower than those that they stand for")->check(CLI::Range(1.0, 1e6));
+  app.add_flag("--timeline", timeline, "write timeline.json into the run's folder, for Perfetto or chrome://tracing");
   app.add_flag("--all-ranks-write", all_ranks_write, "every rank writes its files itself; otherwise rank 0 alone does");
   app.add_option("--batch", batch, "what the script's batch is: that of all workers together (global), or of each of them (per-worker)")
       ->check(CLI::IsMember({"global", "per-worker"}))
@@ -137,6 +138,7 @@ Status RunOptions::set_environment(launch::ClusterJobOptions& job) const {
   job.environment["POSEIDON_LANES"] = std::to_string(lanes);
   if (batch != "global") job.environment["POSEIDON_BATCH"] = batch;
   if (loss) job.environment["POSEIDON_LOSS"] = *loss;
+  if (timeline) job.environment["POSEIDON_TIMELINE"] = "1";
   if (sync_batch_norm) job.environment["POSEIDON_SYNC_BATCH_NORM"] = "1";
   if (count_targets) job.environment["POSEIDON_COUNT_TARGETS"] = "1";
   if (all_ranks_write) job.environment["POSEIDON_ALL_RANKS_WRITE"] = "1";

@@ -35,6 +35,7 @@ struct RunOptions {
   bool all_ranks_write = false;
   bool count_targets = false;
   bool sync_batch_norm = false;
+  bool timeline = false;
   std::string batch = "global";
   std::optional<std::string> loss;
   std::vector<std::string> command;

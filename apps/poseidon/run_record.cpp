@@ -5,6 +5,8 @@
 
 #include "apps/poseidon/run_files.h"
 #include "base/file.h"
+#include "base/text.h"
+#include "trace/timeline.h"
 
 namespace poseidon::app {
 namespace {
@@ -51,14 +53,33 @@ void RunRecord::on_change(const cluster::PlanChange& change) {
 }
 
 void RunRecord::on_note(Rank from, const std::string& body) {
+  const json note = json::parse(body, nullptr, false);
   const std::lock_guard lock(mutex_);
+  if (note.is_object() && note.contains("metrics") && note["metrics"].is_object()) {
+    if (!metrics_.is_open()) metrics_.open(folder_ / "metrics.jsonl", std::ios::app);
+    nlohmann::ordered_json line = {{"rank", index(from)}};
+    line.update(note["metrics"]);
+    metrics_ << line.dump(-1, ' ', false, json::error_handler_t::replace) << std::endl;
+    return;
+  }
+  if (note.is_object() && note.contains("timeline") && note["timeline"].is_string()) {
+    has_timeline_ |= base::write_file_atomically(timeline_part(index(from)), note["timeline"].get<std::string>()).ok();
+    return;
+  }
   notes_[from] = body;
 }
+
+std::filesystem::path RunRecord::timeline_part(int rank) const { return folder_ / base::concat("timeline-", rank, ".part"); }
 
 Status RunRecord::write_plans() { return base::write_file_atomically(folder_ / "plan.json", plan::to_json(plans_)); }
 
 Status RunRecord::finish(const launch::ClusterOutcome& outcome, int exit_code) {
   const std::lock_guard lock(mutex_);
+  if (has_timeline_) {
+    std::vector<std::filesystem::path> parts;
+    for (int rank = 0; rank < static_cast<int>(job_.hosts.size()); ++rank) parts.push_back(timeline_part(rank));
+    if (const Status status = trace::merge_timelines(parts, folder_ / "timeline.json"); !status) return status;
+  }
   return write(&outcome, exit_code);
 }
 

@@ -3,6 +3,7 @@
 
 #include <chrono>
 #include <filesystem>
+#include <fstream>
 #include <map>
 #include <mutex>
 #include <optional>
@@ -25,8 +26,9 @@ class RunRecord {
   void on_links(const std::vector<cluster::MeasuredLink>& links);
   void on_plan(const plan::Plan& plan);
   void on_change(const cluster::PlanChange& change);
+  // What a worker says: of itself, once; of its progress (metrics.jsonl), now and then; when it leaves, its part of the timeline.
   void on_note(Rank from, const std::string& body);
-  // The file, complete.
+  // The files, complete.
   Status finish(const launch::ClusterOutcome& outcome, int exit_code);
 
  private:
@@ -36,6 +38,7 @@ class RunRecord {
   };
   Status write(const launch::ClusterOutcome* outcome, int exit_code);
   Status write_plans();
+  std::filesystem::path timeline_part(int rank) const;
 
   std::mutex mutex_;
   std::filesystem::path folder_;
@@ -45,7 +48,9 @@ class RunRecord {
   std::map<std::string, Host> hosts_;  // by the user's name
   std::vector<cluster::MeasuredLink> links_;
   plan::PlanSequence plans_;
-  std::map<Rank, std::string> notes_;  // what each worker has said about itself last
+  std::map<Rank, std::string> notes_;  // what each worker has said about itself
+  std::ofstream metrics_;              // opened when the first worker tells of its progress
+  bool has_timeline_ = false;
 };
 
 }  // namespace poseidon::app

@@ -12,7 +12,7 @@ import torch
 import torch.distributed
 from torch.nn.parallel import DistributedDataParallel
 
-from waiting import Iterations, network
+from waiting import Device, Iterations, network
 
 
 class Layer(torch.autograd.Function):
@@ -47,7 +47,8 @@ def main():
     os.environ["GLOO_SOCKET_IFNAME"] = "eth0"
     torch.set_num_threads(1)
     torch.distributed.init_process_group("gloo", init_method=f"tcp://{options.store}", rank=options.rank, world_size=options.nodes)
-    model, device = network(options.timeline, Layer)
+    device = Device()
+    model = network(options.timeline, Layer, device)
     model = DistributedDataParallel(model, bucket_cap_mb=options.bucket_mb, static_graph=True, gradient_as_bucket_view=True,
                                     broadcast_buffers=False, init_sync=False)
     iterations = Iterations(options.warm_up, options.iterations)

@@ -29,8 +29,8 @@ def measure(task, program, scratch):
         _write_entrance(ssh, cluster)
         command = [program, "run", "-H", ",".join(host.address for host in cluster.hosts), "--ssh", ssh, "--network", cluster.network,
                    "--bandwidth", units.format_rate(task.line), "--dilation", f"{task.dilation:g}", "--all-ranks-write", "-o", folder,
-                   "--env", "OMP_NUM_THREADS=1", "--env", f"POSEIDON_WAITED_PRODUCTS={flops:.6g}", "--",
-                   sys.executable, worker, "--timeline", timeline, "--iterations", task.iterations, "--warm-up", task.warm_up,
+                   "--env", "OMP_NUM_THREADS=1", "--",
+                   sys.executable, worker, "--timeline", timeline, "--flops-per-second", f"{flops:.6g}", "--iterations", task.iterations, "--warm-up", task.warm_up,
                    "--report", scratch / "report-{rank}.json"]
         with Meter(cluster) as meter, Children() as children:
             children.start(command, scratch / "run.log", {**os.environ, "OMP_NUM_THREADS": "1"})

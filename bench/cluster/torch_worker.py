@@ -10,6 +10,8 @@ import pathlib
 import torch
 
 import poseidon.torch as ps
+from poseidon.torch._attach import gradients
+from poseidon.torch._engine import WaitedDevice
 from waiting import Iterations, network
 
 
@@ -41,16 +43,19 @@ class Layer(torch.autograd.Function):
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--timeline", type=pathlib.Path, required=True, help="JSON list of groups of layers")
+    parser.add_argument("--flops-per-second", type=float, required=True, help="of the device that is waited for")
     parser.add_argument("--iterations", type=int, required=True)
     parser.add_argument("--warm-up", type=int, required=True)
     parser.add_argument("--report", required=True, help="file; {rank} is replaced")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    model, device = network(options.timeline, Layer)
+    # Products of factors take turns with the layers on it.
+    device = gradients().products_on = WaitedDevice(options.flops_per_second)
+    model = network(options.timeline, Layer, device)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
     iterations = Iterations(options.warm_up, options.iterations)
     # The device is never reset: an iteration begins when the one before has computed all.
-    device.begin()
+    device.catch_up()
     for _ in iterations:
         # Its gradient is nobody's parameter; it makes the backward pass reach groups without parameters too.
         model(torch.zeros(1, requires_grad=True)).sum().backward()

@@ -57,15 +57,14 @@ class Group(torch.nn.Module):
         return self.scratch[: math.prod(shape)].view(shape)
 
 
-def network(timeline, function):
-    """The groups of a timeline file, and the device that they compute on. All gradients are views of one array."""
+def network(timeline, function, device):
+    """The groups of a timeline file, which compute on the device. All gradients are views of one array."""
     descriptions = json.loads(timeline.read_text())
-    device = Device()
     largest = max(max(math.prod(shape), group["factor_rows"] * sum(shape) if len(shape) == 2 else 0)
                   for group in descriptions for shape in group["shapes"])
     # Written once, so that it is memory.
     scratch = torch.full((largest,), 1e-3)
-    return torch.nn.Sequential(*(Group(group, device, scratch, function) for group in descriptions)), device
+    return torch.nn.Sequential(*(Group(group, device, scratch, function) for group in descriptions))
 
 
 def cpu_seconds():

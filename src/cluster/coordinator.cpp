@@ -332,7 +332,8 @@ Error Coordinator::left_while_gathering(Rank gathering) const {
 }
 
 void Coordinator::on_gather(Rank rank, const Gather& gather) {
-  std::map<Rank, std::string>& parts = gatherings_[gather.number];
+  const auto [entry, is_new] = gatherings_.try_emplace(gather.number, Gathering{{}, runtime_.now(), options_.explain_after});
+  std::map<Rank, std::string>& parts = entry->second.parts;
   parts[rank] = gather.body;
   if (!left_.empty()) return abort(left_while_gathering(rank));
   if (parts.size() < static_cast<std::size_t>(options_.workers)) return;
@@ -359,7 +360,7 @@ void Coordinator::stop_workers() {
 
 void Coordinator::on_leave(Rank rank, Iteration next) {
   left_.insert(rank);
-  if (!gatherings_.empty()) return abort(left_while_gathering(gatherings_.begin()->second.begin()->first));
+  if (!gatherings_.empty()) return abort(left_while_gathering(gatherings_.begin()->second.parts.begin()->first));
   if (change_ == Change::kRenewing) return abort(left_while_renewing(*answered_.begin()));
   if (left_.size() < static_cast<std::size_t>(options_.workers)) {
     for (const auto& [other, join] : joined_) {
@@ -404,6 +405,7 @@ void Coordinator::tick() {
     return;
   }
   check_deadline();
+  if (!over()) check_gatherings();
 }
 
 std::vector<std::string> Coordinator::missing() const {
@@ -452,6 +454,21 @@ void Coordinator::check_deadline() {
   if (waited < next_explanation_) return;
   next_explanation_ = 2 * waited;
   if (listener_.on_wait) listener_.on_wait(text);
+}
+
+void Coordinator::check_gatherings() {
+  for (auto& [number, gathering] : gatherings_) {
+    const runtime::Duration waited = runtime_.now() - gathering.since;
+    if (waited < gathering.next_explanation) continue;
+    std::vector<std::string> late, there;
+    for (int r = 0; r < options_.workers; ++r) (gathering.parts.contains(Rank{r}) ? there : late).push_back(base::concat("rank ", r));
+    const std::string text = base::concat("waiting for ", base::join_words(late), " to come to where ", base::join_words(there),
+                                          there.size() == 1 ? " waits" : " wait", " for all workers, since ",
+                                          base::readable_seconds(std::chrono::duration<double>(waited).count()));
+    if (waited >= options_.settle_max) return abort(Error{ErrorCode::kTimeout, base::concat("gave up ", text)});
+    gathering.next_explanation = 2 * waited;
+    if (listener_.on_wait) listener_.on_wait(text);
+  }
 }
 
 }  // namespace poseidon::cluster

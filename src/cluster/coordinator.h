@@ -157,6 +157,7 @@ class Coordinator {
   bool everybody(Rank rank);
   void tick();
   void check_deadline();
+  void check_gatherings();
   void send_to_all(const Message& message);
   void send_to_workers(const Message& message);
   int nodes() const { return options_.workers + options_.servers; }
@@ -184,7 +185,12 @@ class Coordinator {
   std::map<Rank, plan::Speeds> speeds_;
   std::vector<MeasuredLink> links_;
   std::vector<std::uint32_t> shifts_left_;  // rounds of measuring that are to come; the present one first
-  std::map<std::uint64_t, std::map<Rank, std::string>> gatherings_;  // by number; those that are not complete
+  struct Gathering {
+    std::map<Rank, std::string> parts;
+    runtime::Time since{};
+    runtime::Duration next_explanation{};
+  };
+  std::map<std::uint64_t, Gathering> gatherings_;  // by number; those that are not complete
   std::set<Rank> left_;                 // workers
   bool begun_ = false;                  // data has been allowed to flow once
   bool stopping_ = false;

@@ -25,6 +25,7 @@ Worker::~Worker() {
     // From the top down: each refers to those below it. The arithmetic goes before the session, though the session refers to it:
     // a product that is still being made reads and writes the session's memory, and nothing asks for another one from here on.
     membership_.reset();
+    mailbox_.reset();
     if (lanes_) lanes_->close();
     compute_.reset();
     engine_.reset();
@@ -192,6 +193,10 @@ void Worker::on_plan(const OpenEpoch& epoch, const UsePlan& use) {
   if (!is_first) return membership_->ready();
   peers_.clear();
   for (const MemberInfo& info : epoch.members) peers_.push_back(info.member);
+  if (!mailbox_) {
+    mailbox_ = std::make_unique<collective::Mailbox>(
+        *lane_, *transport_, collective::MailboxOptions{.self = options_.job.rank, .members = {peers_.begin(), peers_.begin() + options_.job.workers}});
+  }
   if (options_.values.empty()) {
     const std::lock_guard lock(mutex_);
     values_in_ = true;
@@ -212,6 +217,7 @@ void Worker::end(const Error& why) {
   }
   changed_.notify_all();
   engine_->fail(why);
+  if (mailbox_) mailbox_->fail(why);
 }
 
 template <typename Condition>

@@ -16,6 +16,7 @@
 #include "cluster/job_address.h"
 #include "cluster/membership.h"
 #include "cluster/worker_lanes.h"
+#include "collective/mailbox.h"
 #include "runtime/real/host_memory.h"
 #include "runtime/real/lane.h"
 #include "runtime/real/tcp_transport.h"
@@ -75,6 +76,8 @@ class Worker {
   // Gives every worker what all have given, by rank. For small things (scores, digests): it goes through the coordinator.
   // Waits for all; the error is what has ended the job instead.
   Result<std::vector<std::string>> gather(const std::string& own);
+  // Messages to and from other workers, on the first lane, on which all of it is called.
+  collective::Mailbox& mailbox() { return *mailbox_; }
   // Waits until all have left. The error is what ended the job instead.
   Status leave();
   // This worker cannot go on, for a reason of its own. Returns when the coordinator has had time to hear it.
@@ -115,6 +118,7 @@ class Worker {
   std::unique_ptr<runtime::Compute> compute_;
   std::unique_ptr<Membership> membership_;
   std::unique_ptr<session::ReplaceableEngine> engine_;
+  std::unique_ptr<collective::Mailbox> mailbox_;            // from the first plan on; lane only
   std::unique_ptr<WorkerLanes> lanes_;  // null with one lane
   std::vector<Member> peers_;
   bool is_new_ = true;  // the model: its values are to come

@@ -278,7 +278,9 @@ class Agent {
     const auto given = environment.find("PYTHONPATH");
     const char* const inherited = std::getenv("PYTHONPATH");
     const std::string before = given != environment.end() ? given->second : inherited != nullptr ? inherited : "";
-    environment["PYTHONPATH"] = base::concat((options_.python / "poseidon/_hook").string(), ":", options_.python.string(), before.empty() ? "" : ":", before);
+    std::string path;
+    for (const std::filesystem::path& folder : options_.python) path += folder.string() + ":";
+    environment["PYTHONPATH"] = before.empty() ? path.substr(0, path.size() - 1) : path + before;
   }
 
   Status start_node(const NodeStart& node, const std::filesystem::path& folder, std::map<std::string, std::string> environment) {

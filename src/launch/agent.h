@@ -7,6 +7,7 @@
 
 #include <filesystem>
 #include <string>
+#include <vector>
 
 #include "poseidon/error.h"
 
@@ -14,7 +15,7 @@ namespace poseidon::launch {
 
 struct AgentOptions {
   std::string version;           // of this program
-  std::filesystem::path python;  // the folder with the Python package, where Python is to find it
+  std::vector<std::filesystem::path> python;  // folders that Python is to look into before others: the import hook's, and the package's
   int input = 0;
   int output = 1;
 };

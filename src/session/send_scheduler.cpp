@@ -175,7 +175,8 @@ void SendScheduler::on_receipt(Member from, std::span<const PartHeader> parts, s
   Peer& sender = peer(from);
   const bool was_listed = sender.credit_owed > credit_kept_max();
   for (const PartHeader& part : parts) {
-    if (part.type == wire::FrameType::kProbe) continue;  // measuring in the middle of a job: not sent by a scheduler
+    // Measuring in the middle of a job, and collective operations: not sent by a scheduler.
+    if (part.type == wire::FrameType::kProbe || part.type == wire::FrameType::kMessage) continue;
     sender.credit_owed += part.bytes;
     if (index(part.tensor) < tensor_bytes_.size()) tensor_bytes_[index(part.tensor)].received += part.bytes;
   }

@@ -60,7 +60,7 @@ void Timeline::record(const base::Event& event) {
   events_.push_back({event, this_thread()});
 }
 
-Status Timeline::write_part(const std::filesystem::path& path) const {
+std::string Timeline::part() const {
   const std::lock_guard lock(mutex_);
   std::string text;
   const auto add = [&](const ordered_json& event) { text += event.dump(-1, ' ', false, ordered_json::error_handler_t::replace) + "\n"; };
@@ -89,8 +89,10 @@ Status Timeline::write_part(const std::filesystem::path& path) const {
     add({{"ph", "i"}, {"s", "p"}, {"pid", options_.rank}, {"tid", 0}, {"ts", events_.empty() ? 0 : microseconds(events_.back().event.time)},
          {"name", base::concat("the timeline is full: ", dropped_, " later events were not recorded")}});
   }
-  return base::write_file_atomically(path, text);
+  return text;
 }
+
+Status Timeline::write_part(const std::filesystem::path& path) const { return base::write_file_atomically(path, part()); }
 
 Status merge_timelines(const std::vector<std::filesystem::path>& parts, const std::filesystem::path& target) {
   std::string text = "{\"displayTimeUnit\": \"ms\", \"traceEvents\": [\n";

@@ -35,6 +35,7 @@ class Timeline : public base::EventListener {
   void record(const base::Event& event) override;
 
   // One JSON array element a line, without the enclosing brackets: what merge_timelines() reads.
+  std::string part() const;
   Status write_part(const std::filesystem::path& path) const;
 
  private:

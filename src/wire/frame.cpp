@@ -22,6 +22,7 @@ bool known(std::uint8_t type) {
     case FrameType::kGate:
     case FrameType::kHost:
     case FrameType::kProbe:
+    case FrameType::kMessage:
     case FrameType::kPush:
     case FrameType::kSum:
     case FrameType::kFactor:

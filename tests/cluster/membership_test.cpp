@@ -100,6 +100,26 @@ TEST(Membership, AGatheringGivesEveryoneWhatAllHaveGivenByRank) {
   for (int rank = 0; rank < 3; ++rank) EXPECT_EQ(job.state(rank).gathered.back(), (std::vector<std::string>{"a2", "b2", "c2"}));
 }
 
+TEST(Membership, AGatheringThatTakesLongSaysWhoIsLateAndEndsAtItsLimit) {
+  SimMembershipOptions options{.workers = 3};
+  options.coordinator.settle_max = 60s;
+  SimMembership job(options);
+  ASSERT_TRUE(job.run_to_start());
+  job.waits.clear();
+  job.worker(1).gather("b");
+  job.world().run_for(3s);
+  ASSERT_FALSE(job.waits.empty());
+  EXPECT_THAT(job.waits[0], HasSubstr("waiting for rank 0 and rank 2 to come to where rank 1 waits for all workers, since 2"));
+  job.worker(0).gather("a");
+  job.world().run_for(20s);
+  EXPECT_THAT(job.waits.back(), HasSubstr("waiting for rank 2 to come to where rank 0 and rank 1 wait for all workers, since 1"));
+  EXPECT_LE(job.waits.size(), 5u) << "told now and then, not all the time";
+  EXPECT_FALSE(job.failed);
+  job.world().run_for(60s);
+  ASSERT_TRUE(job.failed);
+  EXPECT_THAT(job.failed->message, HasSubstr("gave up waiting for rank 2 to come to where"));
+}
+
 TEST(Membership, TheLinkIsMeasuredAsItIs) {
   runtime::sim::SimOptions world;
   world.bytes_per_second = 50e6;

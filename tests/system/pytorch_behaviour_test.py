@@ -179,6 +179,47 @@ def test_the_plan_has_the_parameters_names(poseidon, tmp_path):
     assert {layer["name"]: layer["scheme"] for layer in layers} == {"0.weight": "ps", "0.bias": "ps", "1.weight": "sfb", "1.bias": "ps"}
 
 
+def test_the_folder_of_a_run_tells_of_its_progress(poseidon, tmp_path):
+    done = run(poseidon, tmp_path, "for epoch in range(3):\n    for a, b in loader: step(a, b)\n    time.sleep(0.6)\n", 2, "--timeline")
+    assert done.returncode == 0, done.stderr
+    lines = [json.loads(line) for line in (tmp_path / "out/metrics.jsonl").read_text().splitlines()]
+    assert {line["rank"] for line in lines} == {0, 1}
+    for rank in (0, 1):
+        own = [line for line in lines if line["rank"] == rank]
+        assert [line["backward_passes"] for line in own] == sorted({line["backward_passes"] for line in own})
+        assert own[-1]["backward_passes"] == 24
+        assert all(0 <= line["waited_share"] <= 1 and line["seconds_each"] > 0 for line in own)
+        # A parameter is 4 bytes, half of them travel to the other worker, and half of their sums, in each of the steps; and a little more.
+        assert sum(line["bytes_sent"] for line in own) > 20 * 4 * (8 * 8 + 8 + 8 * 3 + 3)
+    timeline = json.loads((tmp_path / "out/timeline.json").read_text())["traceEvents"]
+    assert {event["pid"] for event in timeline} == {0, 1}
+    names = {event["name"] for event in timeline}
+    assert {"backward", "queued 0.weight", "synced 1.bias"} <= names, names
+    assert not list((tmp_path / "out").glob("*.part"))
+
+
+def test_a_worker_that_is_late_is_named(poseidon, tmp_path):
+    done = run(poseidon, tmp_path, "if rank == 1: time.sleep(5)\nfor a, b in loader: step(a, b)\n", 2, "--screen", "none")
+    assert done.returncode == 0, done.stderr
+    assert "waiting for rank 1" in done.stderr, done.stderr
+
+
+def test_sparse_gradients_travel_as_rows(poseidon, tmp_path):
+    text = """
+model = nn.Sequential(nn.Embedding(50_000, 16, sparse=True), nn.Flatten(), nn.Linear(48, 3))
+optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+loader = DataLoader(TensorDataset(torch.randint(0, 50_000, (64, 3)), y), batch_size=8)
+for epoch in range(2):
+    for a, b in loader: step(a, b)
+"""
+    done = run(poseidon, tmp_path, text, 2)
+    assert done.returncode == 0, done.stderr
+    lines = [json.loads(line) for line in (tmp_path / "out/metrics.jsonl").read_text().splitlines()]
+    dense = 50_000 * 16 * 4
+    # Once, when nobody knew it yet; the values at the beginning are not counted.
+    assert sum(line["bytes_sent"] for line in lines if line["rank"] == 0) < 3 * dense, "in 16 steps"
+
+
 def test_one_worker_is_plain_python(poseidon, tmp_path):
     text = "for a, b in loader: step(a, b)\nprint(*(value.hex() for p in model.parameters() for value in p.double().flatten().tolist()), 'poseidon.torch' in sys.modules)\n"
     done = run(poseidon, tmp_path, text, 1)

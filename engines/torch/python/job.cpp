@@ -4,17 +4,22 @@
 #include <unistd.h>
 
 #include <charconv>
+#include <cstdlib>
 #include <filesystem>
+#include <nlohmann/json.hpp>
 #include <set>
 
 #include "base/text.h"
 #include "engines/torch/aten_compute.h"
-#include "engines/torch/python/waited_products.h"
+#include "engines/torch/python/waited_device.h"
 #include "engines/torch/tensor_view.h"
 #include "launch/sentence.h"
 
 namespace poseidon::python {
 namespace {
+
+// Some 150 bytes each, and a message has at most 16 MiB.
+constexpr std::size_t kTimelineEventsMax = 80'000;
 
 [[noreturn]] void refuse(std::string message) { throw JobError({ErrorCode::kInvalid, std::move(message)}); }
 
@@ -76,23 +81,30 @@ struct Job::Hold {
 };
 
 std::unique_ptr<Job> Job::join(const std::vector<TensorArgument>& tensors, const std::vector<LayerArgument>& layers, bool provisional,
-                               int product_threads, double waited_flops_per_second) {
+                               int product_threads, const std::shared_ptr<WaitedDevice>& products_on) {
   Result<std::optional<cluster::JobAddress>> job = cluster::job_from_environment();
   if (!job) throw JobError(job.error());
   if (!*job) throw JobError({ErrorCode::kNotFound, "there is no job to join: start the script with `poseidon run`"});
   const int rank = static_cast<int>(index((*job)->rank));
+  const int workers = (*job)->workers;
   const std::size_t lanes = (*job)->lanes;
   const std::size_t staging_bytes_max = (*job)->staging_bytes_max;
   Model model = model_from(tensors, layers);
+  std::unique_ptr<trace::Timeline> timeline;
+  if (std::getenv("POSEIDON_TIMELINE") != nullptr) {
+    // What it says goes through the coordinator when the worker leaves, in one message.
+    timeline = std::make_unique<trace::Timeline>(trace::TimelineOptions{.rank = rank, .events_max = kTimelineEventsMax});
+  }
   const std::set<int> before = link_descriptors();
   Result<std::unique_ptr<cluster::Worker>> worker = cluster::Worker::join(
       {.job = std::move(**job),
        .model = model,
        .values = views_of(tensors),
        .make_compute = [=](runtime::Runtime& lane) -> std::unique_ptr<runtime::Compute> {
-         if (waited_flops_per_second > 0) return std::make_unique<WaitedProducts>(lane, waited_flops_per_second);
+         if (products_on) return std::make_unique<WaitedProducts>(lane, products_on, workers);
          return std::make_unique<aten::AtenCompute>(lane, product_threads);
        },
+       .events = timeline.get(),
        .provisional = provisional,
        .lanes = lanes,
        .staging_bytes_max = staging_bytes_max});
@@ -100,7 +112,8 @@ std::unique_ptr<Job> Job::join(const std::vector<TensorArgument>& tensors, const
     launch::report_error(rank, worker.error());
     throw JobError(worker.error());
   }
-  std::unique_ptr<Job> joined(new Job(std::move(*worker), std::move(model)));
+  std::unique_ptr<Job> joined(new Job(std::move(*worker), std::move(model), std::move(timeline)));
+  joined->set_names(layers);
   for (const int fd : link_descriptors()) {
     if (before.contains(fd)) continue;
     joined->descriptors_.push_back(fd);
@@ -109,7 +122,8 @@ std::unique_ptr<Job> Job::join(const std::vector<TensorArgument>& tensors, const
   return joined;
 }
 
-Job::Job(std::unique_ptr<cluster::Worker> worker, Model model) : model_(std::move(model)), worker_(std::move(worker)) {}
+Job::Job(std::unique_ptr<cluster::Worker> worker, Model model, std::unique_ptr<trace::Timeline> timeline)
+    : timeline_(std::move(timeline)), model_(std::move(model)), worker_(std::move(worker)) {}
 
 Job::~Job() {
   worker_.reset();
@@ -129,11 +143,29 @@ void Job::renew(const std::vector<TensorArgument>& tensors, const std::vector<La
     if (!is_same) refuse(base::concat("the new model has no ", model_.tensors[t].name, " in its place"));
   }
   model_ = model;
+  set_names(layers);
   check(worker_->renew(std::move(model), views_of(tensors), first));
+}
+
+// The script's names of its parameters, which are one a layer.
+void Job::set_names(const std::vector<LayerArgument>& layers) {
+  if (!timeline_) return;
+  std::vector<std::string> names(model_.tensors.size());
+  for (const LayerArgument& layer : layers) {
+    for (const std::uint32_t tensor : layer.tensors) names[tensor] = layer.name;
+  }
+  timeline_->set_tensor_names(std::move(names));
+}
+
+void Job::span(const std::string& name, bool is_begin) {
+  if (!timeline_) return;
+  timeline_->record({is_begin ? base::EventKind::kSpanBegin : base::EventKind::kSpanEnd, std::chrono::steady_clock::now().time_since_epoch(), iteration_, 0, 0,
+                     *span_names_.insert(name).first});
 }
 
 bool Job::begin(std::uint64_t iteration) {
   let_go();
+  iteration_ = iteration;
   const bool go = worker_->begin(iteration);
   if (const std::optional<Error> over = worker_->error()) throw JobError(*over);
   return go;
@@ -206,12 +238,48 @@ Sum Job::wait(std::uint32_t tensor) {
   std::unique_lock lock(state_->mutex);
   const auto found = state_->pending.find(tensor);
   if (found == state_->pending.end()) refuse(base::concat("a wait for the sum of ", spec(tensor).name, ", which was not handed in"));
-  state_->changed.wait(lock, [&] { return found->second.synced.has_value(); });
+  if (!found->second.synced) {
+    const auto begin = std::chrono::steady_clock::now();
+    span("wait", true);
+    state_->changed.wait(lock, [&] { return found->second.synced.has_value(); });
+    span("wait", false);
+    waited_seconds_ += std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+  }
   const Pending taken = std::move(found->second);
   state_->pending.erase(found);
   lock.unlock();
   if (taken.synced->error) throw JobError(*taken.synced->error);
   return {taken.synced->contributors, taken.synced->samples};
+}
+
+void Job::exchange(std::uint32_t channel, std::uint64_t number, const std::vector<Letter>& out, const std::vector<Letter>& in) {
+  if (out.empty() && in.empty()) return;
+  struct Left {
+    std::mutex mutex;
+    std::condition_variable changed;
+    std::size_t count = 0;           // guarded by mutex
+    std::optional<Error> failed;     // guarded by mutex
+  };
+  const auto left = std::make_shared<Left>();
+  left->count = out.size() + in.size();
+  const auto done = [left](const std::optional<Error>& failed) {
+    {
+      const std::lock_guard lock(left->mutex);
+      if (failed && !left->failed) left->failed = failed;
+      --left->count;
+    }
+    left->changed.notify_all();
+  };
+  const auto region_of = [](const Letter& letter) { return runtime::Region{static_cast<std::byte*>(letter.memory.data_ptr()), letter.memory.nbytes(), {}, 0}; };
+  // The letters are borrowed: this waits for the last of them, also when the job ends.
+  worker_->lane().post([&, done] {
+    collective::Mailbox& mailbox = worker_->mailbox();
+    for (const Letter& letter : in) mailbox.receive(Rank{letter.rank}, {channel, number}, region_of(letter), done);
+    for (const Letter& letter : out) mailbox.send(Rank{letter.rank}, {channel, number}, region_of(letter), done);
+  });
+  std::unique_lock lock(left->mutex);
+  left->changed.wait(lock, [&] { return left->count == 0; });
+  if (left->failed) throw JobError(*left->failed);
 }
 
 std::vector<std::string> Job::gather(const std::string& own) {
@@ -221,7 +289,10 @@ std::vector<std::string> Job::gather(const std::string& own) {
 }
 
 void Job::note(const std::string& text) { worker_->note(text); }
-void Job::leave() { check(worker_->leave()); }
+void Job::leave() {
+  if (timeline_) worker_->note(nlohmann::json{{"timeline", timeline_->part()}}.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace));
+  check(worker_->leave());
+}
 void Job::fail(const std::string& message) { worker_->fail({ErrorCode::kAborted, message}); }
 
 void Job::forsake() {

@@ -12,6 +12,7 @@
 #include <memory>
 #include <mutex>
 #include <optional>
+#include <set>
 #include <stdexcept>
 #include <string>
 #include <unordered_map>
@@ -19,6 +20,8 @@
 #include <vector>
 
 #include "cluster/worker.h"
+#include "trace/timeline.h"
+#include "engines/torch/python/waited_device.h"
 
 namespace poseidon::python {
 
@@ -35,6 +38,12 @@ struct LayerArgument {
 };
 using TensorArgument = std::pair<std::string, at::Tensor>;  // its name, and its values: those of rank 0 are written into all others'
 
+// A message to, or from, another worker: contiguous, in the host's memory.
+struct Letter {
+  int rank = 0;
+  at::Tensor memory;
+};
+
 struct Sum {
   std::uint32_t contributors = 0;  // workers in it; 0: nobody had a gradient, and the memory is untouched
   std::uint64_t samples = 0;
@@ -44,10 +53,10 @@ struct Sum {
 // job does.
 class Job {
  public:
-  // Joins the job of the environment. `provisional`: renew() will tell the model (cluster/worker.h). `waited_flops_per_second`: where it
-  // is positive products are not made, but take as long (WaitedProducts).
+  // Joins the job of the environment. `provisional`: renew() will tell the model (cluster/worker.h). `products_on`: where it is given
+  // products are not made, but take as long on it.
   static std::unique_ptr<Job> join(const std::vector<TensorArgument>& tensors, const std::vector<LayerArgument>& layers, bool provisional,
-                                   int product_threads, double waited_flops_per_second);
+                                   int product_threads, const std::shared_ptr<WaitedDevice>& products_on);
   ~Job();
 
   int rank() const;
@@ -58,6 +67,10 @@ class Job {
   // Tensors are those of before, and perhaps more behind them; all sums have been taken.
   void renew(const std::vector<TensorArgument>& tensors, const std::vector<LayerArgument>& layers, std::uint64_t first);
   bool begin(std::uint64_t iteration);
+  // A stretch of the script's thread, for the timeline (where POSEIDON_TIMELINE asks for one).
+  void span(const std::string& name, bool is_begin);
+  // Seconds that wait() has blocked so far.
+  double waited_seconds() const { return waited_seconds_; }
 
   // Any thread that runs hooks. The tensor's memory is dense (perhaps in another order than its shape says); the sum replaces what is in it.
   void submit(std::uint32_t tensor, std::uint64_t iteration, at::Tensor gradient, std::uint32_t samples);
@@ -68,6 +81,9 @@ class Job {
   // Has the sum come? Of a layer with factors, by its weight; so in wait().
   bool has(std::uint32_t tensor) const;
   Sum wait(std::uint32_t tensor);
+
+  // Any thread. Returns when all messages called by this name are out of, or in, their memory (collective/mailbox.h).
+  void exchange(std::uint32_t channel, std::uint64_t number, const std::vector<Letter>& out, const std::vector<Letter>& in);
 
   std::vector<std::string> gather(const std::string& own);
   void note(const std::string& text);
@@ -94,11 +110,16 @@ class Job {
   };
   struct Hold;
 
-  explicit Job(std::unique_ptr<cluster::Worker> worker, Model model);
+  Job(std::unique_ptr<cluster::Worker> worker, Model model, std::unique_ptr<trace::Timeline> timeline);
+  void set_names(const std::vector<LayerArgument>& layers);
   SyncedFn expect(std::uint32_t tensor, std::vector<at::Tensor> kept);
   void let_go();
   const TensorSpec& spec(std::uint32_t tensor) const;
 
+  std::unique_ptr<trace::Timeline> timeline_;  // null where none is wanted; the worker's threads record into it
+  std::set<std::string> span_names_;           // which the timeline refers to
+  Iteration iteration_ = 0;                    // that began last
+  double waited_seconds_ = 0;
   Model model_;
   std::shared_ptr<State> state_ = std::make_shared<State>();
   std::unique_ptr<cluster::Worker> worker_;

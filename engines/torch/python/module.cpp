@@ -5,13 +5,16 @@
 
 #include <pybind11/stl.h>
 
+#include "engines/torch/python/collectives.h"
 #include "engines/torch/python/job.h"
 
 namespace py = pybind11;
+using poseidon::python::Collectives;
 using poseidon::python::Job;
 using poseidon::python::JobError;
 using poseidon::python::LayerArgument;
 using poseidon::python::Sum;
+using poseidon::python::WaitedDevice;
 using poseidon::python::TensorArgument;
 
 namespace {
@@ -29,18 +32,34 @@ std::vector<LayerArgument> layers_from(const std::vector<LayerTuple>& tuples) {
 }  // namespace
 
 PYBIND11_MODULE(_engine, module) {
+  py::module_::import("torch.distributed");  // which knows the base class of process groups
   module.doc() = "The engine of Poseidon, for poseidon.torch.";
   py::register_exception<JobError>(module, "JobError", PyExc_RuntimeError);
   py::class_<Sum>(module, "Sum").def_readonly("contributors", &Sum::contributors).def_readonly("samples", &Sum::samples);
-  py::class_<Job>(module, "Job")
+  py::class_<Collectives, c10d::Backend, c10::intrusive_ptr<Collectives>>(module, "Collectives")
+      .def(py::init([](std::shared_ptr<Job> job, std::uint32_t channel, std::vector<int> ranks, int rank) {
+             return c10::make_intrusive<Collectives>(std::move(job), channel, std::move(ranks), rank);
+           }),
+           py::arg("job"), py::arg("channel"), py::arg("ranks"), py::arg("rank"))
+      .def(
+          "gather_rows",
+          [](Collectives& group, std::optional<at::Tensor> indices, std::optional<at::Tensor> rows, at::Tensor like) -> c10::intrusive_ptr<c10d::Work> {
+            return group.gather_rows(indices.value_or(at::Tensor()), rows.value_or(at::Tensor()), std::move(like));
+          },
+          Free(), py::arg("indices"), py::arg("rows"), py::arg("like"));
+  py::class_<WaitedDevice, std::shared_ptr<WaitedDevice>>(module, "WaitedDevice")
+      .def(py::init<double>(), py::arg("flops_per_second"))
+      .def("catch_up", &WaitedDevice::catch_up)
+      .def("compute", &WaitedDevice::compute, Free(), py::arg("seconds"));
+  py::class_<Job, std::shared_ptr<Job>>(module, "Job")
       .def_static(
           "join",
           [](const std::vector<TensorArgument>& tensors, const std::vector<LayerTuple>& layers, bool provisional, int product_threads,
-             double waited_flops_per_second) {
-            return Job::join(tensors, layers_from(layers), provisional, product_threads, waited_flops_per_second);
+             const std::shared_ptr<WaitedDevice>& products_on) {
+            return Job::join(tensors, layers_from(layers), provisional, product_threads, products_on);
           },
           Free(), py::arg("tensors"), py::arg("layers"), py::arg("provisional") = false, py::arg("product_threads") = 1,
-          py::arg("waited_flops_per_second") = 0.0)
+          py::arg("products_on") = std::shared_ptr<WaitedDevice>())
       .def_property_readonly("rank", &Job::rank)
       .def_property_readonly("workers", &Job::workers)
       .def("scheme", &Job::scheme)
@@ -52,6 +71,8 @@ PYBIND11_MODULE(_engine, module) {
           },
           Free())
       .def("begin", &Job::begin, Free())
+      .def("span", &Job::span, py::arg("name"), py::arg("is_begin"))
+      .def_property_readonly("waited_seconds", &Job::waited_seconds)
       .def("submit", &Job::submit, Free())
       .def("submit_absent", &Job::submit_absent, Free())
       .def("submit_factors", &Job::submit_factors, Free())

@@ -48,6 +48,10 @@ def _run_hidden_sitecustomize():
 
 if os.environ.get("POSEIDON_RANK") is not None and "POSEIDON_ATTACHED" not in os.environ:
     os.environ["POSEIDON_ATTACHED"] = str(os.getpid())
-    import poseidon  # noqa: F401  before the script's folder comes first on the path: it may have a file of that name
+    try:
+        import poseidon  # noqa: F401  before the script's folder comes first on the path: it may have a file of that name
+    except ImportError:
+        sys.exit(f"poseidon: {sys.executable} has no package poseidon: install it there (pip install .), or run the script with the Python of the "
+                 "environment that has this poseidon")
     sys.meta_path.insert(0, _Attach())
 _run_hidden_sitecustomize()

@@ -9,12 +9,13 @@ import weakref
 import torch
 
 from .. import _overlay
-from . import _batch_norm, _closures, _data, _dropout, _losses
+from . import _batch_norm, _closures, _data, _dropout, _groups, _losses
 from ._agreement import Agreement
 from ._buffers import Buffers
 from ._ending import Ending
 from ._factors import Factors
 from ._gradients import Gradients
+from ._metrics import Metrics
 from ._steps import Steps
 from ._worker import rank, size
 
@@ -32,6 +33,7 @@ def attach():
     if _gradients is not None or size() == 1:
         return
     _gradients = Gradients()
+    _groups.attach(_gradients)
     factors = Factors(_gradients)
     agreement, steps = Agreement(_gradients), Steps(_gradients)
     _watch_optimisers(_gradients, agreement, steps)
@@ -50,7 +52,7 @@ def attach():
         _write_elsewhere()
     # Children: workers of a DataLoader, programs that the script starts by forking.
     os.register_at_fork(after_in_child=_gradients.forsake)
-    Ending(_gradients)
+    Ending(_gradients, Metrics(_gradients))
 
 
 def _write_elsewhere():
@@ -109,16 +111,20 @@ def _watch_forward_passes(gradients, buffers):
 
 def _leave_to_the_script(gradients):
     """A script, or a library that it uses, which is data-parallel by itself must not be averaged, or have its data cut, twice."""
+    if not torch.distributed.is_available():
+        return
     init = torch.distributed.init_process_group
 
     @functools.wraps(init)
-    def initialised(*arguments, **options):
+    def initialised(backend=None, *arguments, **options):
+        over = "poseidon" if backend is None or any(name in str(backend) for name in ("gloo", "nccl")) else backend
         if gradients.is_on:
             gradients.switch_off()
             if rank() == 0:
+                instead = f", over the back end {over}" + (f" instead of {backend}" if backend not in (None, over) else "")
                 print("poseidon: this script is data-parallel by itself (it calls init_process_group): Poseidon neither cuts its data nor averages "
-                      "its gradients", file=sys.stderr, flush=True)
-        return init(*arguments, **options)
+                      f"its gradients, but moves them{instead}", file=sys.stderr, flush=True)
+        return init(over, *arguments, **options)
 
     torch.distributed.init_process_group = initialised
 

@@ -7,15 +7,15 @@ import atexit
 import os
 import sys
 
-from . import _engine
+from . import _engine, _groups
 from ._worker import rank
 
 OTHERS_FAILED = 75
 
 
 class Ending:
-    def __init__(self, gradients):
-        self._gradients = gradients
+    def __init__(self, gradients, metrics):
+        self._gradients, self._metrics = gradients, metrics
         self._process = os.getpid()
         self._failure = None
         self._others_failed = False
@@ -55,6 +55,8 @@ class Ending:
             else:
                 try:
                     self._gradients.settle_all()
+                    self._metrics.tell()
+                    _groups.close()
                     job.leave()
                 except _engine.JobError as error:
                     self._stop_for_others(error)

@@ -5,8 +5,6 @@ Every use of torch.nn.functional.linear, which nn.Linear and others call, goes t
 gradient is watched: where the whole of it was one such product the weight is a candidate, and the engine is told how many rows its factors have. What makes a gradient more
 than that later (another use of the weight, a penalty on it, more rows than there is room for) is noticed in the pass in which it happens.
 """
-import json
-
 import torch
 
 
@@ -45,9 +43,9 @@ class Factors:
         """For the engine: rows of the factors of this tensor's layer; 0: it is synchronised densely."""
         return self._rows.get(place, 0)
 
-    def agree(self, job):
+    def agree(self, everybodys):
         """Candidates of all workers are candidates; parts of a batch are unequal by one, so they have room for the most rows."""
-        everybodys = [{int(place): rows for place, rows in json.loads(text).items()} for text in job.gather(json.dumps(self._rows))]
+        everybodys = [{int(place): rows for place, rows in candidates.items()} for candidates in everybodys]
         self._rows = {place: max(rows[place] for rows in everybodys) for place in self._rows if all(place in rows for rows in everybodys)}
         self.has_news = False
 
@@ -58,6 +56,11 @@ class Factors:
     def follow(self, job, count):
         """The plan has been made: which of so many tensors travel as factors."""
         self._chosen = {place for place in range(count) if self._rows.get(place) and job.scheme(place) != "ps"}
+
+    @property
+    def candidates(self):
+        """By place: rows."""
+        return self._rows
 
     def is_chosen(self, place):
         return place in self._chosen

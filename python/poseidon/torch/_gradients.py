@@ -6,12 +6,12 @@ next need not wait for what it does not touch. What was in `p.grad` before (grad
 average, so that it is not averaged twice.
 """
 import functools
-import os
+import json
 import weakref
 
 import torch
 
-from . import _awaited, _engine
+from . import _awaited, _engine, _groups
 from ._worker import size
 
 
@@ -24,6 +24,7 @@ class _Flight:
         self.destination = destination  # where else the sum arrives
         self.digest = digest            # that travelled with it
         self.divisor = divisor          # of the sum
+        self.rows = None                # the work of gathering them, where they travel instead
         self.then = []                  # to do with the parameter once the average is in p.grad: steps that were put off
 
 
@@ -32,6 +33,7 @@ class Gradients:
 
     def __init__(self):
         self.job = None
+        self.products_on = None  # a WaitedDevice, for measurements on machines without the device that is meant
         self.on_pass = []             # called when a backward pass begins, before anything is handed in
         self.digest = lambda: 1       # of what must be alike on all workers, 1 to DIGEST_MAX
         self.on_difference = None     # called when the digests of a pass were not all alike
@@ -56,7 +58,9 @@ class Gradients:
         self._watched = set()         # places of which is known whether their gradients are products
         self._shown = set()           # those of which it has become known in this pass
         self._aside = {}              # by place: the gradient from before this pass
-        self._sparse = set()          # places whose gradients have rows where there is something, and travel densely all the same
+        self._sparse = set()          # places whose gradients have rows where there is something
+        self._by_rows = set()         # of these, the ones of which all workers know it: rows travel, where otherwise all does
+        self._rows = {}               # by place: the sparse gradients of this pass
         self._spare = {}              # by place: memory for the sum of those who had a gradient where this worker had none
         self._destinations = {}       # by place: where the sum of factors arrives, in this pass
         self._irregular = {}          # by place: the whole gradient of this worker (or None) that its factors could not tell
@@ -131,6 +135,16 @@ class Gradients:
     def _needs_another_model(self):
         return self._in_job < len(self.parameters) or (self._iteration > 0 and (self._is_provisional or self.factors.has_news))
 
+    def joined(self):
+        """The job, also where nothing is trained by it."""
+        if self.job is None and self.parameters and not self._is_off:
+            self._join()
+        elif self.job is None and self.is_on:
+            raise RuntimeError("the workers know each other only when there is something to train: make the optimiser first")
+        elif self.job is None:
+            self.job = _engine.Job.join([("nothing", torch.zeros(1))], [("nothing", [0], 0)], provisional=True)
+        return self.job
+
     def _look(self):
         return [(p.data_ptr(), p._version) for p in self.parameters]
 
@@ -141,18 +155,24 @@ class Gradients:
     def _renew(self):
         tensors = [(f"{place}", p.detach()) for place, p in enumerate(self.parameters)]
         if self.job is not None:
-            self.factors.agree(self.job)
+            self._agree()
         layers = [(name, [place], self.factors.rows(place)) for place, name in enumerate(self._names_of_layers())]
         if self.job is None:
-            # For measurements on machines without the device that is meant.
-            waited = float(os.environ.get("POSEIDON_WAITED_PRODUCTS", 0))
-            self.job = _engine.Job.join(tensors, layers, provisional=True, waited_flops_per_second=waited)
+            self.job = _engine.Job.join(tensors, layers, provisional=True, products_on=self.products_on)
         else:
             self.job.renew(tensors, layers, self._iteration)
             self._is_provisional = self._iteration == 0
         self.factors.follow(self.job, len(tensors))
         self._in_job = len(self.parameters)
         self._seen = self._look()
+
+    def _agree(self):
+        """On what the gradients of the passes so far were like."""
+        own = {"factors": self.factors.candidates, "sparse": sorted(self._sparse), "dense": sorted(self._watched - self._sparse)}
+        everybodys = [json.loads(text) for text in self.job.gather(json.dumps(own))]
+        self.factors.agree([given["factors"] for given in everybodys])
+        sparse, dense = ({place for given in everybodys for place in given[kind]} for kind in ("sparse", "dense"))
+        self._by_rows = sparse - dense
 
     def name(self, module):
         """What parameters are called in a module: plans speak of them by these names."""
@@ -237,6 +257,7 @@ class Gradients:
             told()
         self._own_digest = self.digest()
         self.job.begin(self._iteration)
+        self.job.span("backward", True)
 
     def _before_accumulation(self, place):
         if self._is_off or self._is_asked_for():
@@ -258,6 +279,10 @@ class Gradients:
             return
         gradient = parameter.grad
         if gradient is None:
+            return
+        if place in self._by_rows:
+            # Its rows are of unequal number, and are gathered when the pass has ended.
+            self._rows[place], parameter.grad = gradient, None
             return
         self._handed_in.add(place)
         if self.is_watching(place):
@@ -300,6 +325,7 @@ class Gradients:
         return memory.view_as(memory)  # while this lives the memory is shared
 
     def _end_pass(self):
+        self.job.span("backward", False)
         for place in range(self._in_job):
             if self.factors.is_chosen(place) and place not in self._handed_in:
                 self._before_accumulation(place)
@@ -310,6 +336,8 @@ class Gradients:
             destination = self._destinations.get(place) if handed_in else self._spare[place]
             self._flights[place] = _Flight(self._aside.get(place), handed_in and destination is None, destination, self._own_digest,
                                            self._divisor)
+            if place in self._by_rows:
+                self._flights[place].rows = self._gather_rows(place)
         self._handed_in.clear()
         self._destinations.clear()
         self._aside.clear()
@@ -354,7 +382,10 @@ class Gradients:
         _awaited.restore(parameter)
         before = flight.before
         with torch.no_grad():
-            if summed.contributors == 0:
+            if flight.rows is not None:
+                flight.rows.wait()
+                parameter.grad = self._sum_of_rows(parameter, flight.rows.result(), flight.divisor, before)
+            elif summed.contributors == 0:
                 if before is not None:
                     parameter.grad = before
             else:
@@ -370,6 +401,24 @@ class Gradients:
                     parameter.grad = before.add_(parameter.grad)
         for act in flight.then:
             act()
+
+    def _gather_rows(self, place):
+        """All workers ask for it in the order of places."""
+        parameter, gradient = self.parameters[place], self._rows.pop(place, None)
+        like = torch.empty(0, *parameter.shape[1:], dtype=parameter.dtype)
+        if gradient is None:
+            return _groups.of_all().gather_rows(None, None, like)
+        gradient = (gradient if gradient.is_sparse and gradient.sparse_dim() == 1 else gradient.to_dense().to_sparse(1)).coalesce()
+        return _groups.of_all().gather_rows(gradient.indices()[0], gradient.values(), like)
+
+    def _sum_of_rows(self, parameter, gathered, divisor, before):
+        if not gathered:
+            return before  # nobody had a gradient
+        indices, rows = gathered
+        if divisor != 1:
+            rows.div_(divisor)
+        gradient = torch.sparse_coo_tensor(indices.unsqueeze(0), rows, parameter.shape)
+        return gradient.coalesce() if before is None else before.add_(gradient)
 
     def _resolve(self, odd):
         """Some gradient of the last pass does not carry the digest of all workers: their settings are not alike, or what somebody computed was
