@@ -1,10 +1,15 @@
 """How scripts under `poseidon run` are treated beside their mathematics: what they are told, what they write, and how they end."""
+import http.server
 import json
 import os
 import re
 import signal
 import subprocess
 import sys
+import threading
+
+import pytest
+import torch
 
 from support import processes
 
@@ -218,6 +223,97 @@ for epoch in range(2):
     dense = 50_000 * 16 * 4
     # Once, when nobody knew it yet; the values at the beginning are not counted.
     assert sum(line["bytes_sent"] for line in lines if line["rank"] == 0) < 3 * dense, "in 16 steps"
+
+
+def test_what_is_downloaded_comes_to_a_host_once(poseidon, tmp_path):
+    content = bytes(range(256)) * 4000
+    asked = []
+
+    class Server(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            asked.append(self.path)
+            if self.path == "/absent":
+                self.send_error(404)
+                return
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            for begin in range(0, len(content), 64_000):
+                self.wfile.write(content[begin:begin + 64_000])
+
+        def log_message(self, *_):
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Server)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        done = run(poseidon, tmp_path, f"""
+import urllib.error, urllib.request
+base = "http://127.0.0.1:{server.server_port}"
+os.makedirs("data", exist_ok=True)
+urllib.request.urlretrieve(base + "/a", "data/a")
+torch.hub.download_url_to_file(base + "/b", "data/b", progress=False)
+content = bytes(range(256)) * 4000
+assert open("data/a", "rb").read() == content and open("data/b", "rb").read() == content
+try:
+    urllib.request.urlopen(base + "/absent")
+    raise SystemExit("it is there")
+except urllib.error.HTTPError as error:
+    assert error.code == 404
+if rank == 1: assert urllib.request.urlopen(base + "/mine", timeout=60).read() == content
+for a, b in loader: step(a, b)
+""", 3)
+    finally:
+        server.shutdown()
+        server.server_close()
+    assert done.returncode == 0, done.stderr
+    assert asked.count("/a") == 1 and asked.count("/b") == 1
+    assert asked.count("/absent") == 3 and asked.count("/mine") == 1, "what the first rank does not fetch each fetches by itself"
+    assert "rank 1 waits until the first rank of its host has fetched" in (tmp_path / "out/rank-01.log").read_text()
+
+
+def test_gradients_that_pass_through_other_memory_are_the_same(poseidon, tmp_path):
+    """As those of a device do."""
+    text = """
+model = nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 3))
+unused = nn.Linear(2, 2)
+optimizer = torch.optim.Adam([*model.parameters(), *unused.parameters()], lr=0.01)
+for epoch in range(2):
+    for number, (a, b) in enumerate(loader):
+        optimizer.zero_grad()
+        loss = F.cross_entropy(model(a), b)
+        if number % 3 == 2: loss = loss + (unused.weight ** 2).sum()
+        loss.backward()
+        if number % 4 == 1: nn.utils.clip_grad_norm_(model.parameters(), 0.5)
+        optimizer.step()
+print(*(value.hex() for p in [*model.parameters(), *unused.parameters()] for value in p.double().flatten().tolist()))
+"""
+    for scheme in ("ps", "sfb"):
+        schemes = ("--scheme", "ps" if scheme == "ps" else "ps,0.weight=sfb,2.weight=sfb")
+        direct, staged = (run(poseidon, tmp_path, text, 3, *schemes, *flags) for flags in ((), ("--env", "POSEIDON_STAGE=1")))
+        assert direct.returncode == 0 and staged.returncode == 0, direct.stderr + staged.stderr
+        assert direct.stdout == staged.stdout and len(direct.stdout.split()) == 8 * 8 + 8 + 3 * 8 + 3 + 6
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="PyTorch sees no GPU here")
+def test_a_gpus_gradients_are_those_of_one_process(poseidon, tmp_path):
+    text = """
+torch.manual_seed(3)
+model = nn.Sequential(nn.Linear(8, 64), nn.Tanh(), nn.Linear(64, 3)).cuda().double()
+optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
+for epoch in range(3):
+    for a, b in loader:
+        optimizer.zero_grad()
+        F.cross_entropy(model(a.cuda().double()), b.cuda()).backward()
+        optimizer.step()
+if rank == 0: torch.save([p.detach().cpu() for p in model.parameters()], "parameters.pt")
+"""
+    found = {}
+    for workers in (1, 3):
+        done = run(poseidon, tmp_path, text, workers)
+        assert done.returncode == 0, done.stderr
+        found[workers] = torch.load(tmp_path / "parameters.pt")
+    assert all((a - b).abs().max() < 1e-10 for a, b in zip(found[1], found[3]))
 
 
 def test_one_worker_is_plain_python(poseidon, tmp_path):

@@ -8,7 +8,7 @@ import weakref
 
 import torch
 
-from .. import _overlay
+from .. import _downloads, _overlay
 from . import _batch_norm, _closures, _data, _dropout, _groups, _losses
 from ._agreement import Agreement
 from ._buffers import Buffers
@@ -17,7 +17,7 @@ from ._factors import Factors
 from ._gradients import Gradients
 from ._metrics import Metrics
 from ._steps import Steps
-from ._worker import rank, size
+from ._worker import local_rank, rank, size
 
 _gradients = None
 
@@ -48,6 +48,8 @@ def attach():
     _leave_to_the_script(_gradients)
     _watch_compilers(_gradients, factors)
     _tell_versions(_gradients)
+    if "POSEIDON_RUN_FOLDER" in os.environ:
+        torch.hub.urlopen = _downloads.install(rank(), local_rank(), os.path.join(os.environ["POSEIDON_RUN_FOLDER"], "downloads"))
     if rank() != 0 and "POSEIDON_ALL_RANKS_WRITE" not in os.environ:
         _write_elsewhere()
     # Children: workers of a DataLoader, programs that the script starts by forking.

@@ -12,6 +12,7 @@ import weakref
 import torch
 
 from . import _awaited, _engine, _groups
+from ._staging import Staging
 from ._worker import size
 
 
@@ -34,6 +35,7 @@ class Gradients:
     def __init__(self):
         self.job = None
         self.products_on = None  # a WaitedDevice, for measurements on machines without the device that is meant
+        self._staging = Staging()
         self.on_pass = []             # called when a backward pass begins, before anything is handed in
         self.digest = lambda: 1       # of what must be alike on all workers, 1 to DIGEST_MAX
         self.on_difference = None     # called when the digests of a pass were not all alike
@@ -153,7 +155,7 @@ class Gradients:
         self._renew()
 
     def _renew(self):
-        tensors = [(f"{place}", p.detach()) for place, p in enumerate(self.parameters)]
+        tensors = [(f"{place}", self._staging.values(p)) for place, p in enumerate(self.parameters)]
         if self.job is not None:
             self._agree()
         layers = [(name, [place], self.factors.rows(place)) for place, name in enumerate(self._names_of_layers())]
@@ -162,6 +164,10 @@ class Gradients:
         else:
             self.job.renew(tensors, layers, self._iteration)
             self._is_provisional = self._iteration == 0
+        with torch.no_grad():
+            for parameter, (_, values) in zip(self.parameters, tensors):
+                if self._staging.is_for(parameter):
+                    parameter.copy_(values)
         self.factors.follow(self.job, len(tensors))
         self._in_job = len(self.parameters)
         self._seen = self._look()
@@ -291,7 +297,26 @@ class Gradients:
         if gradient.is_sparse:
             self._sparse.add(place)
             gradient = parameter.grad = gradient.to_dense()
-        self.job.submit(place, self._iteration, _dense(gradient, parameter), self._own_digest)
+        self._submit(place, _dense(gradient, parameter), self._own_digest)
+
+    def _submit(self, place, gradient, digest):
+        job, iteration = self.job, self._iteration
+        if not self._staging.is_for(gradient):
+            job.submit(place, iteration, gradient, digest)
+            return
+        self._staging.hand_in(place, [gradient], lambda memory: job.submit(place, iteration, memory, digest), [self._staging.memory(place, gradient)])
+
+    def _submit_factors(self, place, outputs, inputs, destination, digest):
+        job, iteration = self.job, self._iteration
+        if not self._staging.is_for(outputs):
+            job.submit_factors(place, iteration, outputs, inputs, destination, None, digest)
+            return
+        self._staging.hand_in(place, [outputs, inputs],
+                              lambda u, v: job.submit_factors(place, iteration, u, v, destination, None, digest))
+
+    def _wait(self, place):
+        self._staging.wait(place)
+        return self.job.wait(place)
 
     def expect_factors(self, place):
         """A pair of factors of this pass comes, and nothing is accumulated where it comes from."""
@@ -306,7 +331,7 @@ class Gradients:
         destination = self._destinations[place] = self._memory_for(place, parameter)
         if pairs and rest is None and rows <= self.factors.rows(place):
             outputs, inputs = (torch.cat(parts) if len(parts) > 1 else parts[0].contiguous() for parts in zip(*pairs))
-            self.job.submit_factors(place, self._iteration, outputs, inputs, destination, None, self._own_digest)
+            self._submit_factors(place, outputs, inputs, destination, self._own_digest)
             return
         for outputs, inputs in pairs:
             product = outputs.t() @ inputs
@@ -315,13 +340,13 @@ class Gradients:
         self._hand_in_no_factors(place, destination)
 
     def _hand_in_no_factors(self, place, destination):
-        nothing = [torch.zeros(1, extent, dtype=destination.dtype) for extent in destination.shape]
+        nothing = [torch.zeros(1, extent, dtype=destination.dtype, device="cpu") for extent in destination.shape]
         self.job.submit_factors(place, self._iteration, *nothing, destination, None, 0)
 
     def _memory_for(self, place, parameter):
         memory = self._memory.get(place)
         if memory is None or _awaited.shares_memory(memory):
-            memory = self._memory[place] = torch.empty(parameter.shape, dtype=parameter.dtype)
+            memory = self._memory[place] = torch.empty(parameter.shape, dtype=parameter.dtype, device="cpu")
         return memory.view_as(memory)  # while this lives the memory is shared
 
     def _end_pass(self):
@@ -369,7 +394,7 @@ class Gradients:
                 self._settle(place)
 
     def _settle(self, place):
-        summed = self.job.wait(place)
+        summed = self._wait(place)
         flight = self._flights.pop(place)
         if summed.samples != flight.digest * summed.contributors:
             self._resolve({place: (flight, summed)})
@@ -389,9 +414,12 @@ class Gradients:
                 if before is not None:
                     parameter.grad = before
             else:
-                if not flight.handed_in:
+                if flight.handed_in:
+                    if self._staging.is_for(parameter):
+                        self._staging.bring_back(parameter.grad, self._staging.memory(place, parameter.grad))
+                else:
                     before = parameter.grad if before is None else before
-                    parameter.grad = flight.destination
+                    parameter.grad = flight.destination.to(parameter.device)
                     self._spare.pop(place, None)
                 if flight.divisor != 1:
                     parameter.grad.div_(flight.divisor)
@@ -405,7 +433,7 @@ class Gradients:
     def _gather_rows(self, place):
         """All workers ask for it in the order of places."""
         parameter, gradient = self.parameters[place], self._rows.pop(place, None)
-        like = torch.empty(0, *parameter.shape[1:], dtype=parameter.dtype)
+        like = torch.empty(0, *parameter.shape[1:], dtype=parameter.dtype, device="cpu")
         if gradient is None:
             return _groups.of_all().gather_rows(None, None, like)
         gradient = (gradient if gradient.is_sparse and gradient.sparse_dim() == 1 else gradient.to_dense().to_sparse(1)).coalesce()
@@ -414,7 +442,7 @@ class Gradients:
     def _sum_of_rows(self, parameter, gathered, divisor, before):
         if not gathered:
             return before  # nobody had a gradient
-        indices, rows = gathered
+        indices, rows = (part.to(parameter.device) for part in gathered)
         if divisor != 1:
             rows.div_(divisor)
         gradient = torch.sparse_coo_tensor(indices.unsqueeze(0), rows, parameter.shape)
@@ -424,7 +452,7 @@ class Gradients:
         """Some gradient of the last pass does not carry the digest of all workers: their settings are not alike, or what somebody computed was
         no product of factors. Every worker comes here after the same pass, since each sees it in the same sums."""
         for place in list(self._flights):
-            summed = self.job.wait(place)
+            summed = self._wait(place)
             flight = self._flights.pop(place)
             if summed.samples == flight.digest * summed.contributors:
                 self._take(place, flight, summed)
@@ -453,11 +481,11 @@ class Gradients:
                 self._hand_in_absence(place)
                 rests[place] = self._spare[place]
             else:
-                rests[place] = gradient.contiguous()
+                rests[place] = gradient.contiguous().cpu()
                 self.job.submit(place, self._iteration, rests[place], 1)
         self._iteration += 1
         for place, rest in rests.items():
-            more = self.job.wait(place)
+            more = self._wait(place)
             if place not in odd or place not in places:
                 continue
             flight, summed = odd[place]
@@ -470,7 +498,7 @@ class Gradients:
 
     def _hand_in_absence(self, place):
         if place not in self._spare:
-            self._spare[place] = torch.empty_like(self.parameters[place].detach())
+            self._spare[place] = torch.empty_like(self.parameters[place].detach(), device="cpu")
         self.job.submit_absent(place, self._iteration, self._spare[place])
 
 
