@@ -3,9 +3,11 @@
 #include <ATen/Functions.h>
 #include <ATen/core/LegacyTypeDispatch.h>
 #include <ATen/core/ivalue.h>
+#include <torch/csrc/utils/pybind.h>
 
 #include <algorithm>
 #include <numeric>
+#include <optional>
 
 namespace poseidon::python {
 namespace {
@@ -153,6 +155,9 @@ Collectives::~Collectives() {
     closing_ = true;
   }
   changed_.notify_all();
+  // What an operation's end sets off may be Python's.
+  std::optional<pybind11::gil_scoped_release> free;
+  if (PyGILState_Check()) free.emplace();
   thread_.join();
 }
 

@@ -16,6 +16,7 @@ from ._ending import Ending
 from ._factors import Factors
 from ._gradients import Gradients
 from ._metrics import Metrics
+from ._staging import choose_device
 from ._steps import Steps
 from ._worker import local_rank, rank, size
 
@@ -32,6 +33,7 @@ def attach():
     global _gradients
     if _gradients is not None or size() == 1:
         return
+    choose_device()
     _gradients = Gradients()
     _groups.attach(_gradients)
     factors = Factors(_gradients)
