@@ -13,7 +13,7 @@ from ._worker import local_rank
 
 def choose_device():
     """The workers of a host take its GPUs in turn: "cuda" means this worker's own, wherever the script does not name another."""
-    if torch.cuda.is_available() and int(os.environ.get("POSEIDON_LOCAL_SIZE", "1")) > 1:
+    if torch.version.cuda and int(os.environ.get("POSEIDON_LOCAL_SIZE", "1")) > 1:
         # When the script first asks for one: a process that never does shall not take memory there.
         torch.cuda._lazy_call(lambda: torch.cuda.set_device(local_rank() % torch.cuda.device_count()))
 
