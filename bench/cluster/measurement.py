@@ -10,7 +10,7 @@ from . import bound, models
 
 # Above this share of all cores the processor, which is not slowed down, decides with the links.
 CPU_SHARE_MAX = 0.80
-# What the harness, interrupts and an idle machine's daemons may use beside the workers; they use 2 % or so. Above this the row
+# What an idle machine's daemons, and other machines of its host, may use beside the run; they use 2 % or so. Above this the row
 # measured something else as well.
 ELSEWHERE_SHARE_MAX = 0.08
 
@@ -79,10 +79,10 @@ class Run:
         bounds = task.bounds
         median = statistics.median(self.iteration_seconds)
         wire_bytes = sum(self.window.received)
-        elsewhere = self.window.cpu_share - self.window.cpu_share_links - sum(self.cpu_seconds) / self.window.seconds / os.cpu_count()
+        elsewhere, stolen = self.window.cpu_share_elsewhere, self.window.cpu_share_stolen
         status, note = "measured", ""
-        if elsewhere > ELSEWHERE_SHARE_MAX:
-            status, note = "disturbed", f"something else used {elsewhere:.0%} of the CPU"
+        if elsewhere + stolen > ELSEWHERE_SHARE_MAX:
+            status, note = "disturbed", f"something else used {elsewhere:.0%} of the CPU, other machines of this one's host {stolen:.0%}"
         elif self.window.cpu_share > CPU_SHARE_MAX:
             status, note = "invalid", f"the CPU was busy for more than {CPU_SHARE_MAX:.0%}"
         return {
@@ -102,6 +102,7 @@ class Run:
             "cpu_seconds": self.cpu_seconds,
             "cpu_share": self.window.cpu_share,
             "cpu_share_elsewhere": elsewhere,
+            "cpu_share_stolen": stolen,
             "cpu_share_links": self.window.cpu_share_links,
             "cpu_share_peak": self.window.cpu_share_peak,
             "dropped_packets": self.dropped_packets,

@@ -1,8 +1,8 @@
-"""What a run costs: the CPU of the whole machine and the bytes on each link, sampled while it lasts."""
+"""What a run costs: the CPU of the whole machine, who used it, and the bytes on each link, sampled while it lasts."""
 import bisect
+import contextlib
 import dataclasses
 import os
-import pathlib
 import threading
 import time
 
@@ -16,6 +16,8 @@ _TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 class Sample:
     when: float        # time.monotonic()
     busy: float        # CPU seconds since boot, over all cores: everything but idle and waiting for disks
+    others: float      # CPU seconds of programs that do not belong to the run
+    stolen: float      # CPU seconds since boot that the hypervisor gave to other machines
     links: float       # CPU seconds since boot of the kernel's threads that carry packets
     received: tuple    # bytes with all headers let through to each host
 
@@ -26,41 +28,49 @@ class Window:
     seconds: float
     cpu_share: float       # of all cores; traffic is partly handled in interrupts, which no process is charged for
     cpu_share_peak: float  # the busiest two seconds or so
-    cpu_share_links: float # what kernel threads needed to carry packets between the hosts: part of the run, in no process of it
+    cpu_share_elsewhere: float  # what programs that do not belong to the run used
+    cpu_share_stolen: float     # what the hypervisor gave to other machines: it was not there for the run either
+    cpu_share_links: float  # what kernel threads needed to carry packets between the hosts: part of the run, in no process of it
     received: tuple        # bytes per host
 
 
-def _busy_seconds():
+def _machine_seconds():
+    """(busy, stolen): CPU seconds since boot of everything, and of these what the hypervisor gave to other machines."""
     with open("/proc/stat") as stat:
         user, nice, system, _idle, _iowait, irq, softirq, steal = map(int, stat.readline().split()[1:9])
-    # Time that the hypervisor gave to others was not there for us: it makes a row as doubtful as another busy program.
-    return (user + nice + system + irq + softirq + steal) / _TICKS_PER_SECOND
+    return (user + nice + system + irq + softirq + steal) / _TICKS_PER_SECOND, steal / _TICKS_PER_SECOND
 
 
-def _is_packet_thread(process):
-    try:
-        return (process / "comm").read_text().startswith("ksoftirqd/")
-    except OSError:
-        return False  # it has ended
+def _processes():
+    """{pid: (its name, its parent, its clock ticks)}; what its children needed that have ended counts as its own."""
+    found = {}
+    for entry in os.scandir("/proc"):
+        if entry.name.isdigit():
+            with contextlib.suppress(OSError), open(f"/proc/{entry.name}/stat") as stat:  # it may have ended by now
+                head, _, rest = stat.read().rpartition(")")
+                fields = rest.split()
+                found[int(entry.name)] = head.partition("(")[2], int(fields[1]), sum(map(int, fields[11:15]))
+    return found
 
 
-# One for each core, from boot on: they do what interrupts leave over, which is what the shaped links give them.
-_PACKET_THREADS = [process for process in pathlib.Path("/proc").glob("[0-9]*") if _is_packet_thread(process)]
-
-
-def _links_seconds():
-    ticks = 0
-    for thread in _PACKET_THREADS:
-        user, system = (thread / "stat").read_text().rpartition(")")[2].split()[11:13]
-        ticks += int(user) + int(system)
-    return ticks / _TICKS_PER_SECOND
+def _others_and_links_seconds():
+    """CPU seconds of all programs that are not this one's descendants, and of the kernel's threads that carry packets."""
+    processes = _processes()
+    own = {os.getpid()}
+    # A child may have a lower number than its parent once numbers have begun anew, so this goes on until nothing is added.
+    while more := {pid for pid, (_, parent, _) in processes.items() if parent in own and pid not in own}:
+        own |= more
+    # ksoftirqd: one for each core, which does what interrupts leave over; that is what the shaped links give it.
+    packets = {pid for pid, (name, _, _) in processes.items() if name.startswith("ksoftirqd/")}
+    others = sum(ticks for pid, (_, _, ticks) in processes.items() if pid not in own | packets)
+    return others / _TICKS_PER_SECOND, sum(processes[pid][2] for pid in packets) / _TICKS_PER_SECOND
 
 
 def cpu_share_now(seconds=3.0):
     """How busy the machine is with other things, before a run begins."""
-    busy, begin = _busy_seconds(), time.monotonic()
+    busy, begin = _machine_seconds()[0], time.monotonic()
     time.sleep(seconds)
-    return (_busy_seconds() - busy) / (time.monotonic() - begin) / os.cpu_count()
+    return (_machine_seconds()[0] - busy) / (time.monotonic() - begin) / os.cpu_count()
 
 
 def wait_for_idle(seconds):
@@ -100,7 +110,10 @@ class Meter:
         self._sample()
 
     def _sample(self):
-        self._samples.append(Sample(time.monotonic(), _busy_seconds(), _links_seconds(), tuple(self._cluster.received_bytes())))
+        when = time.monotonic()
+        busy, stolen = _machine_seconds()
+        others, links = _others_and_links_seconds()
+        self._samples.append(Sample(when, busy, others, stolen, links, tuple(self._cluster.received_bytes())))
 
     def _at(self, when):
         """The state at a moment, between the two samples around it."""
@@ -111,8 +124,8 @@ class Meter:
             return self._samples[-1]
         a, b = self._samples[index - 1], self._samples[index]
         part = (when - a.when) / (b.when - a.when)
-        return Sample(when, a.busy + part * (b.busy - a.busy), a.links + part * (b.links - a.links),
-                      tuple(x + part * (y - x) for x, y in zip(a.received, b.received)))
+        between = (getattr(a, name) + part * (getattr(b, name) - getattr(a, name)) for name in ("busy", "others", "stolen", "links"))
+        return Sample(when, *between, tuple(x + part * (y - x) for x, y in zip(a.received, b.received)))
 
     def window(self, begin, end):
         """Call it after the `with` block."""
@@ -121,9 +134,10 @@ class Meter:
         inner = [first] + [s for s in self._samples if first.when < s.when < last.when] + [last]
         step = 4
         shares = [(b.busy - a.busy) / (b.when - a.when) / cores for a, b in zip(inner, inner[step:])]
-        whole = (last.busy - first.busy) / (last.when - first.when) / cores
-        links = (last.links - first.links) / (last.when - first.when) / cores
-        return Window(last.when - first.when, whole, max(shares, default=whole), links,
+        seconds = last.when - first.when
+        whole, elsewhere, stolen, links = ((getattr(last, name) - getattr(first, name)) / seconds / cores
+                                           for name in ("busy", "others", "stolen", "links"))
+        return Window(seconds, whole, max(shares, default=whole), elsewhere, stolen, links,
                       tuple(y - x for x, y in zip(first.received, last.received)))
 
     def received_in_all(self):

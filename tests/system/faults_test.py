@@ -168,10 +168,12 @@ def test_a_launcher_that_is_killed_takes_everybody_along(lenet, endless):
         training.wait_for_iteration(3)
         assert len(training.worker_processes()) == 3 and len(training.readers()) == 3
         holdings = training.holdings()
+        members = of_job(training.run_folder)
         training.signal(signal.SIGKILL)
         training.end(5).expect(-signal.SIGKILL)
-        wait_for(lambda: not of_job(training.run_folder), "the end of all workers and readers", 5)
-        wait_for(lambda: not holdings.left(), "the end of what the job held", 5)
+        wait_for(lambda: not any(member.lives() for member in members), "the end of all workers and readers", 5)
+        assert of_job(training.run_folder) == []
+        assert holdings.left() == []
 
 
 def test_a_reader_of_the_data_base_that_is_killed_ends_the_training_with_its_reason(lenet, endless, digits):

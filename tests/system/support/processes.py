@@ -39,6 +39,10 @@ class Process:
     def signal(self, number):
         os.kill(self.pid, number)
 
+    def lives(self):
+        stat = _stat(self.pid)
+        return stat is not None and stat[19] == self.started and lives(self.pid)
+
 
 def _stat(pid):
     """[state, parent, ...] of a process; nothing where there is none."""
@@ -49,8 +53,17 @@ def _stat(pid):
 
 
 def lives(pid):
+    """Whether it still holds anything. What has died and waits to be collected does not, but a process of which only the first
+    thread has ended does: the others keep its sockets and memory until they have ended too."""
     stat = _stat(pid)
-    return stat is not None and stat[0] not in "ZX"  # what has died and waits to be collected is no longer there
+    if stat is None:
+        return False
+    if stat[0] not in "ZX":
+        return True
+    try:
+        return len(os.listdir(f"/proc/{pid}/task")) > 1
+    except OSError:
+        return False  # collected meanwhile
 
 
 def _environment(pid):
