@@ -100,6 +100,15 @@ assert all(torch.equal(value, model.state_dict()[name]) for name, value in torch
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "results", "script.py"]
 
 
+def test_rank_0_alone_draws_progress_bars(poseidon, tmp_path):
+    text = "for a, b in loader: step(a, b)\nprint('disabled', os.environ.get('TQDM_DISABLE'))\n"
+    for flags, others in (((), "1"), (("--all-ranks-write",), "None"), (("--env", "TQDM_DISABLE=0"), "0")):
+        done = run(poseidon, tmp_path, text, 2, *flags)
+        assert done.returncode == 0, done.stderr
+        assert f"disabled {others}" in (tmp_path / "out/rank-01.log").read_text()
+        assert done.stdout == ("disabled 0\n" if others == "0" else "disabled None\n")
+
+
 def test_every_rank_writes_if_asked(poseidon, tmp_path):
     done = run(poseidon, tmp_path, "open(f'file-{rank}', 'w')\nfor a, b in loader: step(a, b)\n", 2, "--all-ranks-write")
     assert done.returncode == 0, done.stderr

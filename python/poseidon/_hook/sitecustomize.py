@@ -48,6 +48,10 @@ def _run_hidden_sitecustomize():
 
 if os.environ.get("POSEIDON_RANK") is not None and "POSEIDON_ATTACHED" not in os.environ:
     os.environ["POSEIDON_ATTACHED"] = str(os.getpid())
+    if os.environ["POSEIDON_RANK"] != "0" and "POSEIDON_ALL_RANKS_WRITE" not in os.environ:
+        # Rank 0's progress bars are enough.
+        os.environ.setdefault("TQDM_DISABLE", "1")
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     try:
         import poseidon  # noqa: F401  before the script's folder comes first on the path: it may have a file of that name
     except ImportError:
