@@ -53,7 +53,7 @@ void RunRecord::on_change(const cluster::PlanChange& change) {
 }
 
 void RunRecord::on_note(Rank from, const std::string& body) {
-  const json note = json::parse(body, nullptr, false);
+  const nlohmann::ordered_json note = nlohmann::ordered_json::parse(body, nullptr, false);
   const std::lock_guard lock(mutex_);
   if (note.is_object() && note.contains("metrics") && note["metrics"].is_object()) {
     if (!metrics_.is_open()) metrics_.open(folder_ / "metrics.jsonl", std::ios::app);

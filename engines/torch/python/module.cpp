@@ -56,7 +56,7 @@ PYBIND11_MODULE(_engine, module) {
           "join",
           [](const std::vector<TensorArgument>& tensors, const std::vector<LayerTuple>& layers, bool provisional, int product_threads,
              const std::shared_ptr<WaitedDevice>& products_on) {
-            return Job::join(tensors, layers_from(layers), provisional, product_threads, products_on);
+            return std::shared_ptr<Job>(Job::join(tensors, layers_from(layers), provisional, product_threads, products_on));
           },
           Free(), py::arg("tensors"), py::arg("layers"), py::arg("provisional") = false, py::arg("product_threads") = 1,
           py::arg("products_on") = std::shared_ptr<WaitedDevice>())
