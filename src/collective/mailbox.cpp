@@ -19,10 +19,12 @@ Mailbox::Mailbox(runtime::Runtime& runtime, runtime::Transport& transport, Mailb
              {.longest = [this] { return longest_wait(); },
               .overdue = [this](runtime::Duration age, std::size_t count) { return overdue(age, count); },
               .give_up = [this](const Error& error) { fail(error); }}) {
-  transport_.set_acceptor(FrameType::kMessage, [this, alive = alive_](Member from, const PartHeader& part) -> Result<runtime::Sink> {
-    if (!*alive) return Error{ErrorCode::kAborted, "the mailbox is closed"};
-    return accept(from, part);
-  });
+  for (const FrameType type : {FrameType::kMessage, FrameType::kReady}) {
+    transport_.set_acceptor(type, [this, alive = alive_](Member from, const PartHeader& part) -> Result<runtime::Sink> {
+      if (!*alive) return Error{ErrorCode::kAborted, "the mailbox is closed"};
+      return accept(from, part);
+    });
+  }
 }
 
 Mailbox::~Mailbox() {
@@ -66,11 +68,8 @@ void Mailbox::receive(Rank from, MessageName name, const Region& memory, DoneFn 
                                             }});
   }
   runtime::Frame frame;
-  frame.parts.push_back({.type = FrameType::kMessage,
-                         .flags = wire::kEcho,
-                         .tensor = TensorId{name.channel},
-                         .iteration = name.number,
-                         .offset = memory.bytes});
+  frame.parts.push_back(
+      {.type = FrameType::kReady, .tensor = TensorId{name.channel}, .iteration = name.number, .offset = memory.bytes});
   transport_.send({member, runtime::Lane{0}}, std::move(frame), nullptr);
 }
 
@@ -83,7 +82,7 @@ Result<runtime::Sink> Mailbox::accept(Member from, const PartHeader& part) {
   if (!rank || *rank == options_.self) return corrupt("a message, and is no other worker");
   if (part.bytes > 0) return corrupt("a message for which nobody here was ready");
   const Key key{*rank, {index(part.tensor), part.iteration}};
-  const bool is_ready = (part.flags & wire::kEcho) != 0;
+  const bool is_ready = part.type == FrameType::kReady;
   if (is_ready && ready_.contains(key)) return corrupt("twice that it is ready");
   return runtime::Sink{part.offset, part.offset, {}, [this, alive = alive_, key, is_ready](Member, const PartHeader& arrived) {
                          if (!*alive) return;

@@ -44,7 +44,7 @@ class Mailbox {
   // Null: the message is out of the sender's memory, or in place at the receiver. Called once, on the lane.
   using DoneFn = std::function<void(const std::optional<Error>& failed)>;
 
-  // Takes the transport's frames of kMessage. Both outlive the mailbox.
+  // Takes the transport's frames of kMessage and kReady. Both outlive the mailbox.
   Mailbox(runtime::Runtime& runtime, runtime::Transport& transport, MailboxOptions options);
   ~Mailbox();
 

@@ -23,6 +23,7 @@ bool known(std::uint8_t type) {
     case FrameType::kHost:
     case FrameType::kProbe:
     case FrameType::kMessage:
+    case FrameType::kReady:
     case FrameType::kPush:
     case FrameType::kSum:
     case FrameType::kFactor:

@@ -39,8 +39,8 @@ enum class FrameType : std::uint8_t {
   kBlock = 35,   // the product of an owner's factors: its block of the matrix, packed by rows
   kValue = 36,   // a parameter's value, from the member that is right to those that copy
   kProbe = 37,   // measuring: the payload means nothing; the receiver answers a part flagged kEcho with an empty one
-  kMessage = 38, // of a collective operation: tensor = channel, iteration = number; flagged kEcho and empty: its receiver is ready for
-                 // `offset` bytes (collective/mailbox.h)
+  kMessage = 38, // of a collective operation: tensor = channel, iteration = number (collective/mailbox.h)
+  kReady = 39,   // no payload: the receiver of the message of this name has room for `offset` bytes
   // Many parts.
   kFused = 48,
 };
@@ -59,7 +59,7 @@ constexpr std::uint8_t kVersion = 2;
 
 // Flags of a part.
 constexpr std::uint16_t kAbsent = 1;  // the sender has no gradient for the chunk that starts at `offset`: no payload
-constexpr std::uint16_t kEcho = 2;    // kProbe: answer this one; kMessage: send it now
+constexpr std::uint16_t kEcho = 2;    // kProbe: answer this one
 
 // What a part says of itself.
 struct PartHeader {

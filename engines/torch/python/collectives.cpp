@@ -257,7 +257,7 @@ void Collectives::broadcast_flat(Number number, at::Tensor flat, int root) const
   first[static_cast<std::size_t>(root)] = own;
   exchange(number, {}, first);
   Tensors to_others(workers, own);
-  to_others[static_cast<std::size_t>(root)] = {};
+  to_others[static_cast<std::size_t>(root)].reset();
   exchange(number + 1, to_others, slices);
 }
 
