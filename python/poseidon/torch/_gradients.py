@@ -408,8 +408,7 @@ class Gradients:
         before = flight.before
         with torch.no_grad():
             if flight.rows is not None:
-                flight.rows.wait()
-                parameter.grad = self._sum_of_rows(parameter, flight.rows.result(), flight.divisor, before)
+                parameter.grad = self._sum_of_rows(parameter, flight.rows.get_future().wait(), flight.divisor, before)
             elif summed.contributors == 0:
                 if before is not None:
                     parameter.grad = before
@@ -445,7 +444,7 @@ class Gradients:
         indices, rows = (part.to(parameter.device) for part in gathered)
         if divisor != 1:
             rows.div_(divisor)
-        gradient = torch.sparse_coo_tensor(indices.unsqueeze(0), rows, parameter.shape)
+        gradient = torch.sparse_coo_tensor(indices.unsqueeze(0), rows, parameter.shape, check_invariants=False)
         return gradient.coalesce() if before is None else before.add_(gradient)
 
     def _resolve(self, odd):
