@@ -25,8 +25,9 @@ class Overlay:
         self._process = os.getpid()
         self._folder = tempfile.mkdtemp(prefix="poseidon-overlay-")
         self._removed = set()
+        self._private = []  # folders that this process has made for itself where all make theirs, under names that nobody else has
         # As they were, for the overlay's own work.
-        self._stat, self._lstat, self._mkdir, self._replace = os.stat, os.lstat, os.mkdir, os.replace
+        self._stat, self._lstat, self._mkdir, self._replace, self._unlink = os.stat, os.lstat, os.mkdir, os.replace, os.unlink
 
     def _exists(self, path):
         try:
@@ -55,7 +56,7 @@ class Overlay:
         path = os.path.abspath(os.fspath(path))
         if not isinstance(path, str) or any(path == top or path.startswith(top + "/") for top in _NO_FILES):
             return None
-        if path == self._folder or path.startswith(self._folder + "/"):
+        if any(path == folder or path.startswith(folder + "/") for folder in (self._folder, *self._private)):
             return None
         return path
 
@@ -105,6 +106,12 @@ class Overlay:
     def rename(self, source, target):
         real_source, real_target = self._real(source), self._real(target)
         if real_source is None or real_target is None:
+            # A private folder may lie on another disk than the overlay.
+            if self._folder_of_its_own(source) or self._folder_of_its_own(target):
+                self._move(self.reading(source), self.writing(target, keeps=False))
+                if real_source is not None:
+                    self._removed.add(real_source)
+                return None
             return self._replace(source, target)
         origin = self.reading(source)
         into = self.writing(target, keeps=False)
@@ -118,6 +125,28 @@ class Overlay:
             self._replace(origin, into)
         self._removed.add(real_source)
         return None
+
+    def _move(self, source, target):
+        try:
+            self._replace(source, target)
+        except OSError as error:
+            if error.errno != errno.EXDEV:
+                raise
+            if os.path.isdir(source):
+                shutil.copytree(source, target, dirs_exist_ok=True)
+                shutil.rmtree(source)
+            else:
+                shutil.copy2(source, target)
+                self._unlink(source)
+
+    def _folder_of_its_own(self, path):
+        return any(os.path.abspath(os.fspath(path)).startswith(folder + "/") for folder in self._private)
+
+    def make_private(self, path):
+        """What lies there is the process's alone, and others that it works with (a socket's other end, a compiler) find it by its name."""
+        self._mkdir(path, 0o700)
+        self._private.append(os.path.realpath(path))
+        return path
 
     def make_folder(self, path, function, *arguments):
         real = self._real(path)
@@ -188,6 +217,13 @@ def install():
         replace(os, name, make_remover)
     for name in ("rename", "replace"):
         replace(os, name, lambda original: lambda source, target, **options: original(source, target, **options) if options else overlay.rename(source, target))
+    def make_mkdtemp(original):
+        def made(suffix=None, prefix=None, dir=None):
+            path = original(suffix, prefix, dir)
+            return overlay.make_private(path) if dir is None or os.path.abspath(os.fsdecode(dir)) == tempfile.gettempdir() else path
+        return made
+
+    replace(tempfile, "mkdtemp", make_mkdtemp)
     replace(os, "mkdir", lambda original: lambda path, mode=0o777, *, dir_fd=None: original(path, mode, dir_fd=dir_fd) if dir_fd is not None
             else overlay.make_folder(path, original, mode))
     return overlay

@@ -109,6 +109,25 @@ def test_rank_0_alone_draws_progress_bars(poseidon, tmp_path):
         assert done.stdout == "disabled None\n"
 
 
+def test_private_folders_are_real_and_what_leaves_them_is_rank_0s(poseidon, tmp_path):
+    """Other programs find what lies in them; a file that is made there and then moved to its place comes from rank 0."""
+    done = run(poseidon, tmp_path, """
+import shutil, subprocess, tempfile
+for a, b in loader: step(a, b)
+with tempfile.TemporaryDirectory() as folder:
+    open(f"{folder}/text", "w").write(f"rank {rank}\\n")
+    assert subprocess.run(["cat", f"{folder}/text"], capture_output=True, text=True).stdout == f"rank {rank}\\n"
+    shutil.move(f"{folder}/text", "moved")
+    open(f"{folder}/again", "w").write("more")
+    os.replace(f"{folder}/again", "replaced")
+    assert not os.listdir(folder) and open("moved").read() == f"rank {rank}\\n" and open("replaced").read() == "more"
+assert not os.path.exists(folder)
+""", 3)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "moved").read_text() == "rank 0\n"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["moved", "out", "replaced", "script.py"]
+
+
 def test_every_rank_writes_if_asked(poseidon, tmp_path):
     done = run(poseidon, tmp_path, "open(f'file-{rank}', 'w')\nfor a, b in loader: step(a, b)\n", 2, "--all-ranks-write")
     assert done.returncode == 0, done.stderr

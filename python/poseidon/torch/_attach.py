@@ -100,7 +100,8 @@ def _watch_forward_passes(gradients, buffers):
             return  # parameters are not what they seem there
         gradients.before_forward()
         # An extension that takes parameters from Python would not wait for them.
-        for parameter in module._parameters.values():
+        # One that has been scripted computes with all that is below it, and calls none of it from here.
+        for parameter in module.parameters() if isinstance(module, torch.jit.ScriptModule) else module._parameters.values():
             gradients.settle(parameter)
         # Hooks run outermost first, so one that is not known yet is no part of another whose buffers are.
         if gradients.has_begun or gradients.job is None or module in known:
