@@ -150,7 +150,9 @@ TEST(PlanChange, DedicatedServersGoOverToTheOtherPlanWithTheWorkers) {
     }
     changes += static_cast<int>(job.changes.size());
   }
-  if (seeds(60).size() >= 60) EXPECT_GT(changes, 30) << "half of these jobs should have had time for a change";
+  if (seeds(60).size() >= 60) {
+    EXPECT_GT(changes, 30) << "half of these jobs should have had time for a change";
+  }
 }
 
 // The measurements of a slower link reach a job with a dedicated server as well, and its plan keeps the wire.
