@@ -5,15 +5,15 @@
 # virtual environment where the wheel lies and take the rest from its folders.
 #
 #   TorchWheel_ROOT     the folder `torch` in site-packages; found through POSEIDON_PYTHON when empty
-#   POSEIDON_PYTHON     the interpreter to ask; .venv/bin/python of the source tree by default
+#   POSEIDON_PYTHON     the interpreter to ask; by default the one that pip builds for, or .venv/bin/python of the source tree
 #
 # Results: TorchWheel_FOUND, TorchWheel_VERSION, TorchWheel_LIBRARY_DIR, TorchWheel_CUDA (TRUE for a CUDA wheel), torch::torch.
 
+set(default_python "${PROJECT_SOURCE_DIR}/.venv/bin/python")
 if(SKBUILD)
-  set(POSEIDON_PYTHON "${Python_EXECUTABLE}" CACHE FILEPATH "Python interpreter that has torch installed")  # the one that pip builds for
-else()
-  set(POSEIDON_PYTHON "${PROJECT_SOURCE_DIR}/.venv/bin/python" CACHE FILEPATH "Python interpreter that has torch installed")
+  set(default_python "${Python_EXECUTABLE}")
 endif()
+set(POSEIDON_PYTHON "${default_python}" CACHE FILEPATH "Python interpreter that has torch installed")
 
 if(NOT TorchWheel_ROOT AND EXISTS "${POSEIDON_PYTHON}")
   # find_spec looks the package up without importing it, which would take seconds and, for CUDA, need its libraries.

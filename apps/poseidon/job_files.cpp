@@ -45,6 +45,8 @@ Result<std::vector<std::string>> own_command(const std::string& subcommand, cons
   return command;
 }
 
+std::filesystem::path timeline_part(const std::filesystem::path& folder, int rank) { return folder / base::concat("timeline-", rank, ".part"); }
+
 std::vector<std::filesystem::path> python_folders() {
   std::error_code failed;
   const std::filesystem::path bin = std::filesystem::read_symlink("/proc/self/exe", failed).parent_path();

@@ -19,7 +19,11 @@ Status check_writable(const std::optional<std::string>& file, const char* flag);
 // This program again, as `poseidon SUBCOMMAND ARGUMENTS`.
 Result<std::vector<std::string>> own_command(const std::string& subcommand, const std::vector<std::string>& arguments);
 
-// Where the Python package is: beside the program in a build, or where it was installed.
+// Where a worker of rank `rank` leaves its part of the job's timeline, for trace::merge_timelines.
+std::filesystem::path timeline_part(const std::filesystem::path& folder, int rank);
+
+// What a worker's PYTHONPATH begins with: the folder of the hook that attaches to the script, and in a build that of the package `poseidon`
+// (an installed one is found without).
 std::vector<std::filesystem::path> python_folders();
 
 }  // namespace poseidon::app

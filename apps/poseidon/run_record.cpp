@@ -3,6 +3,7 @@
 #include <ctime>
 #include <nlohmann/json.hpp>
 
+#include "apps/poseidon/job_files.h"
 #include "apps/poseidon/run_files.h"
 #include "base/file.h"
 #include "base/text.h"
@@ -63,13 +64,11 @@ void RunRecord::on_note(Rank from, const std::string& body) {
     return;
   }
   if (note.is_object() && note.contains("timeline") && note["timeline"].is_string()) {
-    has_timeline_ |= base::write_file_atomically(timeline_part(index(from)), note["timeline"].get<std::string>()).ok();
+    has_timeline_ |= base::write_file_atomically(timeline_part(folder_, index(from)), note["timeline"].get<std::string>()).ok();
     return;
   }
   notes_[from] = body;
 }
-
-std::filesystem::path RunRecord::timeline_part(int rank) const { return folder_ / base::concat("timeline-", rank, ".part"); }
 
 Status RunRecord::write_plans() { return base::write_file_atomically(folder_ / "plan.json", plan::to_json(plans_)); }
 
@@ -77,7 +76,7 @@ Status RunRecord::finish(const launch::ClusterOutcome& outcome, int exit_code) {
   const std::lock_guard lock(mutex_);
   if (has_timeline_) {
     std::vector<std::filesystem::path> parts;
-    for (int rank = 0; rank < static_cast<int>(job_.hosts.size()); ++rank) parts.push_back(timeline_part(rank));
+    for (int rank = 0; rank < static_cast<int>(job_.hosts.size()); ++rank) parts.push_back(timeline_part(folder_, rank));
     if (const Status status = trace::merge_timelines(parts, folder_ / "timeline.json"); !status) return status;
   }
   return write(&outcome, exit_code);

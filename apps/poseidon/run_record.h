@@ -38,7 +38,6 @@ class RunRecord {
   };
   Status write(const launch::ClusterOutcome* outcome, int exit_code);
   Status write_plans();
-  std::filesystem::path timeline_part(int rank) const;
 
   std::mutex mutex_;
   std::filesystem::path folder_;

@@ -109,7 +109,7 @@ class Launcher {
     };
     if (options_.timeline) {
       std::vector<std::filesystem::path> parts;
-      for (int rank = 0; rank < options_.job.workers; ++rank) parts.push_back(folder_ / base::concat("timeline-", rank, ".part"));
+      for (int rank = 0; rank < options_.job.workers; ++rank) parts.push_back(timeline_part(folder_, rank));
       keep_first(trace::merge_timelines(parts, *options_.timeline));
     }
     if (options_.report) {

@@ -11,6 +11,7 @@
 #include <new>
 
 #include "apps/poseidon/command.h"
+#include "apps/poseidon/job_files.h"
 #include "apps/poseidon/train_notes.h"
 #include "base/checksum.h"
 #include "base/log.h"
@@ -256,7 +257,7 @@ void TrainWorker::tell_end(const cluster::Worker::Traffic& before, Clock::time_p
 void TrainWorker::write_timeline() {
   const char* const folder = std::getenv("POSEIDON_RUN_FOLDER");
   if (!timeline_ || folder == nullptr) return;
-  const Status written = timeline_->write_part(std::filesystem::path(folder) / base::concat("timeline-", rank(), ".part"));
+  const Status written = timeline_->write_part(timeline_part(folder, rank()));
   if (!written) base::log::warning(written.error().message);
 }
 

@@ -74,6 +74,41 @@ def test_a_setting_that_differs_is_named(poseidon, tmp_path):
     assert "rank 1 has 0.05 as lr of group 0 of optimiser 0 (SGD), and rank 0 has 0.1: their steps would differ" in done.stderr
 
 
+@pytest.mark.parametrize("loop, sentence", [
+    # Rank 1 leaves out a step, then a whole batch, then an evaluation.
+    ("for number, (a, b) in enumerate(loader):\n    optimizer.zero_grad(); F.cross_entropy(model(a), b).backward()\n    if (rank, number) != (1, 4): optimizer.step()\n",
+     r"rank 1 has taken 4 steps of optimiser 0 \(SGD\), the latest at \S*script.py:20, and rank 0 5, the latest at \S*script.py:20: rank 1 has skipped a step"),
+    ("for number, (a, b) in enumerate(loader):\n    if (rank, number) == (1, 4): continue\n    step(a, b)\n",
+     r"rank 1 computes gradients of its batch 6 at \S*script.py:15 while rank 0 computes those of its batch 5 at \S*script.py:15: "
+     "rank 1 has skipped a backward pass"),
+    ("for number, (a, b) in enumerate(loader):\n    step(a, b)\nif rank == 1:\n    for a, b in loader: step(a, b)\nelse: model.train().eval()\n",
+     r"rank 1 asks for the next batches at \S*script.py:21, where rank 0 makes its buffers equal at \S*script.py:22: the workers' scripts have parted"),
+])
+def test_ranks_that_part_are_named_with_their_places(poseidon, tmp_path, loop, sentence):
+    done = run(poseidon, tmp_path, "model.append(nn.BatchNorm1d(3))\n" + loop)
+    assert done.returncode != 0
+    assert re.search(sentence, done.stderr), done.stderr
+
+
+def test_a_sampler_may_draw_what_it_likes(poseidon, tmp_path):
+    """Indices that are no numbers reach the data set as they were drawn."""
+    done = run(poseidon, tmp_path, """
+class Sized(torch.utils.data.Dataset):
+    def __getitem__(self, index):
+        place, kind = index
+        assert isinstance(index, tuple) and kind == "small", index
+        return x[place], y[place]
+class Pairs(torch.utils.data.BatchSampler):
+    def __iter__(self):
+        for batch in super().__iter__(): yield [(place, "small") for place in batch]
+loader = DataLoader(Sized(), batch_sampler=Pairs(range(64), 8, False), num_workers=1)
+for a, b in loader: step(a, b)
+print("taken", len(loader), "batches of", len(a))
+""")
+    assert done.returncode == 0, done.stderr
+    assert "taken 8 batches of 4" in done.stdout
+
+
 def test_batches_made_by_hand_are_told_of_and_can_be_cut(poseidon, tmp_path):
     done = run(poseidon, tmp_path, "for i in range(0, 64, 8): step(x[i:i + 8], y[i:i + 8])\n")
     assert done.returncode == 0, done.stderr

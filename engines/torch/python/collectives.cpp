@@ -70,28 +70,29 @@ void combine_into(at::Tensor target, const Tensors& parts, RedOpType operation) 
   const bool is_half = type == at::kHalf || type == at::kBFloat16;
   at::Tensor sum = is_half ? parts.front().to(at::kFloat) : parts.front().clone();
   for (auto part = parts.begin() + 1; part != parts.end(); ++part) {
+    const at::Tensor next = part->to(sum.scalar_type());
     switch (operation) {
       case RedOpType::SUM:
       case RedOpType::AVG:
-        sum.add_(*part);
+        sum.add_(next);
         break;
       case RedOpType::PRODUCT:
-        sum.mul_(*part);
+        sum.mul_(next);
         break;
       case RedOpType::MIN:
-        sum = at::minimum(sum, is_half ? part->to(at::kFloat) : *part);
+        sum = at::minimum(sum, next);
         break;
       case RedOpType::MAX:
-        sum = at::maximum(sum, is_half ? part->to(at::kFloat) : *part);
+        sum = at::maximum(sum, next);
         break;
       case RedOpType::BAND:
-        sum.bitwise_and_(*part);
+        sum.bitwise_and_(next);
         break;
       case RedOpType::BOR:
-        sum.bitwise_or_(*part);
+        sum.bitwise_or_(next);
         break;
       case RedOpType::BXOR:
-        sum.bitwise_xor_(*part);
+        sum.bitwise_xor_(next);
         break;
       default:
         TORCH_CHECK(false, "poseidon's process groups reduce by SUM, AVG, PRODUCT, MIN, MAX, BAND, BOR and BXOR");

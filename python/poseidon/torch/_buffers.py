@@ -34,14 +34,14 @@ class Buffers:
 
     def make_equal(self, module):
         """All workers call it at the same place of their scripts."""
-        job = self._gradients.job
+        gather = functools.partial(self._gradients.gather, "makes its buffers equal")
         buffers = [buffer for buffer in module.buffers() if buffer is not None]
-        if job is None or not self._gradients.is_on or not buffers:
+        if self._gradients.job is None or not self._gradients.is_on or not buffers:
             return
         own = _packed(buffers) if rank() == 0 else ""
         parts = [own[begin:begin + _BYTES_MAX] for begin in range(0, len(own), _BYTES_MAX)]
-        count = int(job.gather(str(len(parts)))[0])
-        text = "".join(job.gather(parts[number] if rank() == 0 else "")[0] for number in range(count))
+        count = gather(len(parts))[0]
+        text = "".join(gather(parts[number] if rank() == 0 else "")[0] for number in range(count))
         if rank() == 0:
             return
         with torch.no_grad():

@@ -1,6 +1,5 @@
 """Decisions that an optimiser takes by the value of a loss are the same on all workers: they get the mean over the workers' parts."""
 import functools
-import json
 
 import torch
 from torch.optim.optimizer import register_optimizer_step_pre_hook
@@ -28,7 +27,7 @@ def _averaged(closure, gradients):
             return value
         mine, everybodys = _data.present_for() or (1, size())
         own = float(value) * mine / everybodys
-        mean = sum(json.loads(part) for part in gradients.job.gather(json.dumps(own)))
+        mean = sum(gradients.gather("tells the value of a closure", own))
         return torch.full_like(value.detach(), mean) if isinstance(value, torch.Tensor) else mean
 
     return averaged

@@ -12,7 +12,7 @@ A script that makes its batches by hand is told so, and what to do.
 import collections
 import functools
 import itertools
-import json
+import operator
 import os
 import sys
 
@@ -21,8 +21,12 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from ._worker import rank, size
 
-# So many batches are drawn at a time.
+# So many batches are drawn at a time, and no more when they have so many samples: they travel in one message.
 _BATCHES = 256
+_SAMPLES = 1 << 17
+
+# How many batches this worker has taken, of all sources.
+taken = 0
 
 # (samples that are this worker's, all workers' together) of the latest batch of each source, the most recent source last.
 _presents = {}
@@ -49,6 +53,8 @@ def present_for(rows=None):
 
 
 def _come(source, sizes):
+    global taken
+    taken += 1
     _presents.pop(source, None)
     _presents[source] = sizes
 
@@ -122,7 +128,6 @@ class _Parts(_Cut):
     def __init__(self, sampler, gradients):
         super().__init__(sampler, gradients)
         self._sizes = collections.deque()  # (mine, all), of batches that have been drawn and not come yet
-        self._ended = False
 
     def begin(self):
         self._sizes.clear()
@@ -130,25 +135,47 @@ class _Parts(_Cut):
     def __iter__(self):
         self._gradients.before_forward()
         drawn = self._batches() if rank() == 0 else None
-        while True:
-            for batch in self._share(drawn):
+        has_more = True
+        while has_more:
+            batches, has_more = self._gradients.gather("asks for the next batches", None if drawn is None else _draw(drawn))[0]
+            for batch in batches:
                 begin, end = part_of(len(batch))
                 self._sizes.append((end - begin, len(batch)))
-                yield batch[begin:end] or batch[:1]
-            if self._ended:
-                return
-
-    def _share(self, drawn):
-        own = "" if drawn is None else json.dumps([list(map(int, batch)) for _, batch in zip(range(_BATCHES), drawn)])
-        batches = json.loads(self._gradients.job.gather(own)[0])
-        self._ended = len(batches) < _BATCHES
-        return batches
+                yield [_index_of(plain) for plain in batch[begin:end] or batch[:1]]
 
     def collate(self, function):
         return function
 
     def take(self, batch):
         return self._sizes.popleft(), batch
+
+
+def _draw(batches):
+    """Some of the batches that are left, and whether there may be more."""
+    drawn, samples = [], 0
+    for batch in batches:
+        drawn.append([_plain(index) for index in batch])
+        samples += len(batch)
+        if len(drawn) == _BATCHES or samples >= _SAMPLES:
+            return drawn, True
+    return drawn, False
+
+
+def _plain(index):
+    """An index of a data set, as JSON can write it: mostly a number, but a sampler of the script's own may draw others."""
+    if isinstance(index, (str, float)):
+        return index
+    if isinstance(index, tuple):
+        return {"tuple": [_plain(part) for part in index]}
+    try:
+        return operator.index(index)
+    except TypeError:
+        raise TypeError(f"a sampler draws {index!r}, of {type(index).__name__}: rank 0 cannot tell that to the other workers, only numbers, "
+                        "strings and tuples of such") from None
+
+
+def _index_of(plain):
+    return tuple(_index_of(part) for part in plain["tuple"]) if isinstance(plain, dict) else plain
 
 
 class _Stream(_Cut):

@@ -12,8 +12,13 @@ import weakref
 import torch
 
 from . import _awaited, _engine, _groups
+from ._call_site import call_site, written
 from ._staging import Staging
 from ._worker import size
+
+
+class OutOfStep(RuntimeError):
+    """The workers' scripts have come to different places, where each must be at the same."""
 
 
 class _Flight:
@@ -50,6 +55,7 @@ class Gradients:
         self._in_job = 0              # of them, those that the engine knows
         self._seen = []               # what their values were when the job got to know them: address and version
         self._iteration = 0           # of the engine: one for each backward pass
+        self.called_at = None         # where the latest backward pass was called
         self._calls = []              # of torch.autograd.backward and .grad, within each other: whether each accumulates into all leaves
         self._is_provisional = True   # the engine waits for the model that the first pass shows
         self._passing = False         # a backward pass has called a hook
@@ -175,10 +181,20 @@ class Gradients:
     def _agree(self):
         """On what the gradients of the passes so far were like."""
         own = {"factors": self.factors.candidates, "sparse": sorted(self._sparse), "dense": sorted(self._watched - self._sparse)}
-        everybodys = [json.loads(text) for text in self.job.gather(json.dumps(own))]
+        everybodys = self.gather("tells of its gradients", own)
         self.factors.agree([given["factors"] for given in everybodys])
         sparse, dense = ({place for given in everybodys for place in given[kind]} for kind in ("sparse", "dense"))
         self._by_rows = sparse - dense
+
+    def gather(self, purpose, value):
+        """What each worker gives, by rank: what JSON can write. All of them must have come for the same purpose, which reads "rank 1 ..."."""
+        site = written(call_site())
+        answers = [json.loads(text) for text in self.job.gather(json.dumps([purpose, site, value]))]
+        for other, (others_purpose, others_site, _) in enumerate(answers):
+            if others_purpose != answers[0][0]:
+                raise OutOfStep(f"rank {other} {others_purpose} at {others_site}, where rank 0 {answers[0][0]} at {answers[0][1]}: the workers' scripts "
+                                "have parted. A decision that rests on a value which only one worker has (a local loss, a clock) must be taken by all alike")
+        return [given for _, _, given in answers]
 
     def name(self, module):
         """What parameters are called in a module: plans speak of them by these names."""
@@ -203,6 +219,7 @@ class Gradients:
         @functools.wraps(backward)
         def watched(tensors, grad_tensors=None, *arguments, **options):
             if not self._calls and self.is_on:
+                self.called_at = call_site()
                 grad_tensors = self._scale_roots(tensors, grad_tensors)
             arguments = (tensors, grad_tensors, *arguments)
             creates_graph = arguments[3] if len(arguments) > 3 else options.get("create_graph")

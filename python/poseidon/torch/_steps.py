@@ -15,8 +15,11 @@ _ONE_BY_ONE = ("SGD", "Adam", "AdamW", "Adamax", "NAdam", "RAdam", "Adagrad", "A
 
 
 class Steps:
-    def __init__(self, gradients):
+    def __init__(self, gradients, told):
+        """told(optimizer) is called when the script calls an optimiser's step."""
         self._gradients = gradients
+        self._told = told
+        self._is_stepping = False  # a class's step may call that of the class before
         self._classes = {getattr(torch.optim, name) for name in _ONE_BY_ONE if hasattr(torch.optim, name)}
         self._patched = set()
         optimizer = torch.optim.Optimizer
@@ -28,10 +31,10 @@ class Steps:
     def watch(self, optimizer):
         """An optimiser has been made."""
         kind = type(optimizer)
-        if kind in self._classes and kind not in self._patched:
+        if kind not in self._patched:
             self._patched.add(kind)
             hooked = getattr(kind.step, "hooked", None)
-            kind.step = self._putting_off(kind.step)
+            kind.step = self._telling(self._putting_off(kind.step) if kind in self._classes else kind.step)
             if hooked is not None:
                 kind.step.hooked = hooked  # by which PyTorch knows that it need not wrap it
 
@@ -42,6 +45,20 @@ class Steps:
             return function(optimizer, *arguments, **options)
 
         return settled
+
+    def _telling(self, step):
+        @functools.wraps(step)
+        def stepped(optimizer, *arguments, **options):
+            if self._is_stepping:
+                return step(optimizer, *arguments, **options)
+            self._told(optimizer)
+            self._is_stepping = True
+            try:
+                return step(optimizer, *arguments, **options)
+            finally:
+                self._is_stepping = False
+
+        return stepped
 
     def _putting_off(self, step):
         @functools.wraps(step)
