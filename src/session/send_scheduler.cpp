@@ -345,7 +345,8 @@ void SendScheduler::look_again() {
 
 void SendScheduler::take_piece(Peer& peer, Frame& frame, std::vector<std::shared_ptr<Job>>& jobs) {
   Job& job = *peer.jobs.front().job;
-  if (job.request.hold || job.request.on_sent) jobs.push_back(peer.jobs.front().job);
+  // What a `hold` keeps alive need not be what it points to: it may well point to nothing.
+  if (job.request.hold.use_count() > 0 || job.request.on_sent) jobs.push_back(peer.jobs.front().job);
   PartHeader part = job.request.part;
   const std::size_t bytes = next_piece_bytes(job);
   part.offset = job.request.begin + job.done;

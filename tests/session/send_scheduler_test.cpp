@@ -29,7 +29,11 @@ class Bench : public test::HandLane {
  public:
   void send(runtime::Destination to, Frame frame, runtime::SentFn on_sent) override {
     sent.emplace_back(to.peer, std::move(frame));
-    if (on_sent) on_sent();
+    if (is_slow) {
+      leaving.push_back(std::move(on_sent));
+    } else if (on_sent) {
+      on_sent();
+    }
   }
   // The peer reports that it has received so much.
   void credit(Member from, std::uint32_t bytes) {
@@ -49,6 +53,8 @@ class Bench : public test::HandLane {
   }
 
   std::vector<std::pair<Member, Frame>> sent;
+  bool is_slow = false;                  // frames leave when somebody calls
+  std::vector<runtime::SentFn> leaving;  // these
 };
 
 struct SchedulerTest : ::testing::Test {
@@ -204,6 +210,21 @@ TEST_F(SchedulerTest, HoldIsReleasedAndTheSenderToldWhenTheLastPieceHasLeft) {
   EXPECT_EQ(told, 1);
   EXPECT_TRUE(held.expired());
   EXPECT_TRUE(scheduler->idle());
+}
+
+TEST_F(SchedulerTest, AHoldThatPointsToNothingIsKeptUntilTheFrameHasLeft) {
+  start(kPieceBytes);
+  bench.is_slow = true;
+  bool is_released = false;
+  runtime::SendRequest message = request(kA, 1, kPieceBytes, 1);
+  message.hold = std::shared_ptr<void>(nullptr, [&](void*) { is_released = true; });
+  scheduler->enqueue(std::move(message));
+  bench.run();
+  EXPECT_FALSE(is_released) << "its bytes are still read";
+  ASSERT_EQ(bench.leaving.size(), 1u);
+  ASSERT_TRUE(bench.leaving[0]);
+  bench.leaving[0]();
+  EXPECT_TRUE(is_released);
 }
 
 TEST_F(SchedulerTest, AMessageWithoutBytesIsSentAsOnePart) {
