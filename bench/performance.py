@@ -135,8 +135,8 @@ def measured(rows, claim):
 
 def of_row(row):
     """The plan's question for a row of the harness, or None where it cannot be asked: another program, or the harness's own model for
-    measuring lines, which trains nothing."""
-    if row["system"].split(":")[0] != "poseidon" or not (MODELS / f"{row['model']}.json").is_file():
+    measuring lines, which trains nothing. A script under `poseidon run` is the harness's own program too."""
+    if row["system"].split(":")[0] != "poseidon" or row["system"] == "poseidon:torch" or not (MODELS / f"{row['model']}.json").is_file():
         return None
     return question(row["model"], row["nodes"], row["equivalent"], row["batch"], row["samples_per_second"], Variant.parse(row["system"]))
 
@@ -196,8 +196,8 @@ def same_cluster(row):
     return tuple(row[key] for key in ("model", "nodes", "equivalent", "dilation", "batch", "samples_per_second", "congestion_control"))
 
 
-def ddp_table(rows):
-    ours = {same_cluster(row): row for row in rows if row["system"] == "poseidon"}
+def ddp_table(rows, system):
+    ours = {same_cluster(row): row for row in rows if row["system"] == system}
     cells = []
     for row in rows:
         own = ours.get(same_cluster(row))
@@ -252,7 +252,13 @@ speed-up is left.
 Seconds of one iteration in the harness, divided by its dilation, of the same layer shapes and waits. DDP is over gloo, with the best of
 buckets of 1, 25 and 100 MB. The last column: how much of what no schedule can beat Poseidon reaches.
 
-{ddp_table(rows)}
+{ddp_table(rows, "poseidon")}
+
+### An ordinary PyTorch script
+
+Likewise, but what is beside DDP is a PyTorch script under `poseidon run` (`poseidon:torch`): real autograd and the plug-in, with layers that wait.
+
+{ddp_table(rows, "poseidon:torch")}
 
 ## Does the plan agree with the harness?
 

@@ -55,7 +55,7 @@ def test_a_measured_row_stands_beside_its_claim_and_its_plan(tmp_path):
 def test_ddp_stands_beside_the_row_of_the_same_cluster():
     ddp = ROW | {"system": "ddp", "bucket_mb": 25, "median_seconds": 50.0}
     elsewhere = ddp | {"nodes": 8, "median_seconds": 1.0}
-    lines = performance.ddp_table([ROW, ddp, elsewhere]).splitlines()
+    lines = performance.ddp_table([ROW, ddp, elsewhere], "poseidon").splitlines()
     assert lines[2:] == ["| vgg19-22k | 32 | 16 | 10 Gbit/s | 2500.0 ms (25 MB) | 1000.0 ms | 2.50× | 95.0 % |"]
 
 

@@ -69,7 +69,8 @@ class Worker {
   bool begin(Iteration iteration);
   // Trains another model from this iteration on, as all workers do: one whose tensors are those of the present one, and perhaps more
   // behind them; layers may be other ones. All sums of iterations before must have been called back. Waits for all workers, and until
-  // rank 0's values have come. The links are measured, and a plan is made, as after joining.
+  // rank 0's values have come: of the tensors that have a view with bytes in it, the same ones on all workers. The links are measured,
+  // and a plan is made, as after joining.
   Status renew(Model model, std::vector<TensorView> values, Iteration first);
   // A message to the application that runs the coordinator. Does not wait.
   void note(const std::string& body);

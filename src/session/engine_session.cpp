@@ -264,42 +264,8 @@ Result<std::shared_ptr<std::byte>> EngineSession::allocate(std::size_t bytes, De
 
 void EngineSession::broadcast(std::vector<TensorView> values, std::function<void()> done) {
   POSEIDON_CHECK(values.size() == options_.model.tensors.size(), values.size(), " values");
-  const bool is_root = index(options_.self) == 0;
-  // Messages still on their way, and one for this call itself, so that `done` runs even if there are none.
-  auto left = std::make_shared<std::size_t>(1);
-  auto one_done = [left, done = std::move(done)] {
-    if (--*left == 0) done();
-  };
-  for (std::size_t t = 0; t < values.size(); ++t) {
-    const TensorView& view = values[t];
-    if (view.bytes == 0) continue;
-    const TensorId tensor{static_cast<std::uint32_t>(t)};
-    const Layout layout = Layout::contiguous(Region::of(view), 0, view.bytes);
-    if (!is_root) {
-      ++*left;
-      auto bytes_left = std::make_shared<std::size_t>(view.bytes);
-      transport_.expect(options_.members[0], {FrameType::kValue, tensor, 0},
-                        {0, view.bytes, layout, [bytes_left, one_done](Member, const PartHeader& part) {
-                           *bytes_left -= part.bytes;
-                           if (*bytes_left == 0) one_done();
-                         }});
-      continue;
-    }
-    for (std::size_t rank = 1; rank < static_cast<std::size_t>(workers()); ++rank) {
-      ++*left;
-      PartHeader part;
-      part.type = FrameType::kValue;
-      part.tensor = tensor;
-      scheduler_.enqueue({.to = options_.members[rank],
-                          .priority = {0, layer_of_[t], runtime::SendClass::kPush},
-                          .part = part,
-                          .begin = 0,
-                          .source = layout,
-                          .hold = nullptr,
-                          .on_sent = one_done});
-    }
-  }
-  one_done();
+  values_ = std::make_shared<ValueBroadcast>(transport_, scheduler_, workers_of(options_), options_.self);
+  values_->start(values, layer_of_, std::move(done));
 }
 
 void EngineSession::fail(const Error& error) {

@@ -23,6 +23,7 @@
 #include "session/engine.h"
 #include "session/send_scheduler.h"
 #include "session/sync_events.h"
+#include "session/value_broadcast.h"
 #include "session/wait_watch.h"
 #include "store/bsp_store.h"
 
@@ -102,6 +103,7 @@ class EngineSession : public Engine {
   std::vector<std::uint32_t> layer_of_;  // by tensor
   std::vector<std::vector<plan::Chunk>> chunks_;  // by tensor
   SendScheduler scheduler_;
+  std::shared_ptr<ValueBroadcast> values_;  // null before broadcast()
   store::BspStore store_;
   std::vector<std::unique_ptr<DenseSyncer>> dense_;               // by tensor; null for tensors of factor layers
   std::vector<std::unique_ptr<factor::FactorExchange>> factors_;  // by layer; null for dense layers

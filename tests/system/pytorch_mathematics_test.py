@@ -62,6 +62,20 @@ for epoch in range(3):
     schedule.step()
 save()
 """,
+    "a schedule that follows the training loss": """
+schedule = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, factor=0.5, patience=0, threshold=0.1)
+for epoch in range(6):
+    total = 0.0
+    for a, b in loader:
+        optimizer.zero_grad()
+        loss = F.cross_entropy(model(a), b)
+        loss.backward()
+        optimizer.step()
+        total += loss.item()  # of this worker's parts
+    schedule.step(total)
+assert optimizer.param_groups[0]["lr"] < 0.2
+save()
+""",
     "class weights": """
 weight = torch.tensor([1.0, 5.0, 0.5, 2.0, 0.0])
 for epoch in range(2):

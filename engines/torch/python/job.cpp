@@ -48,9 +48,10 @@ Model model_from(const std::vector<TensorArgument>& tensors, const std::vector<L
   return model;
 }
 
-std::vector<TensorView> views_of(const std::vector<TensorArgument>& tensors) {
-  std::vector<TensorView> views;
-  for (const auto& [name, value] : tensors) views.push_back(bytes_of_dense(value, name));
+// Of the first `known` empty ones: their values stay.
+std::vector<TensorView> views_of(const std::vector<TensorArgument>& tensors, std::size_t known = 0) {
+  std::vector<TensorView> views(tensors.size());
+  for (std::size_t t = known; t < tensors.size(); ++t) views[t] = bytes_of_dense(tensors[t].second, tensors[t].first);
   return views;
 }
 
@@ -135,7 +136,8 @@ int Job::workers() const { return worker_->session().workers(); }
 std::string Job::scheme(std::uint32_t layer) const { return std::string(to_string(worker_->session().scheme(LayerId{layer}))); }
 std::string Job::plan() const { return plan::to_json(worker_->plan()); }
 
-void Job::renew(const std::vector<TensorArgument>& tensors, const std::vector<LayerArgument>& layers, std::uint64_t first) {
+void Job::renew(const std::vector<TensorArgument>& tensors, const std::vector<LayerArgument>& layers, std::uint64_t first,
+                std::size_t known) {
   let_go();
   Model model = model_from(tensors, layers);
   for (std::size_t t = 0; t < model_.tensors.size(); ++t) {
@@ -144,7 +146,7 @@ void Job::renew(const std::vector<TensorArgument>& tensors, const std::vector<La
   }
   model_ = model;
   set_names(layers);
-  check(worker_->renew(std::move(model), views_of(tensors), first));
+  check(worker_->renew(std::move(model), views_of(tensors, known), first));
 }
 
 // The script's names of its parameters, which are one a layer.

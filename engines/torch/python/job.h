@@ -64,8 +64,9 @@ class Job {
   std::string scheme(std::uint32_t layer) const;
   std::string plan() const;
 
-  // Tensors are those of before, and perhaps more behind them; all sums have been taken.
-  void renew(const std::vector<TensorArgument>& tensors, const std::vector<LayerArgument>& layers, std::uint64_t first);
+  // Tensors are those of before, and perhaps more behind them; all sums have been taken. Of the first `known` the values are alike
+  // everywhere, and do not travel.
+  void renew(const std::vector<TensorArgument>& tensors, const std::vector<LayerArgument>& layers, std::uint64_t first, std::size_t known);
   bool begin(std::uint64_t iteration);
   // A stretch of the script's thread, for the timeline (where POSEIDON_TIMELINE asks for one).
   void span(const std::string& name, bool is_begin);

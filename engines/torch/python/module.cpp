@@ -66,10 +66,10 @@ PYBIND11_MODULE(_engine, module) {
       .def("plan", &Job::plan)
       .def(
           "renew",
-          [](Job& job, const std::vector<TensorArgument>& tensors, const std::vector<LayerTuple>& layers, std::uint64_t first) {
-            job.renew(tensors, layers_from(layers), first);
+          [](Job& job, const std::vector<TensorArgument>& tensors, const std::vector<LayerTuple>& layers, std::uint64_t first, std::size_t known) {
+            job.renew(tensors, layers_from(layers), first, known);
           },
-          Free())
+          Free(), py::arg("tensors"), py::arg("layers"), py::arg("first"), py::arg("known") = 0)
       .def("begin", &Job::begin, Free())
       .def("span", &Job::span, py::arg("name"), py::arg("is_begin"))
       .def_property_readonly("waited_seconds", &Job::waited_seconds)

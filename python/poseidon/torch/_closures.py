@@ -1,4 +1,5 @@
-"""Decisions that an optimiser takes by the value of a loss are the same on all workers: they get the mean over the workers' parts."""
+"""Decisions that an optimiser, or the schedule of its learning rate, takes by the value of a loss are the same on all workers: they get the
+mean over the workers' parts."""
 import functools
 
 import torch
@@ -17,6 +18,22 @@ def attach(gradients):
         return None
 
     register_optimizer_step_pre_hook(before_step)
+    plateau = torch.optim.lr_scheduler.ReduceLROnPlateau
+    step = plateau.step
+
+    @functools.wraps(step)
+    def stepped(scheduler, metrics, *arguments, **options):
+        return step(scheduler, _agreed(metrics, gradients), *arguments, **options)
+
+    plateau.step = stepped
+
+
+def _agreed(metric, gradients):
+    """A metric of the script's: all workers' own, where they have evaluated the same, and otherwise the mean."""
+    if gradients.job is None or not gradients.is_on:
+        return metric
+    everybodys = gradients.gather("tells the metric of a ReduceLROnPlateau", float(metric))
+    return everybodys[0] if len(set(everybodys)) == 1 else sum(everybodys) / len(everybodys)
 
 
 def _averaged(closure, gradients):

@@ -168,7 +168,8 @@ class Gradients:
         if self.job is None:
             self.job = _engine.Job.join(tensors, layers, provisional=True, products_on=self.products_on)
         else:
-            self.job.renew(tensors, layers, self._iteration)
+            # What all have trained is alike everywhere.
+            self.job.renew(tensors, layers, self._iteration, known=self._in_job if self._iteration > 0 else 0)
             self._is_provisional = self._iteration == 0
         with torch.no_grad():
             for parameter, (_, values) in zip(self.parameters, tensors):
