@@ -119,6 +119,14 @@ def test_batches_made_by_hand_are_told_of_and_can_be_cut(poseidon, tmp_path):
     assert "by hand" not in done.stderr
 
 
+@pytest.mark.parametrize("flags, scaled, notices", [((), "{}", 1), ((), "ps.scale_loss({})", 0), (("--loss", "mean"), "{}", 0)])
+def test_a_loss_that_is_reduced_by_hand_is_told_of(poseidon, tmp_path, flags, scaled, notices):
+    done = run(poseidon, tmp_path, "import poseidon.torch as ps\nfor a, b in loader:\n    optimizer.zero_grad()\n    "
+               f"{scaled.format('F.cross_entropy(model(a), b, reduction=' + repr('none') + ').mean()')}.backward()\n    optimizer.step()\n", 2, *flags)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("this script reduces a loss by itself") == notices, done.stderr
+
+
 def test_rank_0_alone_writes(poseidon, tmp_path):
     done = run(poseidon, tmp_path, """
 for a, b in loader: step(a, b)

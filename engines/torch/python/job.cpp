@@ -230,10 +230,13 @@ void Job::submit_factors(std::uint32_t layer, std::uint64_t iteration, at::Tenso
   worker_->session().submit_factors(LayerId{layer}, iteration, gradient, expect(key, std::move(kept)));
 }
 
-bool Job::has(std::uint32_t tensor) const {
+std::vector<std::uint32_t> Job::arrived() const {
+  std::vector<std::uint32_t> tensors;
   const std::lock_guard lock(state_->mutex);
-  const auto found = state_->pending.find(tensor);
-  return found != state_->pending.end() && found->second.synced.has_value();
+  for (const auto& [tensor, pending] : state_->pending) {
+    if (pending.synced) tensors.push_back(tensor);
+  }
+  return tensors;
 }
 
 Sum Job::wait(std::uint32_t tensor) {

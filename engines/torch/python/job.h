@@ -79,9 +79,10 @@ class Job {
   // U [rows, outputs], V [rows, inputs], contiguous; the sums arrive in `weight` and `bias`.
   void submit_factors(std::uint32_t layer, std::uint64_t iteration, at::Tensor outputs, at::Tensor inputs, at::Tensor weight,
                       std::optional<at::Tensor> bias, std::uint32_t samples);
-  // Has the sum come? Of a layer with factors, by its weight; so in wait().
-  bool has(std::uint32_t tensor) const;
+  // Waits for the sum. Of a layer with factors, by its weight.
   Sum wait(std::uint32_t tensor);
+  // Whose sums have come and have not been waited for, in no order.
+  std::vector<std::uint32_t> arrived() const;
 
   // Any thread. Returns when all messages called by this name are out of, or in, their memory (collective/mailbox.h).
   void exchange(std::uint32_t channel, std::uint64_t number, const std::vector<Letter>& out, const std::vector<Letter>& in);

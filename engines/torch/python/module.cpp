@@ -76,7 +76,7 @@ PYBIND11_MODULE(_engine, module) {
       .def("submit", &Job::submit, Free())
       .def("submit_absent", &Job::submit_absent, Free())
       .def("submit_factors", &Job::submit_factors, Free())
-      .def("has", &Job::has)
+      .def("arrived", &Job::arrived)
       .def("wait", &Job::wait, Free())
       .def("gather",
            [](Job& job, const std::string& own) {

@@ -66,7 +66,7 @@ def scale_loss(loss, reduction="mean"):
         raise ValueError(f"reduction is {reduction!r}, and must be 'mean' or 'sum'")
     if size() == 1 or _attach.gradients() is None:
         return loss
-    return _losses.mean_of_part(loss) if reduction == "mean" else _losses.sum_of_part(loss)
+    return _losses.of_hand_written(loss, reduction)
 
 
 def offer_factors(weight, outputs, inputs):

@@ -31,7 +31,9 @@ class _Flight:
         self.digest = digest            # that travelled with it
         self.divisor = divisor          # of the sum
         self.rows = None                # the work of gathering them, where they travel instead
-        self.then = []                  # to do with the parameter once the average is in p.grad: steps that were put off
+        # To do once the average is in p.grad (steps that were put off): what to call with a list of parameters. What several
+        # parameters have in common is called once for those that are there.
+        self.then = []
 
 
 class Gradients:
@@ -412,40 +414,55 @@ class Gradients:
                 self._settle(place)
 
     def _settle(self, place):
-        summed = self._wait(place)
-        flight = self._flights.pop(place)
-        if summed.samples != flight.digest * summed.contributors:
-            self._resolve({place: (flight, summed)})
-        else:
-            self._take(place, flight, summed)
+        """This one, and whichever else has come by now: steps of many small parameters take one call."""
+        odd = self._take_regular([place, *(other for other in self.job.arrived()
+                                           if other != place and other in self._flights and self._flights[other].rows is None)])
+        if odd:
+            self._resolve(odd)
 
-    def _take(self, place, flight, summed):
+    def _take_regular(self, places):
+        """Waits for these. Returns (flight, sum) by place of those whose sum does not carry the digest of all workers, which are not taken."""
+        come = [(place, self._wait(place), self._flights.pop(place)) for place in places]
+        self._take([(place, flight, summed) for place, summed, flight in come if summed.samples == flight.digest * summed.contributors])
+        return {place: (flight, summed) for place, summed, flight in come if summed.samples != flight.digest * summed.contributors}
+
+    def _take(self, come):
+        """What has come, (place, flight, sum) each, to the parameters, and then what was put off: the first things of all, then the second ones."""
+        with torch.no_grad():
+            for place, flight, summed in come:
+                self._take_average(place, flight, summed)
+        for turn in range(max((len(flight.then) for _, flight, _ in come), default=0)):
+            together = {}
+            for place, flight, _ in come:
+                if turn < len(flight.then):
+                    together.setdefault(flight.then[turn], []).append(self.parameters[place])
+            for act, parameters in together.items():
+                act(parameters)
+
+    def _take_average(self, place, flight, summed):
         """The average, where anybody had a gradient, on top of what was there before."""
         parameter = self.parameters[place]
         _awaited.restore(parameter)
         before = flight.before
-        with torch.no_grad():
-            if flight.rows is not None:
-                parameter.grad = self._sum_of_rows(parameter, flight.rows.get_future().wait(), flight.divisor, before)
-            elif summed.contributors == 0:
-                if before is not None:
-                    parameter.grad = before
+        if flight.rows is not None:
+            parameter.grad = self._sum_of_rows(parameter, flight.rows.get_future().wait(), flight.divisor, before)
+        elif summed.contributors == 0:
+            if before is not None:
+                parameter.grad = before
+        else:
+            if flight.handed_in:
+                if self._staging.is_for(parameter):
+                    self._staging.bring_back(parameter.grad, self._staging.memory(place, parameter.grad))
             else:
-                if flight.handed_in:
-                    if self._staging.is_for(parameter):
-                        self._staging.bring_back(parameter.grad, self._staging.memory(place, parameter.grad))
-                else:
-                    before = parameter.grad if before is None else before
-                    parameter.grad = flight.destination.to(parameter.device)
-                    self._spare.pop(place, None)
-                if flight.divisor != 1:
-                    parameter.grad.div_(flight.divisor)
-                if place in self._sparse:
-                    parameter.grad = parameter.grad.to_sparse(1)
-                if before is not None:
-                    parameter.grad = before.add_(parameter.grad)
-        for act in flight.then:
-            act()
+                before = parameter.grad if before is None else before
+                parameter.grad = flight.destination.to(parameter.device)
+                self._spare.pop(place, None)
+            if flight.divisor != 1:
+                parameter.grad.div_(flight.divisor)
+            if place in self._sparse:
+                parameter.grad = parameter.grad.to_sparse(1)
+            if before is not None:
+                parameter.grad = before.add_(parameter.grad)
 
     def _gather_rows(self, place):
         """All workers ask for it in the order of places."""
@@ -468,20 +485,12 @@ class Gradients:
     def _resolve(self, odd):
         """Some gradient of the last pass does not carry the digest of all workers: their settings are not alike, or what somebody computed was
         no product of factors. Every worker comes here after the same pass, since each sees it in the same sums."""
-        for place in list(self._flights):
-            summed = self._wait(place)
-            flight = self._flights.pop(place)
-            if summed.samples == flight.digest * summed.contributors:
-                self._take(place, flight, summed)
-            else:
-                odd[place] = (flight, summed)
+        odd |= self._take_regular(list(self._flights))
         for place in odd:
             _awaited.restore(self.parameters[place])
         irregular, self._irregular = self._irregular, {}
         places = self.on_difference(sorted(irregular))
-        for place, (flight, summed) in odd.items():
-            if place not in places:
-                self._take(place, flight, summed)
+        self._take([(place, flight, summed) for place, (flight, summed) in odd.items() if place not in places])
         if not places:
             return
         # These are dense from now on, and so is what their factors could not tell of the last pass.
@@ -501,6 +510,7 @@ class Gradients:
                 rests[place] = gradient.contiguous().cpu()
                 self.job.submit(place, self._iteration, rests[place], 1)
         self._iteration += 1
+        come = []
         for place, rest in rests.items():
             more = self._wait(place)
             if place not in odd or place not in places:
@@ -511,7 +521,8 @@ class Gradients:
                 flight.destination.add_(rest)
             if summed.samples == 0 and more.contributors == 0:
                 summed = more  # nobody had a gradient
-            self._take(place, flight, summed)
+            come.append((place, flight, summed))
+        self._take(come)
 
     def _hand_in_absence(self, place):
         if place not in self._spare:

@@ -8,11 +8,12 @@ does not depend on the batch.
 import functools
 import inspect
 import os
+import sys
 
 import torch
 
 from . import _data
-from ._worker import size
+from ._worker import rank, size
 
 _LOSSES = ("cross_entropy", "nll_loss", "mse_loss", "l1_loss", "smooth_l1_loss", "huber_loss", "binary_cross_entropy",
            "binary_cross_entropy_with_logits", "kl_div", "poisson_nll_loss", "gaussian_nll_loss", "hinge_embedding_loss",
@@ -21,6 +22,9 @@ _LOSSES = ("cross_entropy", "nll_loss", "mse_loss", "l1_loss", "smooth_l1_loss",
 # Of these a target may be a class that is ignored, and classes may have weights.
 _OF_CLASSES = ("cross_entropy", "nll_loss")
 _IGNORED = -100  # PyTorch's own default
+
+
+_knows_hand_written = False  # the script calls what is meant for losses that it reduces itself
 
 
 class _ScaledBackward(torch.autograd.Function):
@@ -37,6 +41,25 @@ class _ScaledBackward(torch.autograd.Function):
 def scaled(loss, scale):
     """The same value, whose gradient is so many times as large."""
     return _ScaledBackward.apply(loss, scale) if scale != 1 and loss.requires_grad else loss
+
+
+def of_hand_written(loss, reduction):
+    """Of a loss that the script has reduced itself, as it says: "mean" or "sum"."""
+    global _knows_hand_written
+    _knows_hand_written = True
+    return mean_of_part(loss) if reduction == "mean" else sum_of_part(loss)
+
+
+def _watch_for_hand_written(gradients):
+    """A loss without a reduction has been computed: if the script does not say how it reduces it, Poseidon does."""
+    def warn():
+        gradients.on_pass.remove(warn)
+        if not _knows_hand_written and rank() == 0:
+            print("poseidon: this script reduces a loss by itself (reduction='none'), and Poseidon takes the result for a mean over equal parts. Where parts "
+                  "are unequal, or it is a sum, say so: `poseidon run --loss mean` (or sum), or poseidon.torch.scale_loss(loss, reduction=...)",
+                  file=sys.stderr, flush=True)
+
+    gradients.on_pass.append(warn)
 
 
 def mean_of_part(loss, rows=None):
@@ -71,12 +94,17 @@ def _scale_of_root(reduction):
 
 def _wrapped(function, gradients, of_classes):
     signature = inspect.signature(function)
+    is_watched = False
 
     @functools.wraps(function)
     def loss(*arguments, **options):
+        nonlocal is_watched
         if torch.compiler.is_compiling():
             torch._dynamo.graph_break()  # how much a part counts is another number in every step
         value = function(*arguments, **options)
+        if options.get("reduction") == "none" and not is_watched and gradients.is_on and isinstance(value, torch.Tensor) and value.requires_grad:
+            is_watched = True
+            _watch_for_hand_written(gradients)
         if not isinstance(value, torch.Tensor) or value.dim() != 0 or not value.requires_grad or not gradients.is_on:
             return value
         if torch._C._are_functorch_transforms_active():

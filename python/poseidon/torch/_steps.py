@@ -67,14 +67,14 @@ class Steps:
                 return step(optimizer, *arguments, **options)
             ready = []
             for group in optimizer.param_groups:
-                settings = {name: value for name, value in group.items() if name != "params"}
+                later = functools.partial(_step_group, step, optimizer, {name: value for name, value in group.items() if name != "params"})
                 now = []
                 for parameter in group["params"]:
                     flight = self._gradients.flight(parameter)
                     if flight is None or _awaited.shares_memory(parameter):
                         now.append(parameter)
                     else:
-                        flight.then.append(functools.partial(_step_of, step, optimizer, [settings | {"params": [parameter]}]))
+                        flight.then.append(later)
                 ready.append(group | {"params": now})
             if any(group["params"] for group in ready):
                 _step_of(step, optimizer, ready)
@@ -102,13 +102,22 @@ class Steps:
                 return zero(target, set_to_none)
             put_off = {id(parameter) for parameter, _ in waiting}
             for parameter, flight in waiting:
-                flight.then.append(functools.partial(setattr, parameter, "grad", None))
+                flight.then.append(_forget_gradients)
             for parameter in parameters_of(target):
                 if id(parameter) not in put_off:
                     parameter.grad = None
             return None
 
         return zeroed
+
+
+def _forget_gradients(parameters):
+    for parameter in parameters:
+        parameter.grad = None
+
+
+def _step_group(step, optimizer, settings, parameters):
+    _step_of(step, optimizer, [settings | {"params": parameters}])
 
 
 def _step_of(step, optimizer, groups):
