@@ -177,15 +177,16 @@ def test_every_rank_writes_if_asked(poseidon, tmp_path):
     assert (tmp_path / "file-0").exists() and (tmp_path / "file-1").exists()
 
 
-def test_evaluation_is_left_alone_and_has_rank_0s_buffers(poseidon, tmp_path):
-    done = run(poseidon, tmp_path, """
+@pytest.mark.parametrize("gradients", ["torch.no_grad()", "torch.enable_grad()"])
+def test_evaluation_is_left_alone_and_has_rank_0s_buffers(poseidon, tmp_path, gradients):
+    done = run(poseidon, tmp_path, f"""
 model = nn.Sequential(nn.Linear(8, 8), nn.BatchNorm1d(8), nn.Linear(8, 3))
 optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
 for a, b in loader: step(a, b)
 model.eval()
-with torch.no_grad():
+with {gradients}:
     rows = sum(len(a) for a, b in loader)
-    print("rows", rows, *(f"{value:.17g}" for value in model[1].running_mean.tolist()))
+    print("rows", rows, *(f"{{value:.17g}}" for value in model[1].running_mean.tolist()))
 """)
     assert done.returncode == 0, done.stderr
     lines = [(tmp_path / f"out/rank-0{rank}.log").read_text().strip() for rank in range(2)]

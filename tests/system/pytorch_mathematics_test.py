@@ -76,6 +76,16 @@ for epoch in range(6):
 assert optimizer.param_groups[0]["lr"] < 0.2
 save()
 """,
+    "trained in evaluation mode": """
+loader = DataLoader(TensorDataset(x, y), batch_size=16)
+for epoch in range(4):
+    for a, b in loader:
+        optimizer.zero_grad()
+        F.cross_entropy(model(a), b).backward()
+        optimizer.step()
+    model.eval()
+save()
+""",
     "class weights": """
 weight = torch.tensor([1.0, 5.0, 0.5, 2.0, 0.0])
 for epoch in range(2):

@@ -108,6 +108,7 @@ def _watch_forward_passes(gradients, buffers):
         if gradients.has_begun or gradients.job is None or module in known:
             return
         known.update(module.modules())
+        gradients.models.add(module)
         gradients.name(module)
         if module.training:
             buffers.make_equal(module)

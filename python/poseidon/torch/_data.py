@@ -6,7 +6,8 @@ set that is a stream every worker reads all samples of a batch, and keeps its pa
 
 A worker whose part of a batch is empty computes with one sample that is another's, which counts for nothing.
 
-Only loaders that are iterated while gradients are recorded are cut: those of evaluation are the script's own business on each worker.
+Only loaders that are iterated for training are cut: those of evaluation are the script's own business on each worker. Evaluation is where no
+gradients are recorded, or the model is in evaluation mode, the data come in order, and no backward pass follows.
 A script that makes its batches by hand is told so, and what to do.
 """
 import collections
@@ -15,9 +16,10 @@ import itertools
 import operator
 import os
 import sys
+import weakref
 
 import torch
-from torch.utils.data import DataLoader, IterableDataset
+from torch.utils.data import DataLoader, IterableDataset, SequentialSampler
 
 from ._worker import rank, size
 
@@ -80,9 +82,23 @@ def attach(gradients):
     index_sampler = DataLoader._index_sampler
     make_iterator = DataLoader.__iter__
 
+    trains = weakref.WeakSet()  # loaders during whose iteration backward passes have been made
+    uncut = weakref.WeakSet()   # the latest that was left alone, though gradients were recorded
+
+    def notice():
+        trains.update(uncut)
+        uncut.clear()
+
+    gradients.on_pass.append(notice)
+
     @functools.wraps(make_iterator)
     def iterate(self):
+        uncut.clear()
         is_cut = gradients.is_on and torch.is_grad_enabled() and bool(gradients.parameters) and self._auto_collation
+        if is_cut and self not in trains and _is_for_evaluation(self, gradients):
+            uncut.add(self)
+            _presents.clear()  # if this is training after all, every worker's part is all
+            is_cut = False
         if not is_cut:
             self._poseidon_cut = None
             return make_iterator(self)
@@ -102,6 +118,12 @@ def attach(gradients):
         return index_sampler.fget(self) if cut is None else cut
 
     DataLoader._index_sampler = property(sampler)
+
+
+def _is_for_evaluation(loader, gradients):
+    """Probably; and if not, all workers see the same batches, since none are drawn."""
+    is_in_order = isinstance(getattr(loader, "sampler", None), SequentialSampler)
+    return is_in_order and len(gradients.models) > 0 and not any(model.training for model in gradients.models)
 
 
 class _Cut:

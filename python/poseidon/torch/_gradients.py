@@ -49,6 +49,7 @@ class Gradients:
         self.factors = None           # _factors.Factors
         self.scale_of_root = lambda: 1  # of the gradient that a backward pass begins with
         self.may_put_off = True       # parameters may be waited for when they are used
+        self.models = weakref.WeakSet()  # outermost modules that had computed something before the first backward pass
         self._is_off = False          # somebody else synchronises, or this is a child of the worker's process
         self.parameters = []          # in the order in which optimisers got them: equal on all workers
         self._known = {}              # by id: the place there
