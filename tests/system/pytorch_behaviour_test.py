@@ -398,13 +398,38 @@ def test_one_worker_is_plain_python(poseidon, tmp_path):
 
 
 def test_dropout_draws_other_masks_and_nothing_else_parts(poseidon, tmp_path):
+    """Parts of three workers are of unequal size."""
     done = run(poseidon, tmp_path, """
-drop = nn.Dropout(0.5)
-for a, b in loader: step(drop(a), b)
+from torch.utils.checkpoint import checkpoint
+drop, recurrent = nn.Dropout(0.5), nn.LSTM(8, 8, 2, dropout=0.5, batch_first=True)
+def dropped(a):
+    a = F.scaled_dot_product_attention(a[:, None], a[:, None], a[:, None], dropout_p=0.3)
+    return F.rrelu(F.alpha_dropout(recurrent(a)[0][:, 0], 0.2), training=True)
+for a, b in DataLoader(TensorDataset(x, y), batch_size=8, shuffle=True): step(dropped(a), b)
+seen = []
+def twice(a):
+    seen.append(drop(torch.ones(20)).tolist())
+    return a * a
+checkpoint(twice, torch.ones(2, requires_grad=True), use_reentrant=False).sum().backward()
+assert len(seen) == 2 and seen[0] == seen[1], seen
 print("mask", drop(torch.ones(20)).tolist())
-print("permutation", torch.randperm(10).tolist() if rank else "")
+print("permutation", torch.randperm(10).tolist())
 """, 3)
     assert done.returncode == 0, done.stderr
     lines = [(tmp_path / f"out/rank-0{rank}.log").read_text().splitlines() for rank in range(3)]
     assert len({line[0] for line in lines}) == 3
-    assert lines[1][1] == lines[2][1]
+    assert len({line[1] for line in lines}) == 1
+
+
+def test_parameters_that_have_parted_are_rank_0s_again(poseidon, tmp_path):
+    done = run(poseidon, tmp_path, """
+for number, (a, b) in enumerate(loader):
+    step(a, b)
+    if number == 2 and rank == 1:
+        with torch.no_grad(): model[1].weight.add_(1.0)
+print(f"{model[1].weight.sum().item():.9g} {model[0].bias.sum().item():.9g}")
+""")
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("parameters have parted: 1.weight of rank 1 has other values than rank 0's, which all take now") == 1, done.stderr
+    lines = [(tmp_path / f"out/rank-0{rank}.log").read_text().splitlines() for rank in range(2)]
+    assert [line for line in lines[0] if "poseidon" not in line] == lines[1]

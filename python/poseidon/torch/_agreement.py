@@ -3,7 +3,11 @@
 Each backward pass carries a digest beside the gradients: of the optimisers' settings (learning rates, momenta and the like), and of how far
 the script has come (steps of each optimiser, batches taken). It costs nothing; where the digests differ the workers tell each other all that,
 and all end with a sentence that names rank and setting, or who has skipped what, and where.
+
+Now and then, more and more seldom, samples of the parameters are in it too. Where they differ (a script has added noise to them, or hosts
+compute with other instructions) all take rank 0's again, and go on.
 """
+import sys
 import weakref
 import zlib
 
@@ -39,6 +43,7 @@ class Agreement:
         self._optimizers = []  # in the order in which they were made: alike on all workers
         self._progress = weakref.WeakKeyDictionary()
         self._digested = {}    # what _look() found when the digest of the present pass was made
+        self._samples = {}     # of the parameters, then
         gradients.digest = self.digest
         gradients.on_difference = self.explain
 
@@ -78,17 +83,18 @@ class Agreement:
 
     def digest(self):
         self._digested = self._look()
+        self._samples = self._gradients.samples_of_parameters()
         counts = {name: count for name, (count, _) in self._digested.items()}
-        return zlib.crc32(repr((self.settings(), counts)).encode()) % DIGEST_MAX + 1
+        return zlib.crc32(repr((self.settings(), counts, self._samples)).encode()) % DIGEST_MAX + 1
 
     def explain(self, irregular):
         """All workers call it after the same backward pass, each with the places of tensors whose gradient was not what it had said. Returns those of
         all."""
         settings = {name: repr(value) for name, value in self.settings().items()}
         progress = {name: (count, written(site)) for name, (count, site) in self._digested.items()}
-        answers = self._gradients.gather("compares its settings", [settings, progress, irregular])
-        zeros_settings, zeros_progress, _ = answers[0]
-        for other, (settings, progress, _) in enumerate(answers[1:], 1):
+        answers = self._gradients.gather("compares its settings", [settings, progress, self._samples, irregular])
+        zeros_settings, zeros_progress, zeros_samples, _ = answers[0]
+        for other, (settings, progress, samples, _) in enumerate(answers[1:], 1):
             (batch, site), (zeros_batch, zeros_site) = progress.pop("batches"), zeros_progress["batches"]
             if batch != zeros_batch:
                 raise OutOfStep(f"rank {other} computes gradients of its batch {batch} at {site} while rank 0 computes those of its batch {zeros_batch} at "
@@ -103,7 +109,14 @@ class Agreement:
                 if settings[name] != zeros_settings[name]:
                     raise DifferentSettings(f"rank {other} has {settings[name]} as {name}, and rank 0 has {zeros_settings[name]}: "
                                             f"their steps would differ. {_MUST_BE_ALIKE} (this is rank {rank()})")
-        return {place for _, _, places in answers for place in places}
+            if samples != zeros_samples:
+                self._gradients.share_values_again()
+                if rank() == 0:
+                    name = next(name for name in zeros_samples if samples.get(name) != zeros_samples[name])
+                    print(f"poseidon: warning: parameters have parted: {name} of rank {other} has other values than rank 0's, which all take now. "
+                          "Something changes it that is not alike on all workers (random numbers, other processors)", file=sys.stderr, flush=True)
+                break
+        return {place for *_, places in answers for place in places}
 
 
 def _who_skipped(other, is_other):

@@ -3,18 +3,17 @@
 The workers tell each other each layer's moments in the forward pass, and the two sums that its gradient needs in the backward pass. What
 comes out is what one process computes: the moments are combined by Chan, Golub and LeVeque's formula for parts of unequal size.
 """
-import functools
-
 import torch
 
 from . import _data
+from ._wrapping import wraps
 
 
 def attach(gradients):
     functional = torch.nn.functional
     batch_norm = functional.batch_norm
 
-    @functools.wraps(batch_norm)
+    @wraps(batch_norm)
     def synced(input, running_mean, running_var, weight=None, bias=None, training=False, momentum=0.1, eps=1e-5):
         if not training or not gradients.is_on or not torch.is_grad_enabled() or _data.present_for(input.shape[0]) is None:
             return batch_norm(input, running_mean, running_var, weight, bias, training, momentum, eps)

@@ -1,7 +1,7 @@
 """Each worker takes its part of every batch, so that the sequence of global batches is that of one process.
 
-Rank 0 draws the script's own sampler's batches of indices and tells the others. (If each drew for itself they would part ways as soon
-as dropout draws from the same generator.) A batch of K samples is cut into equal parts, to within one, in the order of ranks. Of a data
+Rank 0 draws the script's own sampler's batches of indices and tells the others. (If each went by what it draws itself they would part ways as soon as
+something else draws from the same generator, for a part of its own size. They draw all the same: what the script draws next shall be alike.) A batch of K samples is cut into equal parts, to within one, in the order of ranks. Of a data
 set that is a stream every worker reads all samples of a batch, and keeps its part.
 
 A worker whose part of a batch is empty computes with one sample that is another's, which counts for nothing.
@@ -156,10 +156,11 @@ class _Parts(_Cut):
 
     def __iter__(self):
         self._gradients.before_forward()
-        drawn = self._batches() if rank() == 0 else None
+        drawn = self._batches()
         has_more = True
         while has_more:
-            batches, has_more = self._gradients.gather("asks for the next batches", None if drawn is None else _draw(drawn))[0]
+            own = _draw(drawn)
+            batches, has_more = self._gradients.gather("asks for the next batches", own if rank() == 0 else None)[0]
             for batch in batches:
                 begin, end = part_of(len(batch))
                 self._sizes.append((end - begin, len(batch)))

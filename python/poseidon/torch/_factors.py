@@ -7,6 +7,8 @@ than that later (another use of the weight, a penalty on it, more rows than ther
 """
 import torch
 
+from ._wrapping import wraps
+
 
 class Factors:
     def __init__(self, gradients):
@@ -21,6 +23,7 @@ class Factors:
         self._linear = functional.linear
         gradients.factors = self
 
+        @wraps(functional.linear)
         def linear(input, weight, bias=None):
             if torch.compiler.is_compiling():
                 return self._linear(input, weight, bias)
@@ -29,9 +32,7 @@ class Factors:
                 return self._linear(input, weight, bias)
             return _Linear.apply(input, weight, bias, self, place)
 
-        linear.__doc__ = self._linear.__doc__
         functional.linear = linear
-        torch.jit._builtins._register_builtin(linear, "aten::linear")
 
     def switch_off(self):
         """All gradients are dense from now on. Before the first backward pass."""

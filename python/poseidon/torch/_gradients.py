@@ -8,6 +8,7 @@ average, so that it is not averaged twice.
 import functools
 import json
 import weakref
+import zlib
 
 import torch
 
@@ -15,6 +16,12 @@ from . import _awaited, _engine, _groups
 from ._call_site import call_site, written
 from ._staging import Staging
 from ._worker import size
+
+
+# Passes between two comparisons of the parameters, at most.
+_COMPARED_EVERY = 1024
+# Numbers of a parameter that are compared, about.
+_COMPARED_NUMBERS = 64
 
 
 class OutOfStep(RuntimeError):
@@ -60,6 +67,7 @@ class Gradients:
         self._iteration = 0           # of the engine: one for each backward pass
         self.called_at = None         # where the latest backward pass was called
         self._calls = []              # of torch.autograd.backward and .grad, within each other: whether each accumulates into all leaves
+        self._must_share = False      # parameters are no longer alike on all workers
         self._is_provisional = True   # the engine waits for the model that the first pass shows
         self._passing = False         # a backward pass has called a hook
         self._own_digest = 1          # in this pass
@@ -144,7 +152,7 @@ class Gradients:
             self._join()
 
     def _needs_another_model(self):
-        return self._in_job < len(self.parameters) or (self._iteration > 0 and (self._is_provisional or self.factors.has_news))
+        return self._must_share or self._in_job < len(self.parameters) or (self._iteration > 0 and (self._is_provisional or self.factors.has_news))
 
     def joined(self):
         """The job, also where nothing is trained by it."""
@@ -172,7 +180,8 @@ class Gradients:
             self.job = _engine.Job.join(tensors, layers, provisional=True, products_on=self.products_on)
         else:
             # What all have trained is alike everywhere.
-            self.job.renew(tensors, layers, self._iteration, known=self._in_job if self._iteration > 0 else 0)
+            self.job.renew(tensors, layers, self._iteration, known=self._in_job if self._iteration > 0 and not self._must_share else 0)
+            self._must_share = False
             self._is_provisional = self._iteration == 0
         with torch.no_grad():
             for parameter, (_, values) in zip(self.parameters, tensors):
@@ -199,6 +208,16 @@ class Gradients:
                 raise OutOfStep(f"rank {other} {others_purpose} at {others_site}, where rank 0 {answers[0][0]} at {answers[0][1]}: the workers' scripts "
                                 "have parted. A decision that rests on a value which only one worker has (a local loss, a clock) must be taken by all alike")
         return [given for _, _, given in answers]
+
+    def share_values_again(self):
+        """Before the next pass all take rank 0's values. All workers call it after the same pass."""
+        self._must_share = True
+
+    def samples_of_parameters(self):
+        """Digests of some numbers of each parameter, by name; none in most passes. After pass 1, 2, 4 and so on, and then every 1,024."""
+        passes = self._iteration
+        is_due = passes > 0 and (passes & (passes - 1) == 0 if passes < _COMPARED_EVERY else passes % _COMPARED_EVERY == 0)
+        return {name: _sample_of(parameter) for name, parameter in zip(self._names_of_layers(), self.parameters)} if is_due else {}
 
     def name(self, module):
         """What parameters are called in a module: plans speak of them by these names."""
@@ -547,3 +566,9 @@ def _has_no_gaps(tensor):
             return False
         expected *= extent
     return True
+
+
+def _sample_of(parameter):
+    numbers = parameter.detach().reshape(-1)
+    numbers = numbers[:: max(1, numbers.numel() // _COMPARED_NUMBERS)].contiguous().cpu()
+    return zlib.crc32(bytes(numbers.view(torch.uint8).tolist()))

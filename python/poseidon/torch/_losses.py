@@ -5,7 +5,6 @@ samples do not count alike (class weights, targets that are ignored) mine and al
 sum over samples is scaled by N. Only the gradient of the loss is scaled, not the whole gradient: what a script adds to it (a regulariser)
 does not depend on the batch.
 """
-import functools
 import inspect
 import os
 import sys
@@ -14,6 +13,7 @@ import torch
 
 from . import _data
 from ._worker import rank, size
+from ._wrapping import wraps
 
 _LOSSES = ("cross_entropy", "nll_loss", "mse_loss", "l1_loss", "smooth_l1_loss", "huber_loss", "binary_cross_entropy",
            "binary_cross_entropy_with_logits", "kl_div", "poisson_nll_loss", "gaussian_nll_loss", "hinge_embedding_loss",
@@ -96,7 +96,7 @@ def _wrapped(function, gradients, of_classes):
     signature = inspect.signature(function)
     is_watched = False
 
-    @functools.wraps(function)
+    @wraps(function)
     def loss(*arguments, **options):
         nonlocal is_watched
         if torch.compiler.is_compiling():
