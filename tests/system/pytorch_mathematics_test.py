@@ -86,6 +86,25 @@ for epoch in range(4):
     model.eval()
 save()
 """,
+    "complex weights, single numbers and empty ones": """
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.spectrum = nn.Parameter(torch.randn(12, 6, dtype=torch.complex128))
+        self.temperature = nn.Parameter(torch.tensor(1.5))
+        self.none = nn.Parameter(torch.empty(0, 3))
+        self.head = nn.Linear(12, 5)
+    def forward(self, a):
+        return self.head(torch.view_as_real((a + 1j * a.flip(1)) @ self.spectrum.conj()).flatten(1)) * self.temperature + self.none.sum()
+model = Net()
+optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
+for epoch in range(3):
+    for a, b in loader:
+        optimizer.zero_grad()
+        F.cross_entropy(model(a), b).backward()
+        optimizer.step()
+save()
+""",
     "class weights": """
 weight = torch.tensor([1.0, 5.0, 0.5, 2.0, 0.0])
 for epoch in range(2):

@@ -18,7 +18,7 @@ def distribute(model, optimizer):
     if gradients is None:
         return model, optimizer
     gradients.add([parameter for group in optimizer.param_groups for parameter in group["params"]])
-    missing = [name for name, parameter in model.named_parameters() if parameter.requires_grad and not gradients.knows(parameter)]
+    missing = [name for name, parameter in model.named_parameters() if parameter.requires_grad and parameter.numel() > 0 and not gradients.knows(parameter)]
     if missing:
         raise ValueError(f"the optimiser does not have {missing[0]}" + (f" and {len(missing) - 1} more parameters" if len(missing) > 1 else "") +
                          " of the model: freeze what is not to be trained, or give it to an optimiser before")

@@ -90,8 +90,8 @@ class Gradients:
 
     def add(self, parameters):
         for parameter in parameters:
-            if id(parameter) in self._known:
-                continue
+            if id(parameter) in self._known or parameter.numel() == 0:
+                continue  # of nothing there is no gradient to wait for
             place = len(self.parameters)
             self._known[id(parameter)] = place
             self.parameters.append(parameter)
@@ -172,7 +172,7 @@ class Gradients:
         self._renew()
 
     def _renew(self):
-        tensors = [(f"{place}", self._staging.values(p)) for place, p in enumerate(self.parameters)]
+        tensors = [(f"{place}", self._staging.values(_real(p))) for place, p in enumerate(self.parameters)]
         if self.job is not None:
             self._agree()
         layers = [(name, [place], self.factors.rows(place)) for place, name in enumerate(self._names_of_layers())]
@@ -186,7 +186,7 @@ class Gradients:
         with torch.no_grad():
             for parameter, (_, values) in zip(self.parameters, tensors):
                 if self._staging.is_for(parameter):
-                    parameter.copy_(values)
+                    _real(parameter).copy_(values)
         self.factors.follow(self.job, len(tensors))
         self._in_job = len(self.parameters)
         self._seen = self._look()
@@ -340,7 +340,7 @@ class Gradients:
         self._submit(place, _dense(gradient, parameter), self._own_digest)
 
     def _submit(self, place, gradient, digest):
-        job, iteration = self.job, self._iteration
+        job, iteration, gradient = self.job, self._iteration, _real(gradient)
         if not self._staging.is_for(gradient):
             job.submit(place, iteration, gradient, digest)
             return
@@ -472,7 +472,8 @@ class Gradients:
         else:
             if flight.handed_in:
                 if self._staging.is_for(parameter):
-                    self._staging.bring_back(parameter.grad, self._staging.memory(place, parameter.grad))
+                    gradient = _real(parameter.grad)
+                    self._staging.bring_back(gradient, self._staging.memory(place, gradient))
             else:
                 before = parameter.grad if before is None else before
                 parameter.grad = flight.destination.to(parameter.device)
@@ -528,7 +529,7 @@ class Gradients:
                 rests[place] = self._spare[place]
             else:
                 rests[place] = gradient.contiguous().cpu()
-                self.job.submit(place, self._iteration, rests[place], 1)
+                self.job.submit(place, self._iteration, _real(rests[place]), 1)
         self._iteration += 1
         come = []
         for place, rest in rests.items():
@@ -547,15 +548,20 @@ class Gradients:
     def _hand_in_absence(self, place):
         if place not in self._spare:
             self._spare[place] = torch.empty_like(self.parameters[place].detach(), device="cpu")
-        self.job.submit_absent(place, self._iteration, self._spare[place])
+        self.job.submit_absent(place, self._iteration, _real(self._spare[place]))
 
 
 def _dense(gradient, parameter):
     """The gradient itself, where its memory has no gaps; its elements lie alike on all workers, since its parameter's do."""
-    if gradient.stride() == parameter.stride() and _has_no_gaps(gradient):
+    if gradient.stride() == parameter.stride() and _has_no_gaps(gradient) and not gradient.is_conj():
         return gradient
     parameter.grad = torch.empty_like(parameter.detach()).copy_(gradient)
     return parameter.grad
+
+
+def _real(tensor):
+    """Complex numbers travel as pairs of real ones, which share their memory."""
+    return torch.view_as_real(tensor.detach()) if tensor.is_complex() else tensor
 
 
 def _has_no_gaps(tensor):
@@ -569,6 +575,6 @@ def _has_no_gaps(tensor):
 
 
 def _sample_of(parameter):
-    numbers = parameter.detach().reshape(-1)
+    numbers = _real(parameter).detach().reshape(-1)
     numbers = numbers[:: max(1, numbers.numel() // _COMPARED_NUMBERS)].contiguous().cpu()
     return zlib.crc32(bytes(numbers.view(torch.uint8).tolist()))
