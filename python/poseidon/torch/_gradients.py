@@ -411,9 +411,9 @@ class Gradients:
         self.factors.end_watching()
         self._iteration += 1
         self._passing = False
-        for place in list(self._flights):
-            if not self.may_put_off or not _awaited.guard(self.parameters[place], self.settle):
-                self._settle(place)
+        at_once = [place for place in self._flights if not self.may_put_off or not _awaited.guard(self.parameters[place], self.settle)]
+        for place in at_once:
+            self.settle(self.parameters[place])
 
     # ---- What is on its way ----
 
