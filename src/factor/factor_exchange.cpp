@@ -202,7 +202,7 @@ void FactorExchange::on_rank_complete(Set& set, std::size_t rank, std::uint32_t 
 }
 
 void FactorExchange::multiply_if_complete(Set& set) {
-  if (set.ranks_left > 0) return;
+  if (set.ranks_left > 0 || failed_) return;  // what still comes when the job is over is of no use
   // Ours are among them, so the worker has submitted, and the memory for the result is known.
   POSEIDON_CHECK(pending_ && pending_->iteration == *set.iteration, "layer ", options_.name, ": factors of iteration ",
                  *set.iteration, " are complete without ours");
@@ -305,6 +305,7 @@ void FactorExchange::arrived(std::size_t bytes, std::uint64_t samples) {
 }
 
 void FactorExchange::fail(const Error& error) {
+  failed_ = true;
   if (!pending_) return;
   const Pending done = std::move(*pending_);
   pending_.reset();

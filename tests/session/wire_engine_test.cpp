@@ -111,6 +111,33 @@ TEST(WireEngineTest, FailureEndsEverySubmissionOnce) {
   }
 }
 
+TEST(WireEngineTest, FactorsThatCompleteAfterAFailureAreOfNoUse) {
+  WireJob job(2);
+  job.plan = uniform_plan(job.model, static_cast<int>(job.workers), Scheme::kSfb);
+  job.plan.wire = job.wire;
+  WireSwarm swarm(job, 2);
+  struct Memory {
+    Floats u = Floats(WireJob::kBatch * WireJob::kRows, 1.0f), v = Floats(WireJob::kBatch * WireJob::kCols, 1.0f);
+    Floats weight = Floats(WireJob::kRows * WireJob::kCols), bias = Floats(WireJob::kRows);
+    int ends = 0;
+  };
+  std::vector<Memory> memory(job.workers);
+  const auto submit = [&](std::size_t rank) {
+    Memory& own = memory[rank];
+    swarm.workers[rank]->engine->submit_factors(
+        LayerId{2}, 0,
+        {.outputs = view(own.u), .inputs = view(own.v), .rows = WireJob::kBatch, .hold = nullptr, .weight = view(own.weight), .bias = view(own.bias)},
+        [&own](const Synced&) { ++own.ends; });
+  };
+  submit(0);
+  swarm.world.run_for(std::chrono::milliseconds(10));  // its own are in their place
+  swarm.workers[0]->engine->fail(Error{ErrorCode::kAborted, "over"});
+  for (std::size_t rank = 1; rank < job.workers; ++rank) submit(rank);
+  swarm.world.run_for(std::chrono::seconds(1));
+  EXPECT_EQ(memory[0].ends, 1);
+  EXPECT_EQ(memory[0].weight, Floats(WireJob::kRows * WireJob::kCols)) << "who has failed is not written to";
+}
+
 TEST(WireEngineTest, IsNotThereWhereNothingIsNarrowed) {
   WireJob job(2);
   runtime::sim::SimWorld world({});
