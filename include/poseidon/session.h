@@ -38,7 +38,7 @@ using SyncedFn = std::function<void(const Synced&)>;
 
 // One worker's dense gradient of one tensor. The sum replaces it in place.
 struct DenseGradient {
-  TensorView gradient;       // borrowed until the callback
+  TensorView gradient;       // borrowed until the callback; when that has an error, until the session is gone
   DeviceEvent ready;         // the gradient may be read after this
   std::uint32_t samples = 1;
   std::uint32_t contributors = 1;  // workers whose sum it is already; more than one only from an engine that combines before it sends
@@ -50,7 +50,7 @@ struct FactorGradient {
   TensorView inputs;           // V [rows, N]: the layer's input; likewise
   std::size_t rows = 0;        // at most LayerSpec::factor_rows
   std::shared_ptr<void> hold;  // keeps the two alive; released once their last byte has left
-  TensorView weight;           // [M, N]: the sum arrives here; borrowed until the callback
+  TensorView weight;           // [M, N]: the sum arrives here; borrowed like a dense gradient
   TensorView bias;             // [M], or empty where the layer has none: the column sum of all U arrives here
   DeviceEvent ready;
   std::uint32_t samples = 1;

@@ -217,6 +217,7 @@ def install():
         replace(os, name, make_remover)
     for name in ("rename", "replace"):
         replace(os, name, lambda original: lambda source, target, **options: original(source, target, **options) if options else overlay.rename(source, target))
+
     def make_mkdtemp(original):
         def made(suffix=None, prefix=None, dir=None):
             path = original(suffix, prefix, dir)

@@ -202,9 +202,9 @@ void FactorExchange::on_rank_complete(Set& set, std::size_t rank, std::uint32_t 
 }
 
 void FactorExchange::multiply_if_complete(Set& set) {
-  if (set.ranks_left > 0 || failed_) return;  // what still comes when the job is over is of no use
-  // Ours are among them, so the worker has submitted, and the memory for the result is known.
-  POSEIDON_CHECK(pending_ && pending_->iteration == *set.iteration, "layer ", options_.name, ": factors of iteration ",
+  // Ours are among them, so the worker has submitted, and the memory for the result is known: unless the job is over.
+  if (set.ranks_left > 0 || !pending_) return;
+  POSEIDON_CHECK(pending_->iteration == *set.iteration, "layer ", options_.name, ": factors of iteration ",
                  *set.iteration, " are complete without ours");
   const std::size_t workers = options_.members.size();
   const std::size_t m = own_->rows();
@@ -305,7 +305,6 @@ void FactorExchange::arrived(std::size_t bytes, std::uint64_t samples) {
 }
 
 void FactorExchange::fail(const Error& error) {
-  failed_ = true;
   if (!pending_) return;
   const Pending done = std::move(*pending_);
   pending_.reset();

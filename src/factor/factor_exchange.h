@@ -117,7 +117,6 @@ class FactorExchange {
   Set sets_[2];
   std::optional<Pending> pending_;
   // A product may be finished after this is gone; it looks here first.
-  bool failed_ = false;
   std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
 };
 

@@ -61,7 +61,7 @@ void DenseSyncer::submit(Iteration iteration, const DenseGradient& gradient, boo
     }
     store_.push_local(options_.tensor, c, iteration,
                       {gradient.gradient.data, present, gradient.samples, [this, c = std::size_t{c}](const store::PieceSum& piece) {
-                         if (!pending_) return;  // the job is over, and this sum was on its way
+                         if (!pending_) return;  // the job is over
                          pending_->bytes_to_come[c] -= piece.end - piece.begin;
                          arrived(piece.end - piece.begin, piece.contributors, piece.samples);
                        },

@@ -8,7 +8,6 @@
 
 namespace poseidon::session {
 
-using runtime::Layout;
 using runtime::Region;
 using wire::FrameType;
 using wire::PartHeader;

@@ -100,5 +100,20 @@ TEST_F(DenseSyncerTest, AfterAFailureNothingIsTaken) {
   EXPECT_FALSE(takes(1, 40'000, 40'000));
 }
 
+TEST_F(DenseSyncerTest, ASumOfItsOwnThatIsCompleteAfterAFailureIsOfNoUse) {
+  self.set_acceptor(wire::FrameType::kPush, [this](Member from, const PartHeader& part) { return store->accept_push(from, part); });
+  syncer->fail({ErrorCode::kPeerLost, "gone"});
+  for (const std::uint32_t from : {1u, 2u}) {
+    runtime::Frame frame;
+    frame.parts.push_back({.type = wire::FrameType::kPush, .iteration = 4, .offset = 0, .bytes = 40'000, .contributors = 1, .samples = 1});
+    frame.payload.push_back({{reinterpret_cast<std::byte*>(sevens.data()), 120'000, {}, 0}, 0, 40'000});
+    world.at(Member{from}).send({Member{0}, runtime::Lane{0}}, std::move(frame), nullptr);
+  }
+  world.run_for(1s);
+  EXPECT_TRUE(self.protocol_errors().empty());
+  EXPECT_EQ(gradient[0], 15.0f) << "the store had everything, and has summed";
+  EXPECT_EQ(synced, 1);
+}
+
 }  // namespace
 }  // namespace poseidon::session

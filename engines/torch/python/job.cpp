@@ -250,10 +250,11 @@ Sum Job::wait(std::uint32_t tensor) {
     span("wait", false);
     waited_seconds_ += std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
   }
+  // What failed stays, and its memory with it: a sum that was being computed may still be written there.
+  if (found->second.synced->error) throw JobError(*found->second.synced->error);
   const Pending taken = std::move(found->second);
   state_->pending.erase(found);
   lock.unlock();
-  if (taken.synced->error) throw JobError(*taken.synced->error);
   return {taken.synced->contributors, taken.synced->samples};
 }
 

@@ -1,8 +1,9 @@
 """Each worker takes its part of every batch, so that the sequence of global batches is that of one process.
 
-Rank 0 draws the script's own sampler's batches of indices and tells the others. (If each went by what it draws itself they would part ways as soon as
-something else draws from the same generator, for a part of its own size. They draw all the same: what the script draws next shall be alike.) A batch of K samples is cut into equal parts, to within one, in the order of ranks. Of a data
-set that is a stream every worker reads all samples of a batch, and keeps its part.
+Rank 0 draws the script's own sampler's batches of indices and tells the others. (If each went by what it draws itself they would part
+ways as soon as something else draws from the same generator, for a part of its own size. They draw all the same: what the script draws
+next shall be alike.) A batch of K samples is cut into equal parts, to within one, in the order of ranks. Of a data set that is a stream
+every worker reads all samples of a batch, and keeps its part.
 
 A worker whose part of a batch is empty computes with one sample that is another's, which counts for nothing.
 

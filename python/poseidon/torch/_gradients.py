@@ -442,9 +442,15 @@ class Gradients:
 
     def _take_regular(self, places):
         """Waits for these. Returns (flight, sum) by place of those whose sum does not carry the digest of all workers, which are not taken."""
-        come = [(place, self._wait(place), self._flights.pop(place)) for place in places]
-        self._take([(place, flight, summed) for place, summed, flight in come if summed.samples == flight.digest * summed.contributors])
-        return {place: (flight, summed) for place, summed, flight in come if summed.samples != flight.digest * summed.contributors}
+        regular, odd = [], {}
+        for place in places:
+            summed, flight = self._wait(place), self._flights.pop(place)
+            if summed.samples == flight.digest * summed.contributors:
+                regular.append((place, flight, summed))
+            else:
+                odd[place] = (flight, summed)
+        self._take(regular)
+        return odd
 
     def _take(self, come):
         """What has come, (place, flight, sum) each, to the parameters, and then what was put off: the first things of all, then the second ones."""

@@ -23,8 +23,8 @@ _LOSSES = ("cross_entropy", "nll_loss", "mse_loss", "l1_loss", "smooth_l1_loss",
 _OF_CLASSES = ("cross_entropy", "nll_loss")
 _IGNORED = -100  # PyTorch's own default
 
-
-_knows_hand_written = False  # the script calls what is meant for losses that it reduces itself
+# Losses that the script reduces itself: None, "seen" by reduction='none', or "explained", by the script to us or by us to its user.
+_hand_written = None
 
 
 class _ScaledBackward(torch.autograd.Function):
@@ -45,21 +45,21 @@ def scaled(loss, scale):
 
 def of_hand_written(loss, reduction):
     """Of a loss that the script has reduced itself, as it says: "mean" or "sum"."""
-    global _knows_hand_written
-    _knows_hand_written = True
+    global _hand_written
+    _hand_written = "explained"
     return mean_of_part(loss) if reduction == "mean" else sum_of_part(loss)
 
 
-def _watch_for_hand_written(gradients):
-    """A loss without a reduction has been computed: if the script does not say how it reduces it, Poseidon does."""
-    def warn():
-        gradients.on_pass.remove(warn)
-        if not _knows_hand_written and rank() == 0:
-            print("poseidon: this script reduces a loss by itself (reduction='none'), and Poseidon takes the result for a mean over equal parts. Where parts "
-                  "are unequal, or it is a sum, say so: `poseidon run --loss mean` (or sum), or poseidon.torch.scale_loss(loss, reduction=...)",
-                  file=sys.stderr, flush=True)
-
-    gradients.on_pass.append(warn)
+def _explain():
+    """Before a backward pass: if the script has not said how it reduces a loss, Poseidon says what it takes it for."""
+    global _hand_written
+    if _hand_written != "seen":
+        return
+    _hand_written = "explained"
+    if rank() == 0:
+        print("poseidon: this script reduces a loss by itself (reduction='none'), and Poseidon takes the result for a mean over equal parts. Where parts "
+              "are unequal, or it is a sum, say so: `poseidon run --loss mean` (or sum), or poseidon.torch.scale_loss(loss, reduction=...)",
+              file=sys.stderr, flush=True)
 
 
 def mean_of_part(loss, rows=None):
@@ -80,6 +80,7 @@ def attach(gradients):
         # The script's own reductions: what is given to backward() is one over this worker's part.
         gradients.scale_of_root = lambda: _scale_of_root(reduction)
         return
+    gradients.on_pass.append(_explain)
     functional = torch.nn.functional
     for name in _LOSSES:
         setattr(functional, name, _wrapped(getattr(functional, name), gradients, of_classes=name in _OF_CLASSES))
@@ -94,18 +95,18 @@ def _scale_of_root(reduction):
 
 def _wrapped(function, gradients, of_classes):
     signature = inspect.signature(function)
-    is_watched = False
 
     @wraps(function)
     def loss(*arguments, **options):
-        nonlocal is_watched
+        global _hand_written
         if torch.compiler.is_compiling():
             torch._dynamo.graph_break()  # how much a part counts is another number in every step
         value = function(*arguments, **options)
-        if options.get("reduction") == "none" and not is_watched and gradients.is_on and isinstance(value, torch.Tensor) and value.requires_grad:
-            is_watched = True
-            _watch_for_hand_written(gradients)
-        if not isinstance(value, torch.Tensor) or value.dim() != 0 or not value.requires_grad or not gradients.is_on:
+        if not isinstance(value, torch.Tensor) or not value.requires_grad or not gradients.is_on:
+            return value
+        if _hand_written is None and options.get("reduction") == "none":
+            _hand_written = "seen"
+        if value.dim() != 0:
             return value
         if torch._C._are_functorch_transforms_active():
             return value  # whoever asks for such a gradient gets it, and nobody averages it
