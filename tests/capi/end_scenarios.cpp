@@ -2,6 +2,7 @@
 #include <atomic>
 #include <chrono>
 #include <cstdlib>
+#include <filesystem>
 #include <fstream>
 #include <future>
 #include <string>
@@ -53,11 +54,24 @@ Wrong giving_up() {
   return "";
 }
 
-// Both are in a product, which is slow, when they close. What it reads and writes must stay until it has ended, and the sum,
-// which will not come, must be called back.
+namespace {
+
+// Says in the run folder that this rank has come to `step`, and waits until the other of two has. False: it did not within a minute.
+bool both_reach(const std::string& step) {
+  const std::string file = std::getenv("POSEIDON_RUN_FOLDER") + ("/" + step + "-");
+  std::ofstream(file + std::to_string(place().rank)) << "yes";
+  for (int tries = 0; tries < 6000; ++tries, std::this_thread::sleep_for(10ms)) {
+    if (std::filesystem::exists(file + std::to_string(1 - place().rank))) return true;
+  }
+  return false;
+}
+
+// Both are in a product when they close, and it ends only then. What it reads and writes must stay until it has ended, and
+// the sum, which will not come, must be called back.
 Wrong closing_in_a_product() {
   struct State {
     std::promise<void> in_product;
+    std::promise<void> closing;
     std::atomic<int> synced{0};
     std::atomic<int> code{0};
     std::atomic<int> released{0};
@@ -70,6 +84,7 @@ Wrong closing_in_a_product() {
       return 0;
     }
     s.in_product.set_value();
+    s.closing.get_future().wait();
     std::this_thread::sleep_for(200ms);
     multiply<double>(*p);
     s.multiplied = true;
@@ -86,14 +101,19 @@ Wrong closing_in_a_product() {
   const auto released = [](void* user) { ++static_cast<State*>(user)->released; };
   REQUIRE(layer.submit_factors(0, u.data(), v.data(), 2, on_synced, released, &state) == POSEIDON_OK);
   state.in_product.get_future().wait();
+  // Whoever closed at once could take with it what the other's product is made of.
+  const bool in_products = both_reach("in-product");
+  state.closing.set_value();
   poseidon_close(layer.cluster);
   layer.cluster = nullptr;
+  REQUIRE(in_products);
   REQUIRE(state.multiplied);
   REQUIRE(state.released == 1);
   REQUIRE(state.synced == 1);
   REQUIRE(state.code != POSEIDON_OK);
-  // The job fails, as it must, and whose reason is heard first is open: this is how the test knows that all was well here.
-  std::ofstream(std::getenv("POSEIDON_RUN_FOLDER") + ("/well-" + std::to_string(place().rank))) << "yes";
+  // The job fails, as it must, and whose reason is heard first is open: the files are how the test knows that all was well here.
+  // The first to end has the launcher stop the other, which must have come here before.
+  REQUIRE(both_reach("well"));
   std::exit(9);
 }
 
