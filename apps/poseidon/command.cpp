@@ -44,6 +44,21 @@ CLI::Option* add_wire(CLI::App& app, std::optional<DType>& wire) {
       ->check(CLI::IsMember({"bf16", "fp16"}));
 }
 
+void add_gpu(CLI::App& app, std::optional<std::string>& gpu) {
+  app.add_option("--gpu", gpu, "Caffe's list of GPUs. Prototxts are computed on the CPU in this version, so only \"none\" is taken");
+}
+
+Status check_gpu(const std::optional<std::string>& gpu) {
+  if (!gpu || *gpu == "none" || gpu->empty()) return {};
+  return Error{ErrorCode::kInvalid, "--gpu " + *gpu + ": prototxts are computed on the CPU in this version; leave --gpu away, and say with --workers how many "
+                                    "workers there are to be (scripts under `poseidon run` may use GPUs)"};
+}
+
+void add_net_state(CLI::App& app, std::optional<std::int64_t>& level, std::vector<std::string>& stages) {
+  app.add_option("--level", level, "of the net's state, which layers' include and exclude rules ask for");
+  app.add_option("--stage", stages, "stages of the net's state, separated by commas")->delimiter(',');
+}
+
 CLI::Option* add_dtype(CLI::App& app, std::string& dtype) {
   return app.add_option("--dtype", dtype, "element type of the whole net; float64 is for comparisons")
       ->check(CLI::IsMember({"float32", "float64"}))

@@ -34,6 +34,11 @@ int replay_command(const std::vector<std::string>& arguments);
 int plan_command(const std::vector<std::string>& arguments);
 int agent_command(const std::vector<std::string>& arguments);
 int serve_command(const std::vector<std::string>& arguments);
+// Caffe's own command, as a link called `caffe` to this program: `caffe train --solver=FILE` and the like.
+int caffe_command(const std::vector<std::string>& arguments);
+int devices_command(const std::vector<std::string>& arguments);
+int features_command(const std::vector<std::string>& arguments);
+int convert_model_command(const std::vector<std::string>& arguments);
 int convert_images_command(const std::vector<std::string>& arguments);
 
 // What every subcommand does with its arguments: Caffe's old spelling is understood, `--help` and mistakes end the command
@@ -47,6 +52,13 @@ constexpr std::int64_t kIterationsMax = 1'000'000'000'000;
 CLI::Option* add_dtype(CLI::App& app, std::string& dtype);
 // "bf16" and "fp16", for --wire.
 CLI::Option* add_wire(CLI::App& app, std::optional<DType>& wire);
+
+// Caffe's --gpu. There is no Caffe engine for GPUs in this version: check_gpu is kInvalid, and says what to do, where one is asked for.
+void add_gpu(CLI::App& app, std::optional<std::string>& gpu);
+Status check_gpu(const std::optional<std::string>& gpu);
+
+// --level and --stage, which the layers' include and exclude rules ask for.
+void add_net_state(CLI::App& app, std::optional<std::int64_t>& level, std::vector<std::string>& stages);
 
 // --lanes and --pin-lanes.
 void add_lanes(CLI::App& app, std::size_t& lanes, bool& pin);

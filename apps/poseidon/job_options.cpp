@@ -17,8 +17,8 @@ void JobOptions::describe(CLI::App& app) {
   app.add_flag("--tls", tls, "encrypt all links of the job with TLS 1.3, keyed by its secret");
 }
 
-Status JobOptions::check() {
-  if (const Status status = serving.check(); !status) return status;
+Status JobOptions::check(bool on_other_hosts) {
+  if (const Status status = serving.check(on_other_hosts); !status) return status;
   const Result<std::size_t> bytes = base::parse_bytes(staging);
   if (!bytes) return Error{ErrorCode::kInvalid, "--staging: " + bytes.error().message};
   staging_bytes_max = *bytes;

@@ -30,7 +30,7 @@ struct JobOptions {
 
   void describe(CLI::App& app);
   // kInvalid, as a sentence with the flag.
-  Status check();
+  Status check(bool on_other_hosts = false);
 
   // The job's processes: its workers run `poseidon SUBCOMMAND ARGUMENTS`. What the coordinator plans with is left to the caller, but for
   // who serves.

@@ -30,6 +30,9 @@ const std::vector<Subcommand>& subcommands() {
       {"plan", "predict how fast a cluster trains", &plan_command},
       {"serve", "be a dedicated server of a job; launchers start it", &serve_command},
       {"agent", "start a job's processes on a host; `poseidon run` calls it", &agent_command},
+      {"features", "keep what a trained net computes on the way", &features_command},
+      {"convert-model", "write a trained model in another format", &convert_model_command},
+      {"devices", "show what this host has to compute and communicate with", &devices_command},
       {"convert-images", "make a data base from image files", &convert_images_command},
   };
   return list;
@@ -80,9 +83,11 @@ int run(const std::vector<std::string>& arguments) {
 
 int main(int argc, char** argv) {
   try {
-    // The published edition's command, as a link to this program.
+    // Other editions' commands, as links to this program.
     const std::string_view path = argv[0];
-    if (path.substr(path.rfind('/') == path.npos ? 0 : path.rfind('/') + 1) == "psd_run") return poseidon::app::run_command({argv + 1, argv + argc});
+    const std::string_view name = path.substr(path.rfind('/') == path.npos ? 0 : path.rfind('/') + 1);
+    if (name == "psd_run") return poseidon::app::run_command({argv + 1, argv + argc});
+    if (name == "caffe" || name == "caffe.bin") return poseidon::app::caffe_command({argv + 1, argv + argc});
     return poseidon::app::run({argv + 1, argv + argc});
   } catch (const poseidon::caffe::ConfigError& error) {
     std::fprintf(stderr, "poseidon: %s\n", error.what());

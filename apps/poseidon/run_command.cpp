@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <cstdio>
 #include <filesystem>
+#include <set>
 
 #include "apps/poseidon/command.h"
 #include "apps/poseidon/job_files.h"
@@ -11,6 +12,7 @@
 #include "apps/poseidon/run_record.h"
 #include "base/text.h"
 #include "launch/cluster_job.h"
+#include "launch/command_line.h"
 #include "plan/plan.h"
 
 namespace poseidon::app {
@@ -23,12 +25,6 @@ int complain(const Error& error) {
   return exit_code_of(error.code);
 }
 
-std::string joined(const std::vector<std::string>& words) {
-  std::string line;
-  for (const std::string& word : words) line += (line.empty() ? "" : " ") + launch::shell_quoted(word);
-  return line;
-}
-
 // What the run's folder is called after: the script, or else the program.
 std::string stem_of(const std::vector<std::string>& command) {
   const auto script = std::find_if(command.begin(), command.end(), [](const std::string& word) { return word.ends_with(".py"); });
@@ -38,22 +34,6 @@ std::string stem_of(const std::vector<std::string>& command) {
 class Run {
  public:
   Run(const RunOptions& options, launch::ClusterJobOptions job) : options_(options), job_(std::move(job)) {}
-
-  void describe() const {
-    for (std::size_t rank = 0; rank < job_.hosts.size(); ++rank) {
-      const std::string& host = job_.hosts[rank];
-      std::printf("rank %zu on %s%s: %s\n", rank, host.c_str(), launch::is_this_host(host) ? " (this host)" : "",
-                  joined(job_.commands[job_.commands.size() == 1 ? 0 : rank]).c_str());
-    }
-    for (std::size_t server = 0; server < job_.server_hosts.size(); ++server) {
-      std::printf("server %zu on %s: %s\n", server, job_.server_hosts[server].c_str(), joined(job_.server_command).c_str());
-    }
-    std::printf("folder on every host: %s\n", job_.folder.c_str());
-    const auto other = std::find_if(job_.hosts.begin(), job_.hosts.end(), [](const std::string& host) { return !launch::is_this_host(host); });
-    if (other == job_.hosts.end()) return;
-    std::printf("other hosts are reached by: %s\n", joined(launch::agent_command(*other, job_.reach)).c_str());
-    std::printf("they reach this one at: %s\n", job_.addresses.empty() ? "no address" : base::join_words(job_.addresses).c_str());
-  }
 
   int run() {
     Result<std::filesystem::path> folder = make_run_folder(options_.folder, stem_of(job_.commands.front()));
@@ -142,6 +122,37 @@ class Run {
   launch::ClusterJobOptions job_;
 };
 
+// Where the command is Poseidon's own training of a prototxt, or Caffe's, its arguments without the first two words.
+std::optional<std::vector<std::string>> training_of_prototxt(const std::vector<std::string>& command) {
+  if (command.size() < 2 || command[1] != "train") return std::nullopt;
+  const std::string program = std::filesystem::path(command.front()).filename();
+  if (program != "poseidon" && program != "caffe" && program != "caffe.bin") return std::nullopt;
+  return std::vector<std::string>(command.begin() + 2, command.end());
+}
+
+// `poseidon run -H a,b poseidon train --solver s` is `poseidon train --solver s -H a,b`, which knows the training's own words.
+int hand_over(const RunOptions& options, const CLI::App& app, std::vector<std::string> training) {
+  const std::set<std::string> shared = {"--workers", "--hosts", "--hostfile", "--cluster", "--out", "--dry-run", "--scheme", "--bandwidth", "--ssh-args",
+                                        "--ssh", "--remote-program", "--interface", "--network", "--lanes", "--pin-lanes", "--tls"};
+  for (const CLI::Option* option : app.get_options()) {
+    if (option->count() == 0 || shared.contains(option->get_name())) continue;
+    say(option->get_name() + " is for scripts; `poseidon train` does not have it");
+    return kWrongUsage;
+  }
+  if (options.where.given() || !options.where.ssh_flags.empty()) {
+    for (std::string& flag : options.where.as_flags()) training.push_back(std::move(flag));
+  }
+  if (options.workers) training.push_back(base::concat("--workers=", *options.workers));
+  if (options.folder) training.push_back("--run-folder=" + *options.folder);
+  if (options.bandwidth) training.push_back("--bandwidth=" + *options.bandwidth);
+  if (app.count("--scheme") > 0) training.push_back("--scheme=" + options.scheme);
+  if (app.count("--lanes") > 0) training.push_back(base::concat("--lanes=", options.lanes));
+  if (options.pin_lanes) training.emplace_back("--pin-lanes");
+  if (options.tls) training.emplace_back("--tls");
+  if (options.dry_run) training.emplace_back("--dry-run");
+  return train_command(training);
+}
+
 }  // namespace
 
 int run_command(const std::vector<std::string>& arguments) {
@@ -155,11 +166,16 @@ int run_command(const std::vector<std::string>& arguments) {
     std::fputs("poseidon run: there is no command: poseidon run -n 4 python train.py\n", stderr);
     return kWrongUsage;
   }
+  std::vector<std::string> words = options.command;
+  if (words.size() == 1) {
+    const Result<std::vector<std::vector<std::string>>> split = launch::split_commands(words.front(), 1);
+    if (split && split->size() == 1) words = split->front();
+  }
+  if (std::optional<std::vector<std::string>> training = training_of_prototxt(words)) return hand_over(options, app, std::move(*training));
   Result<launch::ClusterJobOptions> job = options.job();
   if (!job) return complain(job.error());
-  Run run(options, std::move(*job));
-  if (!options.dry_run) return run.run();
-  run.describe();
+  if (!options.dry_run) return Run(options, std::move(*job)).run();
+  print_placement(*job);
   return kSuccess;
 }
 

@@ -1,15 +1,9 @@
 #include "apps/poseidon/run_options.h"
 
-#include <algorithm>
 #include <cstdlib>
-#include <filesystem>
-#include <set>
 
-#include "apps/poseidon/job_files.h"
-#include "base/file.h"
 #include "base/quantity.h"
 #include "base/text.h"
-#include "launch/cluster_file.h"
 #include "launch/command_line.h"
 #include "launch/hosts.h"
 #include "plan/choose.h"
@@ -17,7 +11,6 @@
 namespace poseidon::app {
 namespace {
 
-constexpr std::size_t kHostfileBytesMax = 16 << 20;
 // A script may prepare its data on rank 0 alone, and the others wait for it; processes that have died are noticed at once.
 constexpr auto kJoinMax = std::chrono::minutes(60);
 
@@ -49,12 +42,7 @@ void RunOptions::describe(CLI::App& app) {
   app.prefix_command();
   const auto at_most = static_cast<int>(launch::kWorkersMax);
   app.add_option("-n,--workers", workers, "how many workers: on this host, or on the first slots of the hosts given")->check(CLI::Range(1, at_most));
-  CLI::Option* const list = app.add_option("-H,--hosts", hosts, "host:slots,host:slots: how many workers start where");
-  CLI::Option* const file = app.add_option("--hostfile", hostfile, "the same from a file, in Open MPI's, MPICH's or the parameter server's style");
-  app.add_option("-c,--cluster", cluster_file, "the published edition's JSON: worker_nodes, server_nodes, username, pem_file, virtualenv")
-      ->excludes(list)
-      ->excludes(file);
-  list->excludes(file);
+  where.describe(app);
   app.add_option("-o,--out", folder, "where logs, run.json and the plan go; a new one under poseidon-runs/ if not given");
   app.add_option("--env", environment, "NAME=VALUE for the workers, or NAME: as it is here; may be given several times")->take_all()->allow_extra_args(false);
   app.add_flag("--dry-run", dry_run, "say what would start where, and start nothing");
@@ -63,11 +51,6 @@ void RunOptions::describe(CLI::App& app) {
       ->capture_default_str();
   app.add_option("--scheme", scheme, "how gradients travel: auto, ps, sfb, adam or block, and LAYER=SCHEME for exceptions")->capture_default_str();
   app.add_option("--bandwidth", bandwidth, "of the links, for the choice, instead of measuring");
-  app.add_option("--ssh-args", ssh_flags, "a flag for ssh, such as --ssh-args=-p2222; may be given several times")->take_all()->allow_extra_args(false);
-  app.add_option("--ssh", ssh, "the program that reaches other hosts, called as ssh is")->capture_default_str();
-  app.add_option("--remote-program", program, "poseidon on the other hosts; if not given, at the same path as here");
-  app.add_option("--interface", interface, "the network interface of this host at which the others reach it");
-  app.add_option("--network", network, "the network that the job uses, as 10.0.0.0/8");
   add_lanes(app, lanes, pin_lanes);
   app.add_flag("--tls", tls, "encrypt all links of the job with TLS 1.3, keyed by its secret");
   app.add_option("--dilation", dilation, "for measurements: the links are so many times slower than those that they stand for")->check(CLI::Range(1.0, 1e6));
@@ -84,41 +67,6 @@ void RunOptions::describe(CLI::App& app) {
 
 RunOutput::Screen RunOptions::where_to_print() const {
   return screen == "all" ? RunOutput::Screen::kAll : screen == "none" ? RunOutput::Screen::kNothing : RunOutput::Screen::kFirst;
-}
-
-Status RunOptions::place(launch::ClusterJobOptions& job) const {
-  Result<launch::Placement> placement = launch::Placement{};
-  if (hosts) {
-    placement = launch::parse_host_list(*hosts);
-    if (!placement) return wrong("-H: " + placement.error().message);
-  } else if (hostfile) {
-    const Result<std::string> text = base::read_file(*hostfile, kHostfileBytesMax);
-    if (!text) return wrong("--hostfile: " + text.error().message);
-    placement = launch::parse_hostfile(*text, *hostfile);
-    if (!placement) return placement.error();
-  } else if (cluster_file) {
-    const Result<std::string> text = base::read_file(*cluster_file, kHostfileBytesMax);
-    if (!text) return wrong("-c: " + text.error().message);
-    const Result<launch::ClusterFile> cluster = launch::parse_cluster_file(*text, *cluster_file);
-    if (!cluster) return cluster.error();
-    placement = cluster->workers;
-    job.reach.user = cluster->username;
-    job.reach.key = cluster->pem_file;
-    job.reach.virtualenv = cluster->virtualenv;
-    // A node that trains serves beside it.
-    const std::set<std::string> training(cluster->workers.begin(), cluster->workers.end());
-    std::copy_if(cluster->servers.begin(), cluster->servers.end(), std::back_inserter(job.server_hosts),
-                 [&](const std::string& host) { return !training.contains(host); });
-    job.coordinator.colocated = job.server_hosts.size() < cluster->servers.size() || cluster->servers.empty();
-  } else {
-    placement = launch::Placement(static_cast<std::size_t>(workers.value_or(1)), "localhost");
-  }
-  if (workers && placement->size() < static_cast<std::size_t>(*workers)) {
-    return wrong(base::concat("-n ", *workers, ": the hosts given have room for ", placement->size(), " workers"));
-  }
-  if (workers) placement->resize(static_cast<std::size_t>(*workers));
-  job.hosts = std::move(*placement);
-  return {};
 }
 
 Status RunOptions::set_environment(launch::ClusterJobOptions& job) const {
@@ -145,33 +93,10 @@ Status RunOptions::set_environment(launch::ClusterJobOptions& job) const {
   return {};
 }
 
-// Those of this host that --interface and --network let pass.
-Status RunOptions::find_addresses(launch::ClusterJobOptions& job) const {
-  std::optional<launch::Network> wanted;
-  if (network) {
-    Result<launch::Network> parsed = launch::Network::parse(*network);
-    if (!parsed) return wrong("--network: " + parsed.error().message);
-    wanted = std::move(*parsed);
-  }
-  std::vector<std::string> known;
-  for (const launch::OwnAddress& own : launch::own_addresses()) {
-    known.push_back(base::concat(own.address, " (", own.interface, ")"));
-    if (interface && own.interface != *interface) continue;
-    if (wanted && !wanted->contains(own.address)) continue;
-    job.addresses.push_back(own.address);
-  }
-  if (job.addresses.empty() && (interface || network)) {
-    return wrong(base::concat("this host has no address ", interface ? "on interface " + *interface : "", interface && network ? " " : "",
-                              network ? "in network " + *network : "", "; it has ", known.empty() ? "none" : base::join_words(known)));
-  }
-  return {};
-}
-
 Result<launch::ClusterJobOptions> RunOptions::job() const {
   launch::ClusterJobOptions job;
-  if (const Status status = place(job); !status) return status.error();
+  if (const Status status = where.prepare(job, workers); !status) return status.error();
   if (const Status status = set_environment(job); !status) return status.error();
-  if (const Status status = find_addresses(job); !status) return status.error();
   if (is_command_line(command)) {
     Result<std::vector<std::vector<std::string>>> commands = launch::split_commands(command.front(), job.hosts.size());
     if (!commands) return commands.error();
@@ -179,19 +104,6 @@ Result<launch::ClusterJobOptions> RunOptions::job() const {
   } else {
     job.commands = {command};
   }
-  Result<std::vector<std::string>> agent = own_command("agent", {});
-  if (!agent) return agent.error();
-  job.reach.program = program.value_or(agent->front());
-  job.server_command = {job.reach.program, "serve"};
-  job.own_agent = std::move(*agent);
-  if (!job.reach.virtualenv.empty()) {
-    job.own_agent = {"/bin/sh", "-c", base::concat(". ", launch::shell_quoted(job.reach.virtualenv + "/bin/activate"), " && exec ",
-                                                   launch::shell_quoted(job.own_agent.front()), " agent")};
-  }
-  job.reach.ssh = {ssh};
-  job.reach.ssh.insert(job.reach.ssh.end(), ssh_flags.begin(), ssh_flags.end());
-  job.folder = std::filesystem::current_path().string();
-  job.version = POSEIDON_VERSION;
   job.tls = tls;
   job.coordinator.workers = static_cast<int>(job.hosts.size());
   job.coordinator.servers = static_cast<int>(job.server_hosts.size());

@@ -5,7 +5,7 @@
 #include <string>
 #include <vector>
 
-#include "apps/poseidon/command.h"
+#include "apps/poseidon/host_options.h"
 #include "apps/poseidon/run_output.h"
 #include "launch/cluster_job.h"
 #include "poseidon/error.h"
@@ -14,20 +14,13 @@ namespace poseidon::app {
 
 struct RunOptions {
   std::optional<int> workers;
-  std::optional<std::string> hosts;
-  std::optional<std::string> hostfile;
-  std::optional<std::string> cluster_file;
+  HostOptions where;
   std::optional<std::string> folder;
   std::vector<std::string> environment;
   bool dry_run = false;
   std::string screen = "first";
   std::string scheme = "auto";
   std::optional<std::string> bandwidth;
-  std::vector<std::string> ssh_flags;
-  std::string ssh = "ssh";
-  std::optional<std::string> program;
-  std::optional<std::string> interface;
-  std::optional<std::string> network;
   std::size_t lanes = 1;
   bool pin_lanes = false;
   bool tls = false;
@@ -46,9 +39,7 @@ struct RunOptions {
   RunOutput::Screen where_to_print() const;
 
  private:
-  Status place(launch::ClusterJobOptions& job) const;
   Status set_environment(launch::ClusterJobOptions& job) const;
-  Status find_addresses(launch::ClusterJobOptions& job) const;
 };
 
 }  // namespace poseidon::app

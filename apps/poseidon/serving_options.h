@@ -2,6 +2,7 @@
 #pragma once
 
 #include <string>
+#include <vector>
 
 #include "apps/poseidon/command.h"
 #include "plan/bound.h"
@@ -15,13 +16,12 @@ struct ServingOptions {
 
   // Filled in by check().
   plan::Serving serving;
+  std::vector<std::string> hosts;  // of the dedicated servers, where they are named
 
   void describe(CLI::App& app);
-  // kInvalid, as a sentence with the flag, where they make no sense or name a host that is not this one.
-  Status check();
+  // kInvalid, as a sentence with the flag, where they make no sense: a job on other hosts names the servers' hosts, any other has none
+  // but this one.
+  Status check(bool on_other_hosts);
 };
-
-// How many processes of dedicated servers "2" or "localhost,localhost" asks for.
-Result<int> parse_servers(const std::string& text);
 
 }  // namespace poseidon::app

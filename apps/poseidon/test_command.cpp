@@ -23,6 +23,9 @@ struct TestOptions {
   std::uint64_t iterations = 50;
   int threads = 0;
   std::string dtype = "float32";
+  std::optional<std::string> gpu;
+  std::optional<std::int64_t> level;
+  std::vector<std::string> stages;
   bool as_json = false;
 };
 
@@ -44,6 +47,8 @@ void describe(CLI::App& app, TestOptions& into) {
       ->capture_default_str();
   app.add_option("--threads", into.threads, "0 for one on each core")->check(CLI::Range(0, 4096))->capture_default_str();
   add_dtype(app, into.dtype);
+  add_gpu(app, into.gpu);
+  add_net_state(app, into.level, into.stages);
   app.add_flag("--json", into.as_json, "print JSON instead of text");
 }
 
@@ -54,10 +59,14 @@ int test_command(const std::vector<std::string>& arguments) {
   CLI::App app;
   describe(app, options);
   if (const std::optional<int> code = parse(app, arguments)) return *code;
+  if (const Status status = check_gpu(options.gpu); !status) {
+    std::fprintf(stderr, "poseidon test: %s\n", status.error().message.c_str());
+    return kWrongInput;
+  }
   base::log::configure("poseidon test", base::log::Level::kInfo);  // which layers the files have nothing for
   at::set_num_threads(options.threads > 0 ? options.threads : std::max(1, static_cast<int>(std::thread::hardware_concurrency())));
   caffe::Net net(caffe::proto::read_text(options.model, "NetParameter"), caffe::standard_layers(),
-                 {.state = {.phase = caffe::Phase::kTest}, .dtype = options.dtype == "float64" ? at::kDouble : at::kFloat});
+                 {.state = {.phase = caffe::Phase::kTest, .level = options.level.value_or(0), .stages = options.stages}, .dtype = options.dtype == "float64" ? at::kDouble : at::kFloat});
   for (const std::string& file : options.weights) caffe::copy_trained(caffe::proto::read_model(file), file, net);
   const std::vector<caffe::BatchScores> scores = caffe::score_batches(net, {.count = options.iterations});
   const caffe::TestScores means = caffe::averaged(net, scores, options.iterations);

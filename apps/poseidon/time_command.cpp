@@ -19,6 +19,10 @@ struct TimeOptions {
   int iterations = 50;
   int threads = 0;
   std::string dtype = "float32";
+  std::string phase = "TRAIN";
+  std::optional<std::string> gpu;
+  std::optional<std::int64_t> level;
+  std::vector<std::string> stages;
   bool as_json = false;
 };
 
@@ -29,13 +33,16 @@ constexpr const char* kExamples =
 
 void describe(CLI::App& app, TimeOptions& into) {
   app.name("poseidon time");
-  app.description("Runs the TRAIN phase of a net forward and backward and prints the time of each layer: median, least and most\n"
+  app.description("Runs a net forward and backward and prints the time of each layer: median, least and most\n"
                   "of the iterations, in milliseconds. No parameter is changed.");
   app.footer(kExamples);
   app.add_option("--model", into.model, "the net's prototxt")->required();
   app.add_option("--iterations", into.iterations, "how many, after one to warm up")->check(CLI::Range(1, 1'000'000))->capture_default_str();
   app.add_option("--threads", into.threads, "0 for one on each core")->check(CLI::Range(0, 4096))->capture_default_str();
   add_dtype(app, into.dtype);
+  app.add_option("--phase", into.phase, "which of the net's phases")->check(CLI::IsMember({"TRAIN", "TEST"}))->capture_default_str();
+  add_gpu(app, into.gpu);
+  add_net_state(app, into.level, into.stages);
   app.add_flag("--json", into.as_json, "print JSON instead of a table");
 }
 
@@ -55,9 +62,13 @@ int time_command(const std::vector<std::string>& arguments) {
   CLI::App app;
   describe(app, options);
   if (const std::optional<int> code = parse(app, arguments)) return *code;
+  if (const Status status = check_gpu(options.gpu); !status) {
+    std::fprintf(stderr, "poseidon time: %s\n", status.error().message.c_str());
+    return kWrongInput;
+  }
   at::set_num_threads(options.threads > 0 ? options.threads : std::max(1, static_cast<int>(std::thread::hardware_concurrency())));
   caffe::Net net(caffe::proto::read_text(options.model, "NetParameter"), caffe::standard_layers(),
-                 {.state = {.phase = caffe::Phase::kTrain}, .dtype = options.dtype == "float64" ? at::kDouble : at::kFloat});
+                 {.state = {.phase = options.phase == "TEST" ? caffe::Phase::kTest : caffe::Phase::kTrain, .level = options.level.value_or(0), .stages = options.stages}, .dtype = options.dtype == "float64" ? at::kDouble : at::kFloat});
   const caffe::NetTime time = caffe::time_layers(net, options.iterations);
   if (options.as_json) {
     nlohmann::ordered_json j = {{"model", options.model}, {"iterations", options.iterations}, {"threads", at::get_num_threads()},

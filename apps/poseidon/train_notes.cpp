@@ -12,21 +12,37 @@ using nlohmann::json;
 json number(double value) { return std::isfinite(value) ? json(value) : json(nullptr); }
 double number(const json& value) { return value.is_null() ? std::nan("") : value.get<double>(); }
 
+json scores_to_json(const std::vector<ScoreNote>& scores) {
+  json list = json::array();
+  for (const ScoreNote& score : scores) list.push_back({score.name, number(score.value), score.loss_weight});
+  return list;
+}
+
+std::vector<ScoreNote> scores_from_json(const json& list) {
+  std::vector<ScoreNote> scores;
+  for (const json& s : list) scores.push_back({s.at(0).get<std::string>(), number(s.at(1)), s.at(2).get<double>()});
+  return scores;
+}
+
+json body(const StartNote& note) { return {{"note", "start"}, {"net", note.net}, {"rate_policy", note.rate_policy}}; }
+
 json body(const ProgressNote& note) {
   json iterations = json::array();
-  for (const IterationNote& i : note.iterations) iterations.push_back({i.iteration, number(i.loss), number(i.smoothed_loss), i.rate, i.records, i.seconds, i.display});
+  for (const IterationNote& i : note.iterations) {
+    iterations.push_back({i.iteration, number(i.loss), number(i.smoothed_loss), i.rate, i.records, i.seconds, i.display, scores_to_json(i.outputs)});
+  }
   return {{"note", "progress"}, {"iterations", iterations}, {"wait_seconds", note.wait_seconds}};
 }
 
 json body(const TestNote& note) {
-  json scores = json::array();
-  for (const auto& [name, value] : note.scores) scores.push_back({name, number(value)});
-  return {{"note", "test"}, {"iteration", note.iteration}, {"net", note.net}, {"scores", scores}, {"loss", number(note.loss)}};
+  return {{"note", "test"}, {"iteration", note.iteration}, {"net", note.net}, {"scores", scores_to_json(note.scores)}, {"loss", number(note.loss)}};
 }
 
 json body(const SnapshotNote& note) {
   return {{"note", "snapshot"}, {"iteration", note.iteration}, {"model", note.model}, {"state", note.state}};
 }
+
+json body(const TimelineNote& note) { return {{"note", "timeline"}, {"part", note.part}}; }
 
 json body(const FinalNote& note) {
   json layers = json::array();
@@ -45,18 +61,18 @@ json body(const FinalNote& note) {
 
 TrainNote note_from(const json& j) {
   const auto kind = j.at("note").get<std::string>();
+  if (kind == "start") return StartNote{j.at("net").get<std::string>(), j.at("rate_policy").get<std::string>()};
+  if (kind == "timeline") return TimelineNote{j.at("part").get<std::string>()};
   if (kind == "progress") {
     ProgressNote note{{}, j.at("wait_seconds").get<double>()};
     for (const json& i : j.at("iterations")) {
       note.iterations.push_back({i.at(0).get<std::uint64_t>(), number(i.at(1)), number(i.at(2)), i.at(3).get<double>(),
-                                 i.at(4).get<std::uint64_t>(), i.at(5).get<double>(), i.at(6).get<bool>()});
+                                 i.at(4).get<std::uint64_t>(), i.at(5).get<double>(), i.at(6).get<bool>(), scores_from_json(i.at(7))});
     }
     return note;
   }
   if (kind == "test") {
-    TestNote note{j.at("iteration").get<std::uint64_t>(), j.at("net").get<std::uint64_t>(), {}, number(j.at("loss"))};
-    for (const json& s : j.at("scores")) note.scores.emplace_back(s.at(0).get<std::string>(), number(s.at(1)));
-    return note;
+    return TestNote{j.at("iteration").get<std::uint64_t>(), j.at("net").get<std::uint64_t>(), scores_from_json(j.at("scores")), number(j.at("loss"))};
   }
   if (kind == "snapshot") {
     return SnapshotNote{j.at("iteration").get<std::uint64_t>(), j.at("model").get<std::string>(), j.at("state").get<std::string>()};

@@ -11,6 +11,19 @@
 
 namespace poseidon::app {
 
+// One element of an output of a net.
+struct ScoreNote {
+  std::string name;
+  double value = 0;
+  double loss_weight = 0;
+};
+
+// Once, from rank 0.
+struct StartNote {
+  std::string net;
+  std::string rate_policy;  // "inv"
+};
+
 struct IterationNote {
   std::uint64_t iteration = 0;  // from 0
   double loss = 0;              // of this worker's batch
@@ -19,6 +32,7 @@ struct IterationNote {
   std::uint64_t records = 0;
   double seconds = 0;           // from the beginning of its forward pass to the end of its backward pass, waits included
   bool display = false;
+  std::vector<ScoreNote> outputs;  // of this worker's batch; only where `display` is
 };
 // Some iterations, and how long this worker has waited for sums since the start.
 struct ProgressNote {
@@ -29,7 +43,7 @@ struct ProgressNote {
 struct TestNote {
   std::uint64_t iteration = 0;
   std::uint64_t net = 0;
-  std::vector<std::pair<std::string, double>> scores;
+  std::vector<ScoreNote> scores;
   double loss = 0;
 };
 
@@ -56,7 +70,12 @@ struct FinalNote {
   std::uint64_t staging_bytes_max = 0;
 };
 
-using TrainNote = std::variant<ProgressNote, TestNote, SnapshotNote, FinalNote>;
+// A slice of a worker's part of the timeline (trace::merge_timelines); they come in their order.
+struct TimelineNote {
+  std::string part;
+};
+
+using TrainNote = std::variant<StartNote, ProgressNote, TestNote, SnapshotNote, TimelineNote, FinalNote>;
 
 std::string encode(const TrainNote& note);
 // kInvalid where the text is no note.

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstdio>
 #include <thread>
+#include <tuple>
 
 #include "apps/poseidon/command.h"
 #include "base/quantity.h"
@@ -11,7 +12,7 @@ namespace poseidon::app {
 namespace {
 
 constexpr const char* kDescription =
-    "Trains the net of a Caffe solver, data-parallel on worker processes of this host.\n"
+    "Trains the net of a Caffe solver, data-parallel on worker processes of this host, or of those that --hosts names.\n"
     "\n"
     "Every worker takes its part of each global batch (batch_size of the prototxt is one worker's), gradients are averaged, and\n"
     "all workers make the same update: P workers with batch b train as one does with batch P b. Ctrl-C lets all workers stop\n"
@@ -35,7 +36,9 @@ constexpr const char* kExamples =
     "      --lanes 2 --pin-lanes   # two event loops in each worker\n"
     "  poseidon train --solver examples/digits/lenet_solver.prototxt --workers 2 --iterations 100 \\\n"
     "      --timeline timeline.json   # open it at https://ui.perfetto.dev\n"
-    "  poseidon train --solver examples/digits/lenet_solver.prototxt --workers 2 --iterations 100 --wire bf16";
+    "  poseidon train --solver examples/digits/lenet_solver.prototxt --workers 2 --iterations 100 --wire bf16\n"
+    "  poseidon train --solver examples/digits/lenet_solver.prototxt --hosts localhost:2 --iterations 100\n"
+    "  poseidon train --dry-run --solver examples/digits/lenet_solver.prototxt --hosts gpu1:2,gpu2:2   # what would start where";
 
 void describe(CLI::App& app, TrainOptions& into) {
   app.name("poseidon train");
@@ -43,6 +46,8 @@ void describe(CLI::App& app, TrainOptions& into) {
   app.footer(kExamples);
   app.add_option("--solver", into.solver, "the solver's prototxt")->required();
   into.job.describe(app);
+  into.where.describe(app);
+  app.add_flag("--dry-run", into.dry_run, "say what would start where, and start nothing");
   app.add_option("--threads", into.threads, "threads of each worker; 0 shares the cores out")->check(CLI::Range(0, 4096))->capture_default_str();
   app.add_option("--scheme", into.scheme,
                  "how gradients travel: auto, ps, sfb, adam or block, and LAYER=SCHEME for exceptions, separated by commas")
@@ -61,6 +66,15 @@ void describe(CLI::App& app, TrainOptions& into) {
                  "solver's snapshot_after_train says")
       ->check(CLI::IsMember({"solver", "snapshot", "discard"}))
       ->capture_default_str();
+  for (const auto& [flag, effect, what] : {std::tuple("--sigint-effect", &into.sigint_effect, "what Ctrl-C does: stop, snapshot and go on, or none"),
+                                           std::tuple("--sighup-effect", &into.sighup_effect, "what a closed terminal (SIGHUP) does, likewise")}) {
+    app.add_option(flag, *effect, what)->check(CLI::IsMember({"stop", "snapshot", "none"}))->capture_default_str();
+  }
+  add_gpu(app, into.gpu);
+  add_net_state(app, into.level, into.stages);
+  app.add_option("--log-format", into.log_format, "what the screen shows: a table, or the lines of Caffe's log, which train.log in the run folder always has")
+      ->check(CLI::IsMember({"table", "caffe"}))
+      ->capture_default_str();
   app.add_option("--report", into.report, "write what happened as JSON to this file");
   app.add_option("--timeline", into.timeline, "write a timeline for Perfetto or chrome://tracing to this file");
   app.add_option("--run-folder", into.run_folder, "where logs and the plan go; a new one under poseidon-runs/ if not given");
@@ -69,7 +83,7 @@ void describe(CLI::App& app, TrainOptions& into) {
 
 // What the flags mean together. A sentence where they do not.
 std::optional<std::string> check(TrainOptions& options) {
-  if (const Status status = options.job.check(); !status) return status.error().message;
+  if (const Status status = options.job.check(options.where.given()); !status) return status.error().message;
   Result<plan::SchemeRequest> schemes = plan::parse_scheme_request(options.scheme);
   if (!schemes) return schemes.error().message;
   options.schemes = std::move(*schemes);
@@ -81,6 +95,8 @@ std::optional<std::string> check(TrainOptions& options) {
   if (options.plan && options.job.group != plan::PerHost::kOff) {
     return "--plan repeats a plan with the hosts in it, so --per-host has no say; give one of them";
   }
+  if (const Status status = check_gpu(options.gpu); !status) return status.error().message;
+  if (options.where.cluster_file && options.job.serving.serving.servers > 0) return "--cluster names the servers' hosts, so --servers has no say; give one of them";
   if (options.plan && options.scheme != "auto") return "--plan repeats a plan, so --scheme has no say; give one of them";
   if (options.wire && options.dtype != "float32") {
     return "--wire narrows float32 only, so with --dtype float64 it has no say; give one of them";
@@ -93,6 +109,15 @@ std::optional<std::string> check(TrainOptions& options) {
 
 }  // namespace
 
+std::map<int, launch::SignalEffect> signal_effects(const TrainOptions& options) {
+  const auto effect = [](const std::string& word) {
+    return word == "stop" ? launch::SignalEffect::kEnd : word == "snapshot" ? launch::SignalEffect::kTell : launch::SignalEffect::kIgnore;
+  };
+  return {{SIGINT, effect(options.sigint_effect)}, {SIGHUP, effect(options.sighup_effect)}};
+}
+
+int shared_threads(int workers_here) { return std::max(1, static_cast<int>(std::thread::hardware_concurrency()) / workers_here); }
+
 ParsedTrainOptions parse_train_options(const std::vector<std::string>& arguments) {
   ParsedTrainOptions parsed;
   CLI::App app;
@@ -103,9 +128,7 @@ ParsedTrainOptions parse_train_options(const std::vector<std::string>& arguments
     std::fprintf(stderr, "poseidon train: %s\n", wrong->c_str());
     parsed.exit_code = kWrongUsage;
   }
-  if (parsed.options.threads == 0) {
-    parsed.options.threads = std::max(1, static_cast<int>(std::thread::hardware_concurrency()) / parsed.options.job.workers);
-  }
+  parsed.options.workers_given = app.count("--workers") > 0;
   return parsed;
 }
 

@@ -2,11 +2,14 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <optional>
 #include <string>
 #include <vector>
 
+#include "apps/poseidon/host_options.h"
 #include "apps/poseidon/job_options.h"
+#include "launch/signals.h"
 #include "plan/choose.h"
 
 namespace poseidon::app {
@@ -14,7 +17,9 @@ namespace poseidon::app {
 struct TrainOptions {
   std::string solver;
   JobOptions job;
-  int threads = 0;                        // of each worker; 0: the cores shared out
+  HostOptions where;                      // nothing given: this host alone
+  bool workers_given = false;             // otherwise as many as the hosts have room for
+  int threads = 0;                        // of each worker; 0: the cores of its host shared out
   std::string scheme = "auto";
   std::optional<std::string> plan;        // file
   std::optional<std::string> bandwidth;
@@ -25,15 +30,28 @@ struct TrainOptions {
   std::string dtype = "float32";
   std::optional<DType> wire;              // in which gradients travel; nothing: as they are, or as the plan says
   std::string on_interrupt = "solver";
+  std::string sigint_effect = "stop";
+  std::string sighup_effect = "stop";
+  std::optional<std::string> gpu;
+  std::optional<std::int64_t> level;
+  std::vector<std::string> stages;
   std::optional<std::string> report;
   std::optional<std::string> timeline;
   std::optional<std::string> run_folder;
+  std::string log_format = "table";       // of what the screen shows
   std::uint16_t port = 0;
+  bool dry_run = false;
 
   // Checked together by parse_train_options.
   plan::SchemeRequest schemes;
   std::optional<double> link_bytes_per_second;
 };
+
+// What Ctrl-C and a closed terminal do.
+std::map<int, launch::SignalEffect> signal_effects(const TrainOptions& options);
+
+// Of a worker, where the user gives no number: this host's cores over the workers that are on it.
+int shared_threads(int workers_here);
 
 // The options, or the exit code with which the command ends (after --help, or a message).
 struct ParsedTrainOptions {

@@ -30,7 +30,8 @@ ordered_json schemes_of(const plan::Plan& plan) {
 
 }  // namespace
 
-TrainReport::TrainReport(const TrainOptions& options) : options_(options) {}
+TrainReport::TrainReport(const TrainOptions& options, CaffeLog& log, bool tells_test_loss)
+    : options_(options), log_(log), tells_test_loss_(tells_test_loss) {}
 
 void TrainReport::on_plan(const plan::Plan& plan, const std::vector<plan::LayerChoice>& choices, const plan::Speeds& speeds) {
   first_plan_ = plan;
@@ -71,16 +72,22 @@ plan::PlanSequence TrainReport::plans() const {
 }
 
 void TrainReport::on_note(Rank from, const TrainNote& note) {
+  if (const auto* start = std::get_if<StartNote>(&note)) return log_.on_start(*start);
   if (const auto* progress = std::get_if<ProgressNote>(&note)) return on_progress(from, *progress);
   if (const auto* test = std::get_if<TestNote>(&note)) return on_test(*test);
   if (const auto* snapshot = std::get_if<SnapshotNote>(&note)) {
     snapshots_.push_back(*snapshot);
-    std::printf("snapshot at %llu: %s\n", static_cast<unsigned long long>(snapshot->iteration), snapshot->state.c_str());
+    log_.on_snapshot(*snapshot);
+    if (has_table()) std::printf("snapshot at %llu: %s\n", static_cast<unsigned long long>(snapshot->iteration), snapshot->state.c_str());
     return;
   }
+  if (std::holds_alternative<TimelineNote>(note)) return;
   const FinalNote& final_note = std::get<FinalNote>(note);
   wait_seconds_[from] = final_note.wait_seconds;
   finals_[from] = final_note;
+  if (complete()) {
+    log_.on_end(final_note.iteration, train_loss_.empty() ? std::nullopt : std::optional(train_loss_.back().second));
+  }
 }
 
 void TrainReport::on_progress(Rank from, const ProgressNote& note) {
@@ -94,6 +101,11 @@ void TrainReport::on_progress(Rank from, const ProgressNote& note) {
     entry.seconds_sum += told.seconds;
     entry.smoothed_loss_sum += told.smoothed_loss;
     entry.display = entry.display || told.display;
+    if (entry.output_sums.empty()) {
+      entry.output_sums = told.outputs;
+    } else {
+      for (std::size_t i = 0; i < std::min(told.outputs.size(), entry.output_sums.size()); ++i) entry.output_sums[i].value += told.outputs[i].value;
+    }
     if (entry.workers < options_.job.workers) continue;
     const Iteration done = entry;
     open_.erase(told.iteration);
@@ -104,6 +116,12 @@ void TrainReport::on_progress(Rank from, const ProgressNote& note) {
     training_seconds_ += done.seconds_sum / options_.job.workers;
     window_.records += done.records;
     window_.seconds += done.seconds_sum / options_.job.workers;
+    if (done.display) {
+      std::vector<ScoreNote> outputs = done.output_sums;
+      for (ScoreNote& output : outputs) output.value /= options_.job.workers;
+      log_.on_display(told.iteration, done.smoothed_loss_sum / options_.job.workers, done.rate, outputs);
+    }
+    if (!has_table()) continue;
     if (done.display || std::chrono::steady_clock::now() - last_line_ > kLineEvery) print_line(told.iteration, done);
   }
 }
@@ -128,13 +146,15 @@ void TrainReport::print_line(std::uint64_t iteration, const Iteration& entry) {
 
 void TrainReport::on_test(const TestNote& note) {
   tests_.push_back(note);
+  log_.on_test(note, tells_test_loss_);
+  if (!has_table()) return;
   std::string line = base::concat("test at ", note.iteration);
   if (note.net > 0) line += base::concat(", net ", note.net);
   const char* separator = ": ";
-  for (const auto& [name, value] : note.scores) {
+  for (const ScoreNote& score : note.scores) {
     char text[64];
-    std::snprintf(text, sizeof text, "%.5g", value);
-    line += base::concat(separator, name, " ", text);
+    std::snprintf(text, sizeof text, "%.5g", score.value);
+    line += base::concat(separator, score.name, " ", text);
     separator = ", ";
   }
   std::printf("%s\n", line.c_str());
@@ -192,7 +212,7 @@ std::string TrainReport::report(const std::optional<std::string>& error, bool in
   j["solver"] = options_.solver;
   j["workers"] = options_.job.workers;
   j["hosts"] = plan::nodes_of(first_plan_);
-  j["threads"] = options_.threads;
+  j["threads"] = options_.threads > 0 ? ordered_json(options_.threads) : ordered_json(nullptr);
   j["dtype"] = options_.dtype;
   j["wire"] = plan().wire ? ordered_json(to_string(*plan().wire)) : ordered_json(nullptr);
   const FinalNote* const first = finals_.empty() ? nullptr : &finals_.begin()->second;
@@ -209,13 +229,13 @@ std::string TrainReport::report(const std::optional<std::string>& error, bool in
   j["test"] = ordered_json::array();
   for (const TestNote& test : tests_) {
     ordered_json entry = {{"iteration", test.iteration}};
-    for (const auto& [name, value] : test.scores) {
-      if (name == "accuracy") entry["accuracy"] = number(value);
+    for (const ScoreNote& score : test.scores) {
+      if (score.name == "accuracy") entry["accuracy"] = number(score.value);
     }
     entry["loss"] = number(test.loss);
     entry["net"] = test.net;
     entry["scores"] = ordered_json::array();
-    for (const auto& [name, value] : test.scores) entry["scores"].push_back({{"name", name}, {"value", number(value)}});
+    for (const ScoreNote& score : test.scores) entry["scores"].push_back({{"name", score.name}, {"value", number(score.value)}});
     j["test"].push_back(std::move(entry));
   }
   j["snapshots"] = ordered_json::array();

@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "apps/poseidon/caffe_log.h"
 #include "apps/poseidon/train_notes.h"
 #include "apps/poseidon/train_options.h"
 #include "cluster/coordinator.h"
@@ -20,7 +21,8 @@ namespace poseidon::app {
 
 class TrainReport {
  public:
-  explicit TrainReport(const TrainOptions& options);
+  // `log` is told of everything that Caffe's log has; of a test's loss where the solver's test_compute_loss asks for it.
+  TrainReport(const TrainOptions& options, CaffeLog& log, bool tells_test_loss);
 
   void on_plan(const plan::Plan& plan, const std::vector<plan::LayerChoice>& choices, const plan::Speeds& speeds);
   void on_links(const std::vector<cluster::MeasuredLink>& links) { links_ = links; }
@@ -45,6 +47,7 @@ class TrainReport {
     std::uint64_t records = 0;
     double seconds_sum = 0;
     bool display = false;
+    std::vector<ScoreNote> output_sums;  // of those of its workers
   };
   // Since the last line on the screen.
   struct Window {
@@ -59,8 +62,13 @@ class TrainReport {
   double samples_per_second() const;
   double seconds() const;
 
-  const TrainOptions& options_;
   const plan::Plan& plan() const { return changes_.empty() ? first_plan_ : changes_.back().plan; }
+  // The screen shows our own lines, and not Caffe's.
+  bool has_table() const { return options_.log_format == "table"; }
+
+  const TrainOptions& options_;
+  CaffeLog& log_;
+  bool tells_test_loss_;
 
   plan::Plan first_plan_;
   std::vector<cluster::PlanChange> changes_;

@@ -4,6 +4,7 @@
 
 #include <chrono>
 #include <cmath>
+#include <csignal>
 #include <cstdlib>
 #include <filesystem>
 #include <memory>
@@ -24,6 +25,7 @@
 #include "engines/torch/session_exchange.h"
 #include "engines/torch/tensor_view.h"
 #include "launch/sentence.h"
+#include "launch/signals.h"
 #include "trace/timeline.h"
 
 namespace poseidon::app {
@@ -34,6 +36,8 @@ using nlohmann::json;
 
 // Iterations are told in bundles, at least so often.
 constexpr auto kTellEvery = std::chrono::milliseconds(500);
+// A note is a message, which has a bound.
+constexpr std::size_t kTimelineSliceBytes = 4 << 20;
 
 double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
 
@@ -54,6 +58,7 @@ class TrainWorker : public caffe::SolverHost {
       launch::report_error(rank(), error);
     }
   }
+  void tell_timeline();
   void write_timeline();
 
   void on_iteration(const caffe::IterationReport& report) override;
@@ -71,6 +76,7 @@ class TrainWorker : public caffe::SolverHost {
   void tell_progress();
   void tell_end(const cluster::Worker::Traffic& before, Clock::time_point start, Iteration first);
 
+  launch::SignalDescriptor asked_{launch::kTellSignal};  // for a snapshot; before there are threads, which inherit the mask
   const TrainOptions& options_;
   const cluster::JobAddress& job_;
   std::unique_ptr<trace::Timeline> timeline_;
@@ -89,6 +95,8 @@ void TrainWorker::prepare() {
       caffe::proto::read_text(options_.solver, "SolverParameter"), caffe::standard_layers(),
       caffe::SolverOptions{.dtype = options_.dtype == "float64" ? at::kDouble : at::kFloat,
                            .iterations_max = options_.iterations,
+                           .train_level = options_.level,
+                           .train_stages = options_.stages,
                            .events = timeline_.get()});
   for (const std::string& model : options_.weights) solver_->load_weights(model);
   if (options_.snapshot) solver_->restore(*options_.snapshot);
@@ -117,7 +125,9 @@ void TrainWorker::join() {
   worker_ = std::move(*worker);
   exchange_ = std::make_unique<aten::SessionExchange>(
       worker_->session(), layers, solver_->update_function(),
-      aten::SessionExchangeOptions{.samples = static_cast<std::uint32_t>(solver_->net().records_per_batch()), .events = timeline_.get()});
+      aten::SessionExchangeOptions{.samples = static_cast<std::uint32_t>(solver_->net().records_per_batch()),
+                                  .events = timeline_.get(),
+                                  .gather = [this](const std::string& own) { return worker_->gather(own); }});
 }
 
 void TrainWorker::train() {
@@ -125,6 +135,7 @@ void TrainWorker::train() {
   const Iteration first = solver_->iteration();
   const Clock::time_point start = Clock::now();
   stopped_ = !begin(first);
+  if (rank() == 0) worker_->note(encode(StartNote{solver_->net().name(), std::string(to_string(solver_->settings().rate.kind))}));
   if (!stopped_) solver_->train(*exchange_, *this);
   if (stopped_ && options_.on_interrupt == "snapshot" && !solver_->settings().snapshot_after_train && rank() == 0) {
     on_snapshot({.iteration = solver_->iteration(), .files = solver_->snapshot(*exchange_)});
@@ -132,6 +143,7 @@ void TrainWorker::train() {
   exchange_->settle_all();
   compare_replicas();
   tell_progress();
+  tell_timeline();
   tell_end(before, start, first);
   const Status left = worker_->leave();
   if (!left) throw aten::JobOver(left.error());
@@ -147,11 +159,17 @@ bool TrainWorker::begin(Iteration iteration) {
 caffe::Wish TrainWorker::wish(Iteration iterations_done) {
   if (iterations_done >= solver_->iterations_max()) return caffe::Wish::kGoOn;
   stopped_ = !begin(iterations_done);
-  return stopped_ ? caffe::Wish::kStop : caffe::Wish::kGoOn;
+  // The others need not save at the same iteration: saving waits for one's own sums, and changes nothing.
+  bool is_asked = false;
+  while (asked_.next() != 0) is_asked = true;
+  return stopped_ ? caffe::Wish::kStop : is_asked ? caffe::Wish::kSnapshot : caffe::Wish::kGoOn;
 }
 
 void TrainWorker::on_iteration(const caffe::IterationReport& report) {
-  untold_.push_back({report.iteration, report.loss, report.smoothed_loss, report.rate, report.records, report.seconds, report.display});
+  untold_.push_back({report.iteration, report.loss, report.smoothed_loss, report.rate, report.records, report.seconds, report.display, {}});
+  if (report.display) {
+    for (const caffe::TestScore& score : caffe::last_scores(solver_->net())) untold_.back().outputs.push_back({score.name, score.value, score.loss_weight});
+  }
   if (report.display || Clock::now() - told_ >= kTellEvery) tell_progress();
 }
 
@@ -166,7 +184,7 @@ void TrainWorker::on_test(const caffe::TestReport& report) {
   tell_progress();
   if (rank() != 0) return;  // all have the same
   TestNote note{report.iteration, report.net, {}, report.loss};
-  for (const caffe::TestScore& score : report.scores) note.scores.emplace_back(score.name, score.value);
+  for (const caffe::TestScore& score : report.scores) note.scores.push_back({score.name, score.value, score.loss_weight});
   worker_->note(encode(note));
 }
 
@@ -254,9 +272,19 @@ void TrainWorker::tell_end(const cluster::Worker::Traffic& before, Clock::time_p
   worker_->note(encode(note));
 }
 
+// To a launcher that may be on another host.
+void TrainWorker::tell_timeline() {
+  if (!timeline_ || !options_.where.given()) return;
+  const std::string part = timeline_->part();
+  for (std::size_t begin = 0; begin < part.size(); begin += kTimelineSliceBytes) {
+    worker_->note(encode(TimelineNote{part.substr(begin, kTimelineSliceBytes)}));
+  }
+}
+
+// For a launcher on this host: also when the job is over, and takes no notes any more.
 void TrainWorker::write_timeline() {
   const char* const folder = std::getenv("POSEIDON_RUN_FOLDER");
-  if (!timeline_ || folder == nullptr) return;
+  if (!timeline_ || folder == nullptr || options_.where.given()) return;
   const Status written = timeline_->write_part(timeline_part(folder, rank()));
   if (!written) base::log::warning(written.error().message);
 }
@@ -266,6 +294,7 @@ void TrainWorker::write_timeline() {
 int run_train_worker(const TrainOptions& options, const cluster::JobAddress& job) {
   const int rank = static_cast<int>(index(job.rank));
   base::log::configure(base::concat("rank ", rank), base::log::Level::kInfo);
+  std::signal(launch::kTellSignal, SIG_IGN);  // what still waits when it is unblocked in the end must not kill us
   TrainWorker worker(options, job);
   const auto fail = [&](const Error& error, int code) {
     base::log::error(error.message);

@@ -59,6 +59,11 @@ class GradientExchange {
   // x Wᵀ + b for x [rows, inputs], W [outputs, inputs], b [outputs] or undefined. When the layer's scheme takes factors, its
   // backward pass hands over (output errors, x) and never forms the gradient of W.
   virtual at::Tensor linear(LayerId layer, const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias) = 0;
+
+  // What all workers give, by rank: for the few numbers of the global batch that a pass needs at once (moments, counts). `own` is of
+  // kDouble, and of the same shape on all. Waits for all of them, so all must come to it in the same places. This default is that of an
+  // exchange whose worker is alone.
+  virtual std::vector<at::Tensor> gather(const at::Tensor& own) { return {own}; }
 };
 
 }  // namespace poseidon::aten

@@ -12,6 +12,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cstring>
 
 #include "engines/torch/tensor_view.h"
 
@@ -231,6 +232,22 @@ void SessionExchange::settle_all() {
 at::Tensor SessionExchange::linear(LayerId layer, const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias) {
   if (!layers_[index(layer)].factors) return at::linear(x, weight, bias);
   return FactorLinear::apply(x, weight, bias, this, static_cast<std::int64_t>(index(layer)));
+}
+
+std::vector<at::Tensor> SessionExchange::gather(const at::Tensor& own) {
+  if (workers() == 1) return {own};
+  TORCH_CHECK(options_.gather && own.scalar_type() == at::kDouble, "this exchange has no way to gather, or not this type");
+  const at::Tensor flat = own.contiguous();
+  Result<std::vector<std::string>> all = options_.gather(std::string(static_cast<const char*>(flat.const_data_ptr()), flat.nbytes()));
+  if (!all) throw JobOver(all.error());
+  std::vector<at::Tensor> tensors;
+  for (std::size_t rank = 0; rank < all->size(); ++rank) {
+    const std::string& bytes = (*all)[rank];
+    TORCH_CHECK(bytes.size() == flat.nbytes(), "rank ", rank, " gathers ", bytes.size(), " bytes where this one does ", flat.nbytes());
+    tensors.push_back(at::empty_like(flat));
+    std::memcpy(tensors.back().mutable_data_ptr(), bytes.data(), bytes.size());
+  }
+  return tensors;
 }
 
 void SessionExchange::update(std::size_t number, const Synced& synced) {

@@ -13,6 +13,7 @@
 #include <condition_variable>
 #include <deque>
 #include <exception>
+#include <functional>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -40,6 +41,8 @@ class JobOver : public std::exception {
 struct SessionExchangeOptions {
   std::uint32_t samples = 1;               // of this worker in each iteration
   base::EventListener* events = nullptr;   // may be null; outlives the exchange
+  // What each worker gives, by rank, as cluster::Worker::gather: gather() needs it where there are several.
+  std::function<Result<std::vector<std::string>>(const std::string& own)> gather = {};
 };
 
 class SessionExchange final : public GradientExchange {
@@ -57,6 +60,8 @@ class SessionExchange final : public GradientExchange {
   void settle(LayerId layer) override;
   void settle_all() override;
   at::Tensor linear(LayerId layer, const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias) override;
+  // Throws JobOver.
+  std::vector<at::Tensor> gather(const at::Tensor& own) override;
 
   // Time that the training thread has spent waiting for sums, so far.
   double wait_seconds() const { return wait_seconds_; }

@@ -63,6 +63,7 @@ class ClusterJob {
 
   ClusterOutcome run() {
     const std::vector<std::byte> secret = base::random_bytes(kSecretBytes);
+    if (listener_.give_abort) listener_.give_abort([this](const Error& why) { host_.abort(why); });
     Status status = open(secret);
     if (status) status = start_agents();
     if (status) status = await("to answer", [](const Link& link) { return link.hello.has_value(); });
@@ -133,7 +134,7 @@ class ClusterJob {
     if (!is_local_ && options_.addresses.empty()) {
       return Error{ErrorCode::kNotFound, "this host has no address at which others could reach it: is it on a network?"};
     }
-    return host_.open(secret, {.host = is_local_ ? "127.0.0.1" : "0.0.0.0", .port = 0, .tls = options_.tls, .coordinator = options_.coordinator},
+    return host_.open(secret, {.host = is_local_ ? "127.0.0.1" : "0.0.0.0", .port = options_.port, .tls = options_.tls, .coordinator = options_.coordinator},
                       listener_.coordinator);
   }
 
@@ -233,7 +234,7 @@ class ClusterJob {
     environment["OMP_NUM_THREADS"] = std::to_string(threads);
     if (threads < link.hello->cores) {
       remark(base::concat("OMP_NUM_THREADS is ", threads, " on ", text_of(link), ": ", ranks, " ranks share ", link.hello->cores,
-                          " cores (--env OMP_NUM_THREADS=N for another number)"));
+                          " cores (", options_.threads_flag, " for another number)"));
     }
   }
 
@@ -423,10 +424,20 @@ class ClusterJob {
   }
 
   void on_signal(int signal) {
+    const SignalEffect effect = effect_of(options_.effects, signal);
+    if (effect == SignalEffect::kTell && was_joined_) {
+      for (Link& link : links_) send(link, Speech::kSignal, std::to_string(kTellSignal));
+    }
+    if (effect != SignalEffect::kEnd) return;
     const bool is_first = !interrupted_.has_value();
     interrupted_ = signal;
     if (!is_first) {
       kill_at_ = Clock::now();
+      return;
+    }
+    if (options_.stops_together) {
+      host_.request_stop();
+      remark(base::concat("interrupted (", ::strsignal(signal), "): all workers stop after the same iteration; a second time ends them at once"));
       return;
     }
     kill_at_ = Clock::now() + options_.interrupt_max;

@@ -14,6 +14,7 @@
 #include "launch/agent_messages.h"
 #include "launch/child_process.h"
 #include "launch/reach.h"
+#include "launch/signals.h"
 #include "poseidon/error.h"
 
 namespace poseidon::launch {
@@ -35,6 +36,11 @@ struct ClusterJobOptions {
   // Where the coordinator may be reached by other hosts, best first. Not needed where all processes are on this host.
   std::vector<std::string> addresses;
   bool tls = false;
+  std::uint16_t port = 0;                              // of the coordinator; 0: a free one
+  // The first signal lets all workers stop after the same iteration, however long that takes; otherwise it is passed on to the processes.
+  bool stops_together = false;
+  std::map<int, SignalEffect> effects = {};             // what a signal does that is not to end the job
+  std::string threads_flag = "--env OMP_NUM_THREADS=N";  // what the user says for another number of threads, for a remark
   cluster::CoordinatorOptions coordinator;
   std::chrono::milliseconds reach_max = std::chrono::seconds(20);     // for agents to answer, and then to start
   std::chrono::milliseconds farewell_max = std::chrono::seconds(4);   // after a failure, for processes to end by themselves
@@ -55,6 +61,8 @@ struct ClusterJobListener {
   std::function<void(const std::string& host, const AgentHello& hello)> on_host;
   std::function<void(const NodeOutput& output)> on_output;
   std::function<void(const std::string& text)> on_remark;  // for the user: whom the job waits for, what ssh says
+  // Called once, before any other, with a function that ends the job with an error; that one may be called from any thread while it runs.
+  std::function<void(std::function<void(const Error&)> abort)> give_abort = {};
 };
 
 struct ClusterOutcome {
@@ -66,7 +74,7 @@ struct ClusterOutcome {
 };
 
 // Runs the job; returns when no process of it is left anywhere that can be reached. SIGINT, SIGTERM and SIGHUP are passed on to the
-// processes, which have interrupt_max to end; the second such signal ends them at once. Call it from the main thread, before others are
+// processes, which have interrupt_max to end (but see stops_together); the second such signal ends them at once. Call it from the main thread, before others are
 // started: it takes over these signals and SIGCHLD.
 ClusterOutcome run_cluster_job(const ClusterJobOptions& options, ClusterJobListener listener);
 

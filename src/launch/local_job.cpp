@@ -102,6 +102,7 @@ class LocalJob {
         if (signal != SIGCHLD) on_signal(signal);
       }
       if (host_.take_started()) {
+        has_started_ = true;
         for (Node& node : nodes_) node.cpu_seconds_at_start = node.process.cpu_seconds();
       }
       reap();
@@ -122,6 +123,11 @@ class LocalJob {
   }
 
   void on_signal(int signal) {
+    const SignalEffect effect = effect_of(options_.effects, signal);
+    if (effect == SignalEffect::kTell && has_started_) {
+      for (int node = 0; node < options_.workers; ++node) nodes_[static_cast<std::size_t>(node)].process.kill(kTellSignal);
+    }
+    if (effect != SignalEffect::kEnd) return;
     const bool is_first = !interrupted_.has_value();
     interrupted_ = signal;
     if (!is_first) {
@@ -162,6 +168,7 @@ class LocalJob {
   CoordinatorHost host_;
   std::vector<Node> nodes_;                                     // by rank, then the servers
   std::optional<int> interrupted_;
+  bool has_started_ = false;  // all workers are ready, and can be told
 };
 
 }  // namespace

@@ -14,6 +14,7 @@
 
 #include "cluster/coordinator.h"
 #include "launch/child_process.h"
+#include "launch/signals.h"
 #include "poseidon/error.h"
 
 namespace poseidon::launch {
@@ -32,6 +33,8 @@ struct LocalJobOptions {
   std::uint16_t port = 0;            // 0: a free one
   bool tls = false;                  // all links of the job, the coordinator's too, are TLS
   cluster::CoordinatorOptions coordinator;
+  // What a signal does that is not to end the job; see SignalEffect.
+  std::map<int, SignalEffect> effects = {};
   // After the job is over workers are given this long to end by themselves; less when a second signal asks for the end.
   std::chrono::milliseconds farewell_max = std::chrono::seconds(4);
 };

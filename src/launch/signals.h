@@ -2,6 +2,7 @@
 #pragma once
 
 #include <initializer_list>
+#include <map>
 
 #include <signal.h>
 
@@ -24,5 +25,18 @@ class SignalDescriptor {
   int fd_ = -1;
   sigset_t before_{};
 };
+
+// What a launcher does with a signal of its user's.
+enum class SignalEffect {
+  kEnd,     // the job ends
+  kTell,    // its workers, once all have joined, are sent kTellSignal: they know what for
+  kIgnore,
+};
+constexpr int kTellSignal = SIGUSR1;
+
+inline SignalEffect effect_of(const std::map<int, SignalEffect>& effects, int signal) {
+  const auto entry = effects.find(signal);
+  return entry == effects.end() ? SignalEffect::kEnd : entry->second;
+}
 
 }  // namespace poseidon::launch

@@ -15,8 +15,8 @@ import pytest
 from support import job
 
 DOCUMENTS = sorted([job.ROOT / "README.md", *(job.ROOT / "docs").rglob("*.md")])
-SUBCOMMANDS = ["run", "train", "test", "time", "replay", "plan", "convert-images"]
-OURS = ("build/bin/poseidon", "poseidon", "examples/", "python examples/")
+SUBCOMMANDS = ["run", "train", "test", "time", "replay", "plan", "devices", "features", "convert-images", "convert-model"]
+OURS = ("build/bin/poseidon", "poseidon", "examples/", "python examples/", "ln -sf ", "./caffe ")
 
 
 def joined(lines):

@@ -93,7 +93,7 @@ def test_ctrl_c_and_a_workers_death_take_servers_along(lenet):
 
 
 @pytest.mark.parametrize("flags, words", [
-    (["--servers", "far.example.org"], ["far.example.org", "not this host", "cluster launcher"]),
+    (["--servers", "far.example.org"], ["far.example.org", "not this host", "--hosts"]),
     (["--servers", "localhost,,localhost"], ["localhost,,localhost"]),
     (["--servers", "5000"], ["5000", "at most 1024"]),
     (["--servers=-1"], ["-1"]),

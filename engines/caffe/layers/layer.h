@@ -71,6 +71,10 @@ struct ForwardContext {
   std::uint64_t records = 1;        // records in this batch
   std::uint64_t record_stride = 0;  // the next batch is expected to begin at first_record + record_stride
 
+  // All workers of the training, for what a layer must know of the global batch (GradientExchange::gather); null where it computes alone,
+  // as in tests.
+  aten::GradientExchange* workers = nullptr;
+
   // Set when the layer may hand its weight's gradient over as factors (GradientExchange::linear), under this id.
   aten::GradientExchange* exchange = nullptr;
   LayerId layer{};

@@ -118,7 +118,7 @@ void time_cut_pass(const Net& net, const Pass& pass, std::vector<Times>& times) 
 
 void time_whole_pass(Net& net, const Pass& pass, Times& times) {
   times.forward.push_back(milliseconds_of([&] { net.forward(pass); }));
-  if (!net.has_loss() || net.parameters().empty()) return;
+  if (!net.has_loss() || net.parameters().empty() || net.phase() == Phase::kTest) return;
   times.backward.push_back(milliseconds_of([&] { net.backward(); }));
   for (const aten::LayerParameters& layer : net.parameters()) {
     for (const at::Tensor& parameter : layer.parameters) parameter.mutable_grad().reset();

@@ -227,6 +227,7 @@ ForwardContext Net::context_for(const Step& step, const Pass& pass) const {
           .first_record = own(pass.first_record),
           .records = own_records == 0 ? records_per_batch_ : own_records,
           .record_stride = own(pass.record_stride),
+          .workers = pass.exchange,
           .exchange = step.takes_factors ? pass.exchange : nullptr,
           .layer = step.id};
 }

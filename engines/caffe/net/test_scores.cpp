@@ -32,6 +32,18 @@ std::vector<BatchScores> score_batches(Net& net, const TestBatches& batches) {
   return all;
 }
 
+std::vector<TestScore> last_scores(const Net& net) {
+  std::vector<TestScore> scores;
+  for (const Output& output : net.outputs()) {
+    std::vector<double> values;
+    append(output.value, values);
+    for (const double value : values) {
+      scores.push_back({.name = output.name, .value = value, .loss_weight = output.loss_weight});
+    }
+  }
+  return scores;
+}
+
 TestScores averaged(const Net& net, std::vector<BatchScores> scores, std::uint64_t count) {
   std::sort(scores.begin(), scores.end(), [](const auto& a, const auto& b) { return a.batch < b.batch; });
   std::vector<double> means;

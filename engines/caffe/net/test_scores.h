@@ -35,6 +35,8 @@ struct TestScores {
   std::vector<TestScore> scores;
   double loss = 0;
 };
+// Of the net's last forward pass.
+std::vector<TestScore> last_scores(const Net& net);
 // Over the scores of all `count` batches, in any order. Throws std::logic_error where some are missing.
 TestScores averaged(const Net& net, std::vector<BatchScores> scores, std::uint64_t count);
 

@@ -58,6 +58,10 @@ std::vector<Iteration> read_steps(const proto::Message& solver) {
 
 }  // namespace
 
+std::string_view to_string(RatePolicy::Kind kind) {
+  return std::find_if(kinds().begin(), kinds().end(), [&](const auto& entry) { return entry.second == kind; })->first;
+}
+
 std::size_t steps_reached(const RatePolicy& policy, Iteration iteration) {
   return static_cast<std::size_t>(std::upper_bound(policy.steps.begin(), policy.steps.end(), iteration) -
                                   policy.steps.begin());

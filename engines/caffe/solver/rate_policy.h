@@ -1,6 +1,7 @@
 // The learning rate as a function of the iteration: Caffe's lr_policy.
 #pragma once
 
+#include <string_view>
 #include <vector>
 
 #include "engines/caffe/proto/message.h"
@@ -26,6 +27,8 @@ struct RatePolicy {
   std::vector<Iteration> steps = {};  // ascending
   Iteration max_iterations = 0;
 };
+
+std::string_view to_string(RatePolicy::Kind kind);  // as lr_policy has it: "inv"
 
 double rate_at(const RatePolicy& policy, Iteration iteration);
 // How many of `steps` the iteration has reached.

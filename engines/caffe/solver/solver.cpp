@@ -36,6 +36,9 @@ Solver::Solver(const proto::Message& solver, const LayerRegistry& layers, const 
   if (!options_.iterations_max && !solver.has("max_iter")) {
     throw ConfigError(base::concat(solver.position().text(), ": the solver needs max_iter"));
   }
+  NetState& state = settings_.train.state;
+  state.level = options_.train_level.value_or(state.level);
+  state.stages.insert(state.stages.end(), options_.train_stages.begin(), options_.train_stages.end());
   train_net_ = std::make_unique<Net>(
       settings_.train.net, layers,
       NetOptions{.state = settings_.train.state, .dtype = options_.dtype, .seed = seed(), .events = options_.events});

@@ -38,6 +38,9 @@ struct SolverOptions {
   std::uint64_t default_seed = 1;  // where the solver has no random_seed; equal on all workers
   // Train so many in all instead of max_iter. The rate policy keeps max_iter.
   std::optional<Iteration> iterations_max = {};
+  // Of the training net's state: instead of the level of train_state, and beside its stages.
+  std::optional<std::int64_t> train_level = {};
+  std::vector<std::string> train_stages = {};
   base::EventListener* events = nullptr;  // outlives the solver; may read span names while the solver lives
 };
 

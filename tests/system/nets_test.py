@@ -1,0 +1,104 @@
+"""The known nets of examples/nets/nets.py train on one and on four workers, with equal losses in double precision.
+
+The nets are whole; images, batches and numbers of classes are small. Set POSEIDON_TEST_ALL for those that take minutes.
+"""
+import dataclasses
+import os
+import random
+import struct
+import sys
+
+import lmdb
+import pytest
+from support import job
+
+sys.path.insert(0, str(job.ROOT / "examples/nets"))
+import nets  # noqa: E402
+
+ITERATIONS = 3
+RECORDS = 12
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    shape: tuple = (3, 32, 32)    # of an image in the data base
+    classes: int | None = 10
+    labels: int = 10              # values of labels, 0 to labels - 1
+    rate: float = 0.001
+    batch: int = 1                # of each of four workers
+    tolerance: float = 1e-9       # relative, of the losses
+    options: dict = dataclasses.field(default_factory=dict)
+    slow: bool = False
+
+
+LARGE = (3, 232, 232)
+CASES = {
+    "lenet": Case((1, 28, 28), rate=0.01, batch=2),
+    "cifar10-quick": Case(),
+    "cifar10-full": Case(),
+    "alexnet": Case(LARGE),
+    "caffenet": Case(LARGE, slow=True),
+    "rcnn": Case(LARGE, slow=True),
+    "finetune-style": Case(LARGE, slow=True),
+    "googlenet": Case(LARGE),
+    "autoencoder": Case((1, 28, 28), classes=None, options={"pixels": 784}),
+    "siamese": Case((2, 28, 28), classes=None, labels=2, rate=0.01, batch=2),
+    "vgg16": Case(LARGE, slow=True),
+    "vgg19": Case(LARGE, slow=True),
+    "squeezenet": Case(LARGE),
+    "fcn32s": Case((3, 40, 40), classes=5, slow=True),
+    "lrcn": Case(classes=50, batch=2),
+}
+
+
+def varint(value):
+    out = b""
+    while value > 0x7F:
+        out += bytes([value & 0x7F | 0x80])
+        value >>= 7
+    return out + bytes([value])
+
+
+def datum(shape, pixels, label):
+    """Caffe's Datum: channels 1, height 2, width 3, data 4, label 5."""
+    numbers = b"".join(bytes([number << 3]) + varint(value) for number, value in ((1, shape[0]), (2, shape[1]), (3, shape[2]), (5, label)))
+    return numbers + b"\x22" + varint(len(pixels)) + pixels
+
+
+def write_data_base(path, shape, labels, label_images=False):
+    """Blurred noise, so that rectified units have something to see."""
+    draw = random.Random(repr((shape, labels)))
+    with lmdb.open(str(path), map_size=1 << 28) as data_base, data_base.begin(write=True) as transaction:
+        for record in range(RECORDS):
+            count = shape[0] * shape[1] * shape[2]
+            pixels = bytes(draw.randrange(labels) for _ in range(count)) if label_images else draw.randbytes(count)
+            transaction.put(struct.pack(">I", record).hex().encode(), datum(shape, pixels, draw.randrange(labels)))
+
+
+def losses(lenet, name, case, workers):
+    batch = case.batch * 4 // workers
+    net = lenet.folder / f"{name}-{workers}.prototxt"
+    sources = {key: str(lenet.folder / f"{key}_lmdb") for key in ("train", "test", "train_labels", "test_labels")}
+    net.write_text(nets.prototxt(name, batch=batch, test_batch=batch, classes=case.classes, **sources, **case.options))
+    solver = lenet.folder / f"{name}-{workers}-solver.prototxt"
+    solver.write_text(f'net: "{net}"\nbase_lr: {case.rate}\nlr_policy: "fixed"\nmomentum: 0.9\nweight_decay: 0.0005\nmax_iter: {ITERATIONS}\n'
+                      "snapshot_after_train: false\n")
+    return job.losses(lenet.train(solver, workers, "--dtype", "float64", "--bandwidth", "1Gbit", "--no-replan"))
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.skipif(case.slow and "POSEIDON_TEST_ALL" not in os.environ, reason="takes minutes"))
+                                  for name, case in CASES.items()])
+def test_a_net_trains_alike_on_one_and_on_four_workers(lenet, name):
+    case = CASES[name]
+    for phase in ("train", "test"):
+        write_data_base(lenet.folder / f"{phase}_lmdb", case.shape, case.labels)
+        write_data_base(lenet.folder / f"{phase}_labels_lmdb", (1, *case.shape[1:]), case.classes or case.labels, label_images=True)
+    one = losses(lenet, name, case, 1)
+    four = losses(lenet, name, case, 4)
+    assert len(set(one)) == ITERATIONS, "nothing is learned"
+    assert four == pytest.approx(one, rel=case.tolerance)
+
+
+def test_all_nets_are_tried():
+    with_batch_norm = {"cifar10-full-sigmoid-bn", "resnet-50", "resnet-152"}
+    assert set(CASES) | with_batch_norm | {"vgg19-22k"} == set(nets.NETS)
