@@ -38,6 +38,8 @@ class Accuracy final : public Layer {
     return tops_of_both;
   }
 
+  bool differentiable(std::size_t) const override { return false; }
+
   std::vector<at::Tensor> forward(const ForwardContext&, const std::vector<at::Tensor>& bottoms) override {
     const c10::NoGradGuard no_graph;
     const std::size_t axis = canonical_axis(settings_.integer("axis"), bottoms[0].sizes().vec());

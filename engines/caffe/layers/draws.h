@@ -16,13 +16,19 @@ void draw_uniform(const base::RandomStream& stream, std::span<double> values);
 // Normal with mean 0 and variance 1 (Box and Muller's transform of uniform pairs).
 void draw_normal(const base::RandomStream& stream, std::span<double> values);
 
-// What a dropout mask is drawn for: `rows` rows of `row_elements`, whose first one has the number `first_row` in the
-// iteration's global batch.
-struct MaskDraw {
+// `rows` rows of `row_elements`, whose first one has the number `first_row` in the iteration's global batch.
+struct RowDraw {
   Iteration iteration = 0;
   std::uint64_t first_row = 0;
   std::int64_t rows = 0;
   std::int64_t row_elements = 0;
+};
+// Uniform in (0, 1), without its ends. `values` holds the rows.
+void draw_rows(const base::RandomStream& stream, const RowDraw& draw, std::span<double> values);
+
+// What a dropout mask is drawn for.
+struct MaskDraw {
+  RowDraw rows;
   double drop_ratio = 0.5;
   double kept_value = 2;  // what a kept element's mask is; a dropped one's is 0
 };

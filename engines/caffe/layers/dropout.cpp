@@ -36,11 +36,10 @@ class Dropout final : public Layer {
   at::Tensor draw(const ForwardContext& context, const at::Tensor& x) const {
     const at::Tensor mask = at::empty(x.sizes(), x.options());
     const std::int64_t rows = x.dim() == 0 ? 1 : x.size(0);
-    // A record may have several rows (regions of an image, steps of a sequence).
-    const MaskDraw wanted{.iteration = context.iteration,
-                          .first_row = context.first_record * static_cast<std::uint64_t>(rows) / context.records,
-                          .rows = rows,
-                          .row_elements = x.numel() / rows,
+    const MaskDraw wanted{.rows = {.iteration = context.iteration,
+                                   .first_row = context.first_row(rows),
+                                   .rows = rows,
+                                   .row_elements = x.numel() / rows},
                           .drop_ratio = ratio_,
                           .kept_value = 1 / (1 - ratio_)};
     if (x.scalar_type() == at::kDouble) {

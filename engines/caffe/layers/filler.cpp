@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <functional>
 #include <map>
 #include <numeric>
 #include <span>
@@ -32,8 +33,13 @@ Filler::Norm read_norm(const std::string& name) {
   return Filler::Norm::kFanIn;
 }
 
+std::int64_t count_of(std::span<const std::int64_t> shape) {
+  return std::accumulate(shape.begin(), shape.end(), std::int64_t{1}, std::multiplies<>());
+}
+
 // Caffe's fans: what one slice of the first axis has, and what one slice of the second would.
-double fan(Filler::Norm norm, std::span<const std::int64_t> shape, double count) {
+double fan(Filler::Norm norm, std::span<const std::int64_t> shape) {
+  const auto count = static_cast<double>(count_of(shape));
   const double in = shape.empty() ? count : count / static_cast<double>(shape[0]);
   const double out = shape.size() < 2 ? count : count / static_cast<double>(shape[1]);
   switch (norm) {
@@ -69,10 +75,9 @@ void thin_out(const Filler& filler, std::span<const std::int64_t> shape, const b
 
 void draw_unit_ball(std::span<const std::int64_t> shape, const base::RandomStream& stream, std::span<double> values) {
   draw_uniform(stream, values);
-  const std::size_t outputs = shape.empty() ? 1 : static_cast<std::size_t>(shape[0]);
-  const std::size_t inputs = values.size() / outputs;
-  for (std::size_t output = 0; output < outputs; ++output) {
-    const std::span<double> row = values.subspan(output * inputs, inputs);
+  const auto inputs = static_cast<std::size_t>(count_of(shape) / (shape.empty() ? 1 : shape[0]));
+  for (std::size_t first = 0; first + inputs <= values.size() && inputs > 0; first += inputs) {
+    const std::span<double> row = values.subspan(first, inputs);
     const double sum = std::accumulate(row.begin(), row.end(), 0.0);
     for (double& value : row) value /= sum;
   }
@@ -128,10 +133,16 @@ at::Tensor filled(const Filler& filler, const std::vector<std::int64_t>& shape, 
                   const base::RandomStream& stream) {
   if (filler.kind == Filler::Kind::kConstant) return at::full(shape, filler.value, dtype);
   const at::Tensor drawn = at::empty(shape, at::kDouble);
-  const std::span<double> values(drawn.mutable_data_ptr<double>(), static_cast<std::size_t>(drawn.numel()));
-  const double n = fan(filler.norm, shape, static_cast<double>(values.size()));
+  fill_rows(filler, shape, stream, {drawn.mutable_data_ptr<double>(), static_cast<std::size_t>(drawn.numel())});
+  return drawn.to(dtype);
+}
+
+void fill_rows(const Filler& filler, const std::vector<std::int64_t>& shape, const base::RandomStream& stream,
+               std::span<double> values) {
+  const double n = fan(filler.norm, shape);
   switch (filler.kind) {
     case Filler::Kind::kConstant:
+      std::fill(values.begin(), values.end(), filler.value);
       break;
     case Filler::Kind::kUniform:
       draw_between(filler.min, filler.max, stream, values);
@@ -153,7 +164,6 @@ at::Tensor filled(const Filler& filler, const std::vector<std::int64_t>& shape, 
       fill_bilinear(shape, values);
       break;
   }
-  return drawn.to(dtype);
 }
 
 }  // namespace poseidon::caffe

@@ -8,6 +8,7 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <span>
 #include <vector>
 
 #include "base/philox.h"
@@ -44,5 +45,10 @@ Filler read_filler(const proto::Message& filler);
 // Throws ConfigError (without a position) where the filler does not suit the shape.
 at::Tensor filled(const Filler& filler, const std::vector<std::int64_t>& shape, at::ScalarType dtype,
                   const base::RandomStream& stream);
+
+// Fills `values`, one or more slices of the first axis of an array of `shape`. What depends on the shape is taken from
+// the whole.
+void fill_rows(const Filler& filler, const std::vector<std::int64_t>& shape, const base::RandomStream& stream,
+               std::span<double> values);
 
 }  // namespace poseidon::caffe

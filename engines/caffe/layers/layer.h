@@ -12,6 +12,7 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <algorithm>
 #include <cstdint>
 #include <limits>
 #include <optional>
@@ -71,9 +72,16 @@ struct ForwardContext {
   std::uint64_t records = 1;        // records in this batch
   std::uint64_t record_stride = 0;  // the next batch is expected to begin at first_record + record_stride
 
-  // All workers of the training, for what a layer must know of the global batch (GradientExchange::gather); null where it computes alone,
-  // as in tests.
+  // All workers of the training, for what a layer must know of the global batch (GradientExchange::gather); null where
+  // it computes alone, as in tests.
   aten::GradientExchange* workers = nullptr;
+
+  // In blobs with `rows` rows in this batch, where a record may have several (regions of an image, steps of a
+  // sequence): the number of the first one among those of the whole training, and how many all workers have together.
+  std::uint64_t first_row(std::int64_t rows) const { return first_record * static_cast<std::uint64_t>(rows) / records; }
+  std::uint64_t rows_of_all(std::int64_t rows) const {
+    return std::max(record_stride, records) * static_cast<std::uint64_t>(rows) / records;
+  }
 
   // Set when the layer may hand its weight's gradient over as factors (GradientExchange::linear), under this id.
   aten::GradientExchange* exchange = nullptr;
@@ -124,6 +132,9 @@ class Layer {
 
   // Does the first top count as a loss where the prototxt gives no loss_weight?
   virtual bool is_loss() const { return false; }
+  // False for a bottom whose gradient Caffe ends the program over: a net that needs it to train an array is refused.
+  // Where Caffe's backward pass yields nothing instead, this is true, and the gradient ends in `forward`.
+  virtual bool differentiable(std::size_t /*bottom*/) const { return true; }
   // May autograd or the layer itself still need the tops after `forward`? False allows the next layer to overwrite
   // them.
   virtual bool keeps_tops() const { return true; }

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <filesystem>
+#include <set>
 
 #include "base/text.h"
 #include "engines/caffe/layers/window.h"
@@ -148,11 +149,17 @@ class Describer {
     return flops;
   }
 
+  static bool only_moves(const std::string& type) {
+    static const std::set<std::string> types = {"BatchReindex", "Concat",  "Crop",  "Filter", "Flatten", "Parameter",
+                                                "Reshape",      "Silence", "Slice", "Split",  "Tile"};
+    return types.contains(type);
+  }
+
   Flops of_plain(const Step& step) const {
     const double outputs = elements_of_all(step.tops);
     const std::string& type = step.layer->type();
     if (step.bottoms.empty()) return {};  // data
-    if (type == "Accuracy") return {};
+    if (type == "Accuracy" || only_moves(type)) return {};
     if (type == "SoftmaxWithLoss") return {5 * elements(shape(step.bottoms[0])), 2 * elements(shape(step.bottoms[0]))};
     if (type == "Pooling") {
       const proto::Message settings = step.layer->message().message("pooling_param");
@@ -160,8 +167,22 @@ class Describer {
       const Window window = read_pooling_window(*step.layer, settings);
       const double size = settings.flag("global_pooling") ? static_cast<double>(bottom[2] * bottom[3])
                                                           : static_cast<double>(window.kernel[0] * window.kernel[1]);
-      // A maximum sends its gradient to one element, a mean to all.
-      return {outputs * size, settings.choice("pool") == "MAX" ? outputs : outputs * size};
+      // A maximum or a draw sends its gradient to one element, a mean to all.
+      return {outputs * size, settings.choice("pool") == "AVE" ? outputs * size : outputs};
+    }
+    const double inputs = elements_of_all(step.bottoms);
+    if (type == "ArgMax") return {inputs, 0};
+    if (type == "Threshold") return {outputs, 0};
+    if (type == "Eltwise" || type == "Reduction") return {inputs, inputs};
+    if (type == "SPP") {
+      const proto::Message settings = step.layer->message().message("spp_param");
+      const double all_levels = inputs * static_cast<double>(settings.integer("pyramid_height"));
+      return {all_levels, settings.choice("pool") == "AVE" ? all_levels : outputs};
+    }
+    if (type == "Scale") {
+      const double steps = step.layer->message().message("scale_param").flag("bias_term") ? 2 : 1;
+      // Each of the two factors has a gradient.
+      return {outputs * steps, outputs * (steps + 1)};
     }
     return {outputs, outputs};
   }

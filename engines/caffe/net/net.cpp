@@ -65,6 +65,7 @@ Net::Net(const proto::Message& net, const LayerRegistry& registry, NetOptions op
   }
   for (std::size_t i = 0; i < layers.size(); ++i) add_layer(layers[i], registry, i);
   arrays_.finish();
+  if (phase() == Phase::kTrain) check_gradients();
   list_parameters();
   plan_memory();
   list_outputs();
@@ -116,6 +117,36 @@ void Net::read_gradient_settings(Step& step) const {
                                  " bottoms; give one each, or none"));
     }
     for (std::size_t i = 0; i < propagate.size(); ++i) step.stops_gradient[i] = !propagate[i];
+  }
+}
+
+// A layer that cannot be differentiated with respect to a bottom may not stand between a loss and a trained array.
+void Net::check_gradients() const {
+  std::vector<bool> trains(blobs().size(), false);  // by blob: it depends on an array that is trained
+  for (const Step& step : steps_) {
+    const std::vector<Parameter>& own = step.layer->parameters();
+    bool any = std::any_of(own.begin(), own.end(), [](const Parameter& p) { return p.value.requires_grad(); });
+    for (std::size_t i = 0; i < step.bottoms.size(); ++i) {
+      any = any || (trains[step.bottoms[i]] && !step.stops_gradient[i]);
+    }
+    for (const std::size_t top : step.tops) trains[top] = any;
+  }
+  std::vector<bool> under_loss(blobs().size(), false);
+  for (auto step = steps_.rbegin(); step != steps_.rend(); ++step) {
+    bool any = false;
+    for (std::size_t i = 0; i < step->tops.size(); ++i) {
+      any = any || step->loss_weights[i] != 0 || under_loss[step->tops[i]];
+    }
+    for (std::size_t i = 0; any && i < step->bottoms.size(); ++i) {
+      const std::size_t bottom = step->bottoms[i];
+      if (step->stops_gradient[i] || !trains[bottom]) continue;
+      under_loss[bottom] = true;
+      if (step->layer->differentiable(i)) continue;
+      step->layer->fail_at(step->layer->message().position("bottom", i),
+                           base::concat("has no gradient for bottom "", blobs()[bottom].name,
+                                        "", on which arrays are to be trained through it; propagate_down: false, one "
+                                        "for each bottom, ends the gradient there"));
+    }
   }
 }
 

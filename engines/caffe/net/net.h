@@ -109,6 +109,7 @@ class Net {
  private:
   void add_layer(const proto::Message& message, const LayerRegistry& registry, std::size_t index);
   void read_gradient_settings(Step& step) const;
+  void check_gradients() const;
   void list_parameters();
   void plan_memory();
   void list_outputs();

@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "base/text.h"
+#include "engines/caffe/proto/config_error.h"
 
 namespace poseidon::caffe {
 namespace {
@@ -13,6 +14,16 @@ void append(const at::Tensor& value, std::vector<double>& to) {
   const at::Tensor flat = value.to(at::kDouble).contiguous();
   const double* const data = flat.const_data_ptr<double>();
   to.insert(to.end(), data, data + flat.numel());
+}
+
+// Element by element there is a mean only where each batch has the same ones. Filter is a layer that sees to it that not.
+void check_elements(const Net& net, const Output& output) {
+  const std::int64_t elements = elements_of(output.shape);
+  if (output.value.numel() == elements) return;
+  throw ConfigError(base::concat("net "", net.name(), "" cannot be tested: its output "", output.name, "" has ",
+                                 output.value.numel(), " elements in one batch and may have ", elements,
+                                 " in another, so they have no means; add a layer that reduces it to one number, or a "
+                                 "Silence layer that reads it"));
 }
 
 }  // namespace
@@ -25,7 +36,10 @@ std::vector<BatchScores> score_batches(Net& net, const TestBatches& batches) {
                                          .first_record = batches.first_record + batch * records,
                                          .record_stride = batches.stride * records});
     BatchScores scores{.batch = batch, .values = {}};
-    for (const Output& output : net.outputs()) append(output.value, scores.values);
+    for (const Output& output : net.outputs()) {
+      check_elements(net, output);
+      append(output.value, scores.values);
+    }
     scores.values.push_back(loss.defined() ? loss.item<double>() : 0);
     all.push_back(std::move(scores));
   }

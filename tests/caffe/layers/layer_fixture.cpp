@@ -35,6 +35,12 @@ class Objective {
   std::vector<at::Tensor> weights_;
 };
 
+std::vector<Shape> shapes_of(const std::vector<at::Tensor>& tensors) {
+  std::vector<Shape> shapes;
+  for (const at::Tensor& tensor : tensors) shapes.push_back(tensor.sizes().vec());
+  return shapes;
+}
+
 double at_step(Objective& objective, const std::vector<at::Tensor>& bottoms, double* element, double step) {
   const c10::NoGradGuard no_graph;
   const double before = *element;
@@ -53,6 +59,14 @@ Made make_layer(std::string_view text, const std::vector<Shape>& bottoms, at::Sc
   made.tops = made.layer->setup(bottoms);
   for (Parameter& parameter : made.layer->parameters()) made.layer->fill(parameter);
   return made;
+}
+
+std::vector<at::Tensor> tops_of(std::string_view text, const std::vector<at::Tensor>& bottoms, Phase phase,
+                                const ForwardContext& context) {
+  const Made made = make_layer(text, shapes_of(bottoms), at::kDouble, phase);
+  std::vector<at::Tensor> tops = made.layer->forward(context, bottoms);
+  EXPECT_EQ(shapes_of(tops), made.tops) << text;
+  return tops;
 }
 
 at::Tensor random_tensor(const Shape& shape, std::mt19937_64& random) {
@@ -110,6 +124,13 @@ void expect_gradients(Layer& layer, std::vector<at::Tensor> bottoms, const std::
           << "variable " << v << " (bottoms first), element " << i;
     }
   }
+}
+
+void expect_gradients_of(std::string_view text, const std::vector<at::Tensor>& bottoms,
+                         const std::vector<std::size_t>& differentiable, const ForwardContext& context) {
+  SCOPED_TRACE(text);
+  const Made made = make_layer(text, shapes_of(bottoms));
+  expect_gradients(*made.layer, bottoms, differentiable, context);
 }
 
 void expect_near(const at::Tensor& actual, const std::vector<double>& wanted, double tolerance) {

@@ -25,6 +25,10 @@ struct Made {
 Made make_layer(std::string_view text, const std::vector<Shape>& bottoms, at::ScalarType dtype = at::kDouble,
                 Phase phase = Phase::kTrain, std::uint64_t seed = 1);
 
+// What a layer of that text makes of these bottoms, after it was set up for their shapes.
+std::vector<at::Tensor> tops_of(std::string_view text, const std::vector<at::Tensor>& bottoms,
+                                Phase phase = Phase::kTrain, const ForwardContext& context = {});
+
 // Values from a standard normal distribution, always the same for a generator's seed.
 at::Tensor random_tensor(const Shape& shape, std::mt19937_64& random);
 // All different and at least 1/elements apart, in random order: maxima are unique, and a small step does not change
@@ -38,6 +42,10 @@ std::int64_t pick(std::mt19937_64& random, std::int64_t least, std::int64_t most
 // `differentiable` and of the trained arrays, with central differences.
 void expect_gradients(Layer& layer, std::vector<at::Tensor> bottoms, const std::vector<std::size_t>& differentiable,
                       const ForwardContext& context = {});
+
+// The same for a layer of that text.
+void expect_gradients_of(std::string_view text, const std::vector<at::Tensor>& bottoms,
+                         const std::vector<std::size_t>& differentiable, const ForwardContext& context = {});
 
 void expect_near(const at::Tensor& actual, const std::vector<double>& wanted, double tolerance);
 

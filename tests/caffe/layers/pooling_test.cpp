@@ -1,3 +1,6 @@
+#include <ATen/ops/cat.h>
+
+#include <algorithm>
 #include <limits>
 
 #include "base/text.h"
@@ -165,6 +168,113 @@ TEST(Pooling, HasTheGradientsOfFiniteDifferences) {
   }
 }
 
+std::string stochastic(std::string_view settings) {
+  return base::concat("name: 'p' type: 'Pooling' bottom: 'x' top: 'y' pooling_param { pool: STOCHASTIC ", settings,
+                      " }");
+}
+
+struct StochasticWindows {
+  Axis h, w;
+  bool ceil;
+};
+
+// Calls use(window's pixels row by row) for each window, in the order of the top's elements.
+template <typename Use>
+void for_each_window(const at::Tensor& image, const StochasticWindows& p, const Use& use) {
+  const auto x = image.accessor<double, 4>();
+  const std::int64_t rows = size_along(image.size(2), p.h, p.ceil);
+  const std::int64_t columns = size_along(image.size(3), p.w, p.ceil);
+  for (std::int64_t n = 0; n < image.size(0); ++n) {
+    for (std::int64_t i = 0; i < image.size(1) * rows * columns; ++i) {
+      const std::int64_t top = i / columns % rows * p.h.stride;
+      const std::int64_t left = i % columns * p.w.stride;
+      std::vector<double> pixels;
+      for (std::int64_t row = top; row < std::min(top + p.h.kernel, image.size(2)); ++row) {
+        for (std::int64_t column = left; column < std::min(left + p.w.kernel, image.size(3)); ++column) {
+          pixels.push_back(x[n][i / rows / columns][row][column]);
+        }
+      }
+      use(pixels, n, i);
+    }
+  }
+}
+
+// Zeiler and Fergus: the first pixel at which the running sum reaches a uniform share of the sum. Words of the stream
+// stand for the share, one for each element of a record's top.
+TEST(StochasticPooling, DrawsAPixelOfEachWindowInTraining) {
+  std::mt19937_64 random(5);
+  for (int trial = 0; trial < 60; ++trial) {
+    const auto axis = [&] { return Axis{.kernel = pick(random, 1, 4), .stride = pick(random, 1, 3), .pad = 0}; };
+    const StochasticWindows p{.h = axis(), .w = axis(), .ceil = pick(random, 0, 1) == 1};
+    const Shape bottom = {pick(random, 1, 2), pick(random, 1, 2), pick(random, 4, 7), pick(random, 4, 7)};
+    const std::string text =
+        stochastic(base::concat("round_mode: ", p.ceil ? "CEIL" : "FLOOR", " kernel_h: ", p.h.kernel,
+                                " kernel_w: ", p.w.kernel, " stride_h: ", p.h.stride, " stride_w: ", p.w.stride));
+    SCOPED_TRACE(text + " of " + base::readable_shape(bottom));
+    // Behind a ReLU, as it is used: about half the pixels are zero.
+    const at::Tensor image = random_tensor(bottom, random).clamp_min(0);
+    const base::RandomStream stream(1, "p");
+    std::vector<double> wanted;
+    for_each_window(image, p, [&](const std::vector<double>& pixels, std::int64_t record, std::int64_t element) {
+      const base::PhiloxCounter words =
+          stream.words(7, 32 + static_cast<std::uint64_t>(record), static_cast<std::uint32_t>(element / 4));
+      double sum = 0;
+      for (const double pixel : pixels) sum += pixel;
+      const double share = (words[static_cast<std::size_t>(element % 4)] + 0.5) / 4294967296.0 * sum;
+      double running = 0;
+      std::size_t chosen = 0;
+      while (running += pixels[chosen], running < share) ++chosen;
+      wanted.push_back(pixels[chosen]);
+    });
+    const ForwardContext context{.iteration = 7, .first_record = 32, .records = static_cast<std::uint64_t>(bottom[0])};
+    expect_near(tops_of(text, {image}, Phase::kTrain, context)[0], wanted, 0);
+    if (HasFailure()) return;
+  }
+}
+
+TEST(StochasticPooling, WeighsPixelsByThemselvesInTesting) {
+  std::mt19937_64 random(6);
+  const StochasticWindows p{
+      .h = {.kernel = 3, .stride = 2, .pad = 0}, .w = {.kernel = 2, .stride = 2, .pad = 0}, .ceil = true};
+  const at::Tensor image = random_tensor({2, 3, 6, 7}, random).clamp_min(0);
+  std::vector<double> wanted;
+  for_each_window(image, p, [&](const std::vector<double>& pixels, std::int64_t, std::int64_t) {
+    double sum = 0;
+    double squares = 0;
+    for (const double pixel : pixels) {
+      sum += pixel;
+      squares += pixel * pixel;
+    }
+    wanted.push_back(sum > 0 ? squares / sum : 0);
+  });
+  expect_near(tops_of(stochastic("kernel_h: 3 kernel_w: 2 stride_h: 2 stride_w: 2"), {image}, Phase::kTest)[0], wanted,
+              1e-12);
+  expect_near(tops_of(stochastic("kernel_size: 2"), {image * 0}, Phase::kTest)[0],
+              std::vector<double>(2 * 3 * 5 * 6, 0), 0);
+}
+
+TEST(StochasticPooling, DrawsOnManyWorkersWhatOneWorkerDraws) {
+  std::mt19937_64 random(7);
+  const at::Tensor image = random_tensor({6, 2, 5, 5}, random).abs();
+  const auto pooled = [&](std::int64_t first, std::int64_t records) {
+    return tops_of(stochastic("kernel_size: 3 stride: 2"), {image.narrow(0, first, records)}, Phase::kTrain,
+                   {.iteration = 3,
+                    .first_record = 60 + static_cast<std::uint64_t>(first),
+                    .records = static_cast<std::uint64_t>(records)})[0];
+  };
+  EXPECT_TRUE(at::cat({pooled(0, 2), pooled(2, 2), pooled(4, 2)}).equal(pooled(0, 6)));
+}
+
+TEST(StochasticPooling, HasTheGradientsOfFiniteDifferences) {
+  std::mt19937_64 random(8);
+  for (const std::string_view settings : {"kernel_size: 3 stride: 2", "kernel_size: 2", "global_pooling: true"}) {
+    const at::Tensor image = random_tensor({2, 2, 5, 5}, random).abs() + 0.1;
+    expect_gradients_of(stochastic(settings), {image}, {0}, {.iteration = 1, .first_record = 8, .records = 2});
+    const Made made = make_layer(stochastic(settings), {{2, 2, 5, 5}}, at::kDouble, Phase::kTest);
+    expect_gradients(*made.layer, {image.clone()}, {0});
+  }
+}
+
 TEST(Pooling, ExplainsWhatIsWrong) {
   const auto error = [](std::string_view settings, const Shape& bottom) {
     return setup_error(
@@ -173,9 +283,8 @@ TEST(Pooling, ExplainsWhatIsWrong) {
   EXPECT_EQ(error("kernel_size: 3", {4, 5}),
             "net.prototxt:1:1: layer \"p\" (Pooling) wants images [records, channels, height, width]; bottom \"x\" is "
             "[4, 5]");
-  EXPECT_EQ(
-      error("pool: STOCHASTIC kernel_size: 2", {1, 1, 4, 4}),
-      "net.prototxt:3:1: layer \"p\" (Pooling) has pool STOCHASTIC, which is not supported yet; there are MAX and AVE");
+  EXPECT_EQ(error("pool: STOCHASTIC kernel_size: 2 pad: 1", {1, 1, 4, 4}),
+            "net.prototxt:3:1: layer \"p\" (Pooling) has pool STOCHASTIC and a pad; only MAX and AVE can pad");
   EXPECT_EQ(error("kernel_size: 2 pad: 2", {1, 1, 4, 4}),
             "net.prototxt:2:1: layer \"p\" (Pooling) has a pad of 2 for a kernel of 2; it must be smaller");
   EXPECT_EQ(

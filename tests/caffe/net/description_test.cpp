@@ -80,6 +80,43 @@ TEST(Describe, CountsGroupsOnce) {
   EXPECT_DOUBLE_EQ(layer(net, "c").forward_flops, 2 * 16 * 4 * 9 + 16 * 4);
 }
 
+// Ten records of 6 numbers, which an InnerProduct with 6 outputs makes, so that a gradient is wanted.
+plan::DescribedLayer described(const std::string& layers) {
+  return layer(describe(net_message("layer { name: 'i' type: 'Input' top: 'in' input_param { shape { dim: 10 dim: 6 } } }"
+                                    "layer { name: 'f' type: 'InnerProduct' bottom: 'in' top: 'x'"
+                                    "  inner_product_param { num_output: 6 } }" +
+                                    layers),
+                        standard_layers(), {}),
+               "l");
+}
+
+TEST(Describe, CountsWhatIsComputedAndNotWhatIsMoved) {
+  const auto counts = [](const std::string& layers) {
+    const plan::DescribedLayer one = described(layers);
+    return std::pair(one.forward_flops, one.backward_flops);
+  };
+  EXPECT_EQ(counts("layer { name: 'l' type: 'Sigmoid' bottom: 'x' top: 'y' }"), std::pair(6.0, 6.0));
+  EXPECT_EQ(counts("layer { name: 'l' type: 'Slice' bottom: 'x' top: 'y' top: 'z' }"), std::pair(0.0, 0.0));
+  EXPECT_EQ(counts("layer { name: 'l' type: 'Concat' bottom: 'x' bottom: 'in' top: 'y' }"), std::pair(0.0, 0.0));
+  EXPECT_EQ(counts("layer { name: 'l' type: 'Eltwise' bottom: 'x' bottom: 'in' top: 'y' }"), std::pair(12.0, 12.0));
+  EXPECT_EQ(counts("layer { name: 'l' type: 'Reduction' bottom: 'x' top: 'y' reduction_param { axis: 1 } }"),
+            std::pair(6.0, 6.0));
+  EXPECT_EQ(counts("layer { name: 'l' type: 'ArgMax' bottom: 'x' top: 'y' }"), std::pair(6.0, 0.0));
+  // A product and its two gradients; with a bias a sum and its one.
+  EXPECT_EQ(counts("layer { name: 'l' type: 'Scale' bottom: 'x' top: 'y' }"), std::pair(6.0, 12.0));
+  EXPECT_EQ(counts("layer { name: 'l' type: 'Scale' bottom: 'x' top: 'y' scale_param { bias_term: true } }"),
+            std::pair(12.0, 18.0));
+  // Images of 2 by 3; each pixel is in a window of both levels.
+  const std::string image =
+      "layer { name: 'r' type: 'Reshape' bottom: 'x' top: 'image'"
+      "  reshape_param { shape { dim: 0 dim: 1 dim: 2 dim: 3 } } }";
+  EXPECT_EQ(counts(image + "layer { name: 'l' type: 'SPP' bottom: 'image' top: 'y' spp_param { pyramid_height: 2 } }"),
+            std::pair(12.0, 5.0));
+  EXPECT_EQ(counts(image + "layer { name: 'l' type: 'Pooling' bottom: 'image' top: 'y'"
+                           "  pooling_param { pool: STOCHASTIC kernel_size: 2 } }"),
+            std::pair(8.0, 2.0));
+}
+
 TEST(Describe, LeavesOutWhatIsNotTrained) {
   const auto net = describe_net("crop_size: 6 force_color: true", "1", "param { lr_mult: 0 }");
   EXPECT_TRUE(layer(net, "f").parameters.empty());

@@ -242,6 +242,61 @@ TEST(Net, StopsGradientsOnRequest) {
   EXPECT_TRUE(net.parameters()[1].parameters[0].grad().defined());
 }
 
+// Between a trained array and a loss, a layer with the given lines.
+std::string between(std::string_view layer) {
+  return base::concat(kInput, R"(
+      layer { name: 'a' type: 'InnerProduct' bottom: 'data' top: 'x' inner_product_param { num_output: 2 } }
+      )", layer, R"(
+      layer { name: 'b' type: 'InnerProduct' bottom: 'y' top: 'z' loss_weight: 1 inner_product_param { num_output: 2 } })");
+}
+
+TEST(Net, RefusesALayerWithoutGradientBelowALossAndAboveATrainedArray) {
+  EXPECT_EQ(net_error(between("layer { name: 't' type: 'Threshold' bottom: 'x' top: 'y' }")),
+            "net.prototxt:4:41: layer \"t\" (Threshold) has no gradient for bottom \"x\", on which arrays are to be "
+            "trained through it; propagate_down: false, one for each bottom, ends the gradient there");
+  EXPECT_NE(net_error(between("layer { name: 'i' type: 'Slice' bottom: 'x' top: 'u' top: 'v' }"
+                              "layer { name: 'f' type: 'Filter' bottom: 'data' bottom: 'u' top: 'y' }"
+                              "layer { name: 's' type: 'Silence' bottom: 'v' }"))
+                .find("layer \"f\" (Filter) has no gradient for bottom \"u\""),
+            std::string::npos);
+}
+
+TEST(Net, TakesALayerWithoutGradientWhereNoneIsAskedFor) {
+  // Told so; nothing trained below; no loss above; a test.
+  make_net(between("layer { name: 't' type: 'Threshold' bottom: 'x' top: 'y' propagate_down: false }"));
+  make_net(between("layer { name: 't' type: 'Threshold' bottom: 'data' top: 'y' }"
+                   "layer { name: 's' type: 'Silence' bottom: 'x' }"));
+  make_net(base::concat(between("layer { name: 'r' type: 'ReLU' bottom: 'x' top: 'y' }"),
+                        "layer { name: 't' type: 'ArgMax' bottom: 'z' top: 'class' }"));
+  make_net(between("layer { name: 't' type: 'Threshold' bottom: 'x' top: 'y' }"),
+           {.state = {.phase = Phase::kTest}, .dtype = at::kDouble});
+}
+
+// Trained on the rows that the label marks, whose number differs from batch to batch.
+TEST(Net, TrainsBehindAFilterOfAnyNumberOfRows) {
+  Net net = make_net(base::concat(kInput, R"(
+      layer { name: 'f' type: 'Filter' bottom: 'data' bottom: 'label' top: 'chosen' }
+      layer { name: 'a' type: 'InnerProduct' bottom: 'chosen' top: 'x' inner_product_param { num_output: 1 } }
+      layer { name: 'd' type: 'Dropout' bottom: 'x' top: 'x' dropout_param { dropout_ratio: 0 } }
+      layer { name: 's' type: 'Reduction' bottom: 'x' top: 'sum' loss_weight: 1 })"));
+  std::mt19937_64 random(5);
+  const at::Tensor data = random_tensor({4, 6}, random);
+  const std::vector<double> values = values_of(data);
+  net.feed("data", data);
+  for (const std::vector<double>& label : {std::vector<double>{0, 1, 0, 1}, {1, 1, 1, 1}, {0, 0, 0, 0}, {0, 0, 1, 0}}) {
+    net.feed("label", tensor_of(label, {4}));
+    net.forward({});
+    net.backward();
+    std::vector<double> wanted(6, 0);
+    for (std::size_t row = 0; row < 4; ++row) {
+      for (std::size_t i = 0; i < 6; ++i) wanted[i] += label[row] * values[row * 6 + i];
+    }
+    const at::Tensor weight = net.parameters()[0].parameters[0];
+    expect_near(weight.grad(), wanted, 1e-12);
+    weight.mutable_grad().reset();
+  }
+}
+
 TEST(Net, ComputesInPlaceOnlyWhereNobodyMisses) {
   const auto overwrites = [](std::string_view layers) {
     const Net net = make_net(base::concat(

@@ -53,6 +53,16 @@ TEST(TestScores, AreAveragedInTheOrderOfTheBatchesWhoeverScoredThem) {
   EXPECT_EQ(means.loss, 1);
 }
 
+TEST(TestScores, AreRefusedForAnOutputWhoseSizeDiffersFromBatchToBatch) {
+  Net net(net_message("layer { name: 'in' type: 'Input' top: 'x' input_param { shape { dim: 3 } } }"
+                      "layer { name: 'f' type: 'Filter' bottom: 'x' bottom: 'x' top: 'y' }"),
+          standard_layers(), {.state = {.phase = Phase::kTest}, .dtype = at::kDouble});
+  net.feed("x", tensor_of({5, 0, 7}, {3}));
+  EXPECT_EQ(error_of([&] { score_batches(net, {.count = 1}); }),
+            "net \"\" cannot be tested: its output \"y\" has 2 elements in one batch and may have 3 in another, so they "
+            "have no means; add a layer that reduces it to one number, or a Silence layer that reads it");
+}
+
 TEST(TestScores, MustBeComplete) {
   Net net = counting_net();
   EXPECT_THROW(averaged(net, {}, 1), std::logic_error);
