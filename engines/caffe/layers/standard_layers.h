@@ -1,4 +1,4 @@
-// The types of layer that Poseidon brings. Each has a file of its own, which this list is the only door to.
+// The types of layer that Poseidon brings. Their files have no headers: this list is the only door to them.
 #pragma once
 
 #include "engines/caffe/layers/registry.h"
