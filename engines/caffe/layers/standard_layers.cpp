@@ -5,6 +5,7 @@ namespace poseidon::caffe {
 LayerRegistry standard_layers() {
   LayerRegistry registry;
   registry.add("Accuracy", make_accuracy);
+  registry.add("BatchNorm", make_batch_norm);
   registry.add("ContrastiveLoss", make_contrastive_loss);
   registry.add("Convolution", make_convolution);
   registry.add("Data", make_data);
@@ -14,7 +15,9 @@ LayerRegistry standard_layers() {
   registry.add("InfogainLoss", make_infogain_loss);
   registry.add("InnerProduct", make_inner_product);
   registry.add("Input", make_input);
+  registry.add("LRN", make_lrn);
   registry.add("MultinomialLogisticLoss", make_multinomial_logistic_loss);
+  registry.add("MVN", make_mvn);
   registry.add("Pooling", make_pooling);
   registry.add("ReLU", make_relu);
   registry.add("SigmoidCrossEntropyLoss", make_sigmoid_cross_entropy_loss);

@@ -8,6 +8,7 @@ namespace poseidon::caffe {
 LayerRegistry standard_layers();
 
 std::unique_ptr<Layer> make_accuracy(const LayerConfig& config);
+std::unique_ptr<Layer> make_batch_norm(const LayerConfig& config);
 std::unique_ptr<Layer> make_contrastive_loss(const LayerConfig& config);
 std::unique_ptr<Layer> make_convolution(const LayerConfig& config);
 std::unique_ptr<Layer> make_data(const LayerConfig& config);
@@ -17,7 +18,9 @@ std::unique_ptr<Layer> make_hinge_loss(const LayerConfig& config);
 std::unique_ptr<Layer> make_infogain_loss(const LayerConfig& config);
 std::unique_ptr<Layer> make_inner_product(const LayerConfig& config);
 std::unique_ptr<Layer> make_input(const LayerConfig& config);
+std::unique_ptr<Layer> make_lrn(const LayerConfig& config);
 std::unique_ptr<Layer> make_multinomial_logistic_loss(const LayerConfig& config);
+std::unique_ptr<Layer> make_mvn(const LayerConfig& config);
 std::unique_ptr<Layer> make_pooling(const LayerConfig& config);
 std::unique_ptr<Layer> make_relu(const LayerConfig& config);
 std::unique_ptr<Layer> make_sigmoid_cross_entropy_loss(const LayerConfig& config);
