@@ -9,9 +9,11 @@ LayerRegistry standard_layers() {
   registry.add("ContrastiveLoss", make_contrastive_loss);
   registry.add("Convolution", make_convolution);
   registry.add("Data", make_data);
+  registry.add("Deconvolution", make_deconvolution);
   registry.add("Dropout", make_dropout);
   registry.add("EuclideanLoss", make_euclidean_loss);
   registry.add("HingeLoss", make_hinge_loss);
+  registry.add("Im2col", make_im2col);
   registry.add("InfogainLoss", make_infogain_loss);
   registry.add("InnerProduct", make_inner_product);
   registry.add("Input", make_input);
