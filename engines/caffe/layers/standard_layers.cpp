@@ -18,10 +18,13 @@ LayerRegistry standard_layers() {
   registry.add("InnerProduct", make_inner_product);
   registry.add("Input", make_input);
   registry.add("LRN", make_lrn);
+  registry.add("LSTM", make_lstm);
+  registry.add("LSTMUnit", make_lstm_unit);
   registry.add("MultinomialLogisticLoss", make_multinomial_logistic_loss);
   registry.add("MVN", make_mvn);
   registry.add("Pooling", make_pooling);
   registry.add("ReLU", make_relu);
+  registry.add("RNN", make_rnn);
   registry.add("SigmoidCrossEntropyLoss", make_sigmoid_cross_entropy_loss);
   registry.add("Softmax", make_softmax);
   registry.add("SoftmaxWithLoss", make_softmax_with_loss);
