@@ -4,37 +4,21 @@
 #include <ATen/ops/nll_loss.h>
 #include <ATen/ops/nll_loss2d.h>
 
-#include <algorithm>
 #include <limits>
 
 #include "engines/caffe/layers/labels.h"
+#include "engines/caffe/layers/loss_normalization.h"
 #include "engines/caffe/layers/standard_layers.h"
 
 namespace poseidon::caffe {
 namespace {
-
-enum class Normalization : std::uint8_t { kFull, kValid, kBatchSize, kNone };
-
-Normalization read_normalization(const proto::Message& loss) {
-  if (!loss.has("normalization") && loss.has("normalize")) {
-    return loss.flag("normalize") ? Normalization::kValid : Normalization::kBatchSize;
-  }
-  const std::string mode = loss.choice("normalization");
-  if (mode == "FULL") return Normalization::kFull;
-  if (mode == "BATCH_SIZE") return Normalization::kBatchSize;
-  if (mode == "NONE") return Normalization::kNone;
-  return Normalization::kValid;
-}
 
 class SoftmaxWithLoss final : public Layer {
  public:
   explicit SoftmaxWithLoss(const LayerConfig& config)
       : Layer(config, {.bottoms_min = 2, .bottoms_max = 2, .tops_max = 2, .automatic_tops = true}),
         axis_(message().message("softmax_param").integer("axis")),
-        normalization_(read_normalization(message().message("loss_param"))) {
-    const proto::Message loss = message().message("loss_param");
-    if (loss.has("ignore_label")) ignored_ = loss.integer("ignore_label");
-  }
+        normalization_(message().message("loss_param")) {}
 
   std::vector<Shape> top_shapes(const std::vector<Shape>& bottoms) const override {
     check_labelled_shapes(*this, bottoms[0], bottoms[1], canonical_axis(axis_, bottoms[0]));
@@ -58,39 +42,21 @@ class SoftmaxWithLoss final : public Layer {
  private:
   at::Tensor loss(const at::Tensor& log_probabilities, const LabelledScores& both) const {
     // ATen ignores one index always; without ignore_label that is one that no label has.
-    const std::int64_t ignored = ignored_.value_or(std::numeric_limits<std::int64_t>::min());
+    const std::int64_t ignored = normalization_.ignored().value_or(std::numeric_limits<std::int64_t>::min());
     const bool flat = both.labels.dim() == 1;
     try {
       const at::Tensor sum = flat ? at::nll_loss(log_probabilities, both.labels, {}, at::Reduction::Sum, ignored)
                                   : at::nll_loss2d(log_probabilities.unsqueeze(3), both.labels.unsqueeze(2), {},
                                                    at::Reduction::Sum, ignored);
-      if (normalization_ == Normalization::kValid && ignored_)
-        return sum / both.labels.ne(*ignored_).sum().clamp_min(1);
-      return sum / static_cast<double>(std::max<std::int64_t>(1, divisor(both.labels)));
+      return normalization_.divided(sum, both.labels);
     } catch (const c10::Error&) {
-      explain_bad_label(*this, both, ignored_);
+      explain_bad_label(*this, both, normalization_.ignored());
       throw;
     }
   }
 
-  // Where it does not depend on the labels' values. At least 1 is divided by, so that a batch whose labels are all
-  // ignored has a loss of zero.
-  std::int64_t divisor(const at::Tensor& labels) const {
-    switch (normalization_) {
-      case Normalization::kFull:
-      case Normalization::kValid:
-        return labels.numel();
-      case Normalization::kBatchSize:
-        return labels.size(0);
-      case Normalization::kNone:
-        break;
-    }
-    return 1;
-  }
-
   std::int64_t axis_;
-  Normalization normalization_;
-  std::optional<std::int64_t> ignored_;
+  LossNormalization normalization_;
 };
 
 }  // namespace

@@ -33,20 +33,6 @@ void refuse_both(const Layer& layer, const Message& settings, const std::string&
   }
 }
 
-// A repeated field with no value, one for both axes, or two.
-Extent read_repeated(const Layer& layer, const Message& settings, const std::string& field, const std::string& stem,
-                     std::int64_t missing) {
-  refuse_both(layer, settings, field, stem);
-  if (has_pair(settings, stem)) return read_pair(settings, stem, missing);
-  const std::vector<std::int64_t> values = settings.integers(field);
-  if (values.size() > 2) {
-    layer.fail_at(settings.position(field, 2),
-                  base::concat("has ", values.size(), " values of ", field, " for the 2 axes of an image"));
-  }
-  if (values.empty()) return {missing, missing};
-  return {values.front(), values.back()};
-}
-
 Extent read_single(const Layer& layer, const Message& settings, const std::string& field, const std::string& stem,
                    std::int64_t missing) {
   refuse_both(layer, settings, field, stem);
@@ -56,23 +42,6 @@ Extent read_single(const Layer& layer, const Message& settings, const std::strin
 }
 
 }  // namespace
-
-Window read_convolution_window(const Layer& layer, const Message& settings) {
-  Window window{.kernel = read_repeated(layer, settings, "kernel_size", "kernel", 0),
-                .stride = read_repeated(layer, settings, "stride", "stride", 1),
-                .pad = read_repeated(layer, settings, "pad", "pad", 0)};
-  // Dilation has no form with _h and _w.
-  const std::vector<std::int64_t> dilation = settings.integers("dilation");
-  if (dilation.size() > 2) {
-    layer.fail_at(settings.position("dilation", 2),
-                  base::concat("has ", dilation.size(), " values of dilation for the 2 axes of an image"));
-  }
-  if (!dilation.empty()) window.dilation = {dilation.front(), dilation.back()};
-  require(layer, settings, "kernel_size", window.kernel, 1);
-  require(layer, settings, "stride", window.stride, 1);
-  require(layer, settings, "dilation", window.dilation, 1);
-  return window;
-}
 
 Window read_pooling_window(const Layer& layer, const Message& settings) {
   const bool global = settings.flag("global_pooling");

@@ -1,4 +1,4 @@
-// The window that slides over an image: what Convolution and Pooling share of their settings.
+// The window that slides over an image in Pooling.
 #pragma once
 
 #include <array>
@@ -15,12 +15,8 @@ struct Window {
   Extent kernel{1, 1};
   Extent stride{1, 1};
   Extent pad{0, 0};
-  Extent dilation{1, 1};
 };
 
-// From a ConvolutionParameter, whose kernel_size, stride, pad and dilation are one value for both axes or one each, or
-// whose fields with _h and _w stand in for them.
-Window read_convolution_window(const Layer& layer, const proto::Message& settings);
 // From a PoolingParameter, where each is a single value or a pair with _h and _w. The kernel is left at 1x1 for
 // global_pooling: the image's size is not known yet.
 Window read_pooling_window(const Layer& layer, const proto::Message& settings);

@@ -132,19 +132,17 @@ class Describer {
     layer.rows_per_sample = static_cast<std::int64_t>((owned->factor_rows + records - 1) / records);
   }
 
-  // Every element of a top is a product of a row of the weight with as many inputs: Convolution and InnerProduct alike.
   Flops of_weighted(const Step& step, bool input_needs) const {
-    const Shape& weight = step.layer->parameters()[0].shape;
-    const bool is_product = step.layer->type() == "Convolution" || step.layer->type() == "InnerProduct";
-    if (!is_product) return of_plain(step);
-    const bool is_transposed = step.layer->message().message("inner_product_param").flag("transpose");
+    const std::string& type = step.layer->type();
+    if (type == "RNN" || type == "LSTM") return of_recurrent(step, input_needs);
+    if (type != "Convolution" && type != "Deconvolution" && type != "InnerProduct") return of_plain(step);
     const double outputs = elements_of_all(step.tops);
-    const double products = outputs * elements(weight) / static_cast<double>(is_transposed ? weight[1] : weight[0]);
+    const double products = 2 * products_with_weight(step);
     const bool has_bias = step.layer->parameters().size() > 1;
     Flops flops;
-    flops.forward = 2 * products + (has_bias ? outputs : 0);
-    if (is_trained(step, 0)) flops.backward += 2 * products;
-    if (input_needs) flops.backward += 2 * products;
+    flops.forward = products + (has_bias ? outputs : 0);
+    if (is_trained(step, 0)) flops.backward += products;
+    if (input_needs) flops.backward += products;
     if (has_bias && is_trained(step, 1)) flops.backward += outputs;
     return flops;
   }
@@ -153,6 +151,30 @@ class Describer {
     static const std::set<std::string> types = {"BatchReindex", "Concat",  "Crop",  "Filter", "Flatten", "Parameter",
                                                 "Reshape",      "Silence", "Slice", "Split",  "Tile"};
     return types.contains(type);
+  }
+
+  // Every element of a top is a product of as many numbers as its row of the weight has, Convolution and InnerProduct
+  // alike. Deconvolution is a convolution from its top to its bottom.
+  double products_with_weight(const Step& step) const {
+    const Shape& weight = step.layer->parameters()[0].shape;
+    const bool is_transposed = step.layer->message().message("inner_product_param").flag("transpose");
+    const double rows = static_cast<double>(is_transposed ? weight[1] : weight[0]);
+    return elements_of_all(step.layer->type() == "Deconvolution" ? step.bottoms : step.tops) * elements(weight) / rows;
+  }
+
+  // Each step of each stream, of which the second bottom has a mark each, meets every weight once. Backward each
+  // weight's gradient is a product again; so is the state's, and, where it is wanted, the bottom's.
+  Flops of_recurrent(const Step& step, bool input_needs) const {
+    const double steps = elements(shape(step.bottoms[1]));
+    Flops flops;
+    for (std::size_t p = 0; p < step.layer->parameters().size(); ++p) {
+      const Shape& array = step.layer->parameters()[p].shape;
+      const double operations = steps * elements(array) * (array.size() > 1 ? 2 : 1);  // a bias is only added
+      flops.forward += operations;
+      if (is_trained(step, p)) flops.backward += operations;
+      if (array.size() > 1 && (p > 0 || input_needs)) flops.backward += operations;
+    }
+    return flops;
   }
 
   Flops of_plain(const Step& step) const {

@@ -1,3 +1,4 @@
+// Convolution of images. Other numbers of axes and the other directions are in spatial_convolution_test.cpp.
 #include <ATen/ops/empty.h>
 
 #include "base/text.h"
@@ -136,13 +137,13 @@ TEST(Convolution, ExplainsWhatIsWrong) {
         base::concat("name: 'c' type: 'Convolution' bottom: 'x' top: 'y'\nconvolution_param {\n", settings, "\n}"),
         {bottom});
   };
-  EXPECT_EQ(error("num_output: 2 kernel_size: 3", {2, 3}),
-            "net.prototxt:1:1: layer \"c\" (Convolution) wants images [records, channels, height, width]; bottom \"x\" "
-            "is [2, 3]");
+  EXPECT_EQ(
+      error("num_output: 2 kernel_size: 3", {2}),
+      "net.prototxt:1:1: layer \"c\" (Convolution) has axis 1, but its bottom \"x\" is [2], which has axes -1 to 0");
   EXPECT_EQ(
       error("num_output: 2 kernel_size: 6", {1, 3, 5, 9}),
-      "net.prototxt:1:1: layer \"c\" (Convolution) has a kernel that reaches over 6 rows of an image with 5, padding "
-      "included; bottom \"x\" is [1, 3, 5, 9]");
+      "net.prototxt:1:1: layer \"c\" (Convolution) has a kernel that reaches over 6 elements of axis 2, which has 5 "
+      "with its padding: bottom \"x\" is [1, 3, 5, 9]");
   EXPECT_EQ(error("kernel_size: 3", {1, 3, 5, 5}),
             "net.prototxt:2:1: layer \"c\" (Convolution) needs num_output, at least 1");
   EXPECT_EQ(error("num_output: 4\ngroup: 2 kernel_size: 3", {1, 3, 5, 5}),
@@ -156,8 +157,21 @@ TEST(Convolution, ExplainsWhatIsWrong) {
             "net.prototxt:4:16: layer \"c\" (Convolution) has stride 0x0; it must be at least 1");
   EXPECT_EQ(error("num_output: 3", {1, 4, 5, 5}),
             "net.prototxt:2:1: layer \"c\" (Convolution) has kernel_size 0x0; it must be at least 1");
-  EXPECT_EQ(error("num_output: 3\nkernel_size: 1 kernel_size: 2\nkernel_size: 3", {1, 4, 5, 5}),
-            "net.prototxt:5:1: layer \"c\" (Convolution) has 3 values of kernel_size for the 2 axes of an image");
+  EXPECT_EQ(
+      error("num_output: 3\nkernel_size: 1 kernel_size: 2\nkernel_size: 3", {1, 4, 5, 5}),
+      "net.prototxt:5:1: layer \"c\" (Convolution) has 3 values of kernel_size for 2 spatial axes; give one for all, "
+      "or one each");
+  EXPECT_EQ(
+      error("num_output: 3\nkernel_size: 1 kernel_size: 2", {1, 4, 5, 5, 5}),
+      "net.prototxt:4:1: layer \"c\" (Convolution) has 2 values of kernel_size for 3 spatial axes; give one for all, "
+      "or one each");
+  EXPECT_EQ(error("num_output: 3 kernel_size: 1\npad_h: 1", {1, 4, 5, 5, 5}),
+            "net.prototxt:4:1: layer \"c\" (Convolution) has pad_h, which is for 2 spatial axes, and its bottom has 3");
+  EXPECT_EQ(error("num_output: 3\nkernel_size: 2000 pad: 1000000", {1, 4, 5, 5, 5}),
+            "net.prototxt:4:1: layer \"c\" (Convolution) has a kernel of 2000x2000x2000; it must have fewer than 2^31 "
+            "elements");
+  EXPECT_EQ(error("num_output: 3 kernel_size: 1\nstride: 4000000000", {1, 4, 5, 5}),
+            "net.prototxt:4:1: layer \"c\" (Convolution) has stride 4000000000x4000000000; it must be below 2^31");
 }
 
 }  // namespace

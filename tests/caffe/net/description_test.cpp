@@ -117,6 +117,29 @@ TEST(Describe, CountsWhatIsComputedAndNotWhatIsMoved) {
             std::pair(8.0, 2.0));
 }
 
+TEST(Describe, CountsADeconvolutionByItsBottom) {
+  const auto net =
+      describe(net_message("layer { name: 'i' type: 'Input' top: 'x' input_param { shape { dim: 2 dim: 3 dim: 5 } } }"
+                           "layer { name: 'd' type: 'Deconvolution' bottom: 'x' top: 'd'"
+                           "  convolution_param { num_output: 4 kernel_size: 3 stride: 2 } }"),
+               standard_layers(), {});
+  // Of one record: 15 elements, each times 4 x 3 weights, into 4 x 11 outputs with a bias.
+  EXPECT_DOUBLE_EQ(layer(net, "d").forward_flops, 2 * 15 * 12 + 44);
+  EXPECT_DOUBLE_EQ(layer(net, "d").backward_flops, 2 * 15 * 12 + 44);
+}
+
+TEST(Describe, CountsEveryStepOfARecurrentLayer) {
+  const auto net = describe(
+      net_message("layer { name: 'i' type: 'Input' top: 'x' top: 'cont'"
+                  "  input_param { shape { dim: 6 dim: 2 dim: 3 } shape { dim: 6 dim: 2 } } }"
+                  "layer { name: 'r' type: 'LSTM' bottom: 'x' bottom: 'cont' top: 'r' recurrent_param { num_output: 5 } }"),
+      standard_layers(), {});
+  // 12 steps, weights [20, 3] and [20, 5], a bias of 20; the net's batch counts as 6 records. Backward the state's
+  // gradient comes on top, not the input's.
+  EXPECT_DOUBLE_EQ(layer(net, "r").forward_flops, 12.0 * (2 * 60 + 20 + 2 * 100) / 6);
+  EXPECT_DOUBLE_EQ(layer(net, "r").backward_flops, 12.0 * (2 * 60 + 20 + 4 * 100) / 6);
+}
+
 TEST(Describe, LeavesOutWhatIsNotTrained) {
   const auto net = describe_net("crop_size: 6 force_color: true", "1", "param { lr_mult: 0 }");
   EXPECT_TRUE(layer(net, "f").parameters.empty());

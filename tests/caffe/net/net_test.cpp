@@ -204,6 +204,25 @@ TEST(Net, ATestNetUsesTheTrainingNetsArrays) {
   EXPECT_EQ(train.arrays()[0].value.const_data_ptr(), test.arrays()[0].value.const_data_ptr());
 }
 
+TEST(Net, ATestNetSeesTheAveragesThatTrainingHasMoved) {
+  const std::string text = base::concat(kInput, R"(
+      layer { name: 'bn' type: 'BatchNorm' bottom: 'data' top: 'bn' batch_norm_param { eps: 0 } }
+      layer { name: 'loss' type: 'EuclideanLoss' bottom: 'bn' bottom: 'data' top: 'loss' })");
+  Net train = make_net(text);
+  Net test = make_net(text, {.state = {.phase = Phase::kTest}, .dtype = at::kDouble, .share_with = &train});
+  EXPECT_TRUE(train.parameters().empty()) << "nothing is trained";
+  std::vector<double> columns;  // 0 and 2 in turn: mean 1 and variance 1, or 4/3 with 3 below the line
+  for (int i = 0; i < 24; ++i) columns.push_back(i / 6 % 2 == 0 ? 0 : 2);
+  train.feed("data", tensor_of(columns, {4, 6}));
+  train.forward({});
+  const std::string before = train.digest();
+  test.feed("data", at::ones({4, 6}, at::kDouble) * 3);
+  // (3 - 1) / sqrt(4/3) everywhere, against 3.
+  const double difference = 2 / std::sqrt(4.0 / 3) - 3;
+  EXPECT_NEAR(test.forward({}).item<double>(), 24 * difference * difference / 2 / 4, 1e-12);
+  EXPECT_EQ(train.digest(), before) << "testing moves nothing";
+}
+
 TEST(Net, RefusesATestNetOfOtherShapes) {
   const Net train = make_net(kClassifier);
   std::string other(kClassifier);

@@ -42,6 +42,25 @@ TEST(TrainedNet, ComesBackThroughAFile) {
   EXPECT_EQ(from.digest(), to.digest());
 }
 
+TEST(TrainedNet, HasTheAveragesThatForwardMoves) {
+  constexpr std::string_view kNormalized = R"(
+      layer { name: 'in' type: 'Input' top: 'x' input_param { shape { dim: 2 dim: 1 } } }
+      layer { name: 'bn' type: 'BatchNorm' bottom: 'x' top: 'y' batch_norm_param { moving_average_fraction: 0.5 } })";
+  Net from = make_net(kNormalized);
+  from.feed("x", tensor_of({1, 3}, {2, 1}));
+  from.forward({});
+  from.forward({});
+  const proto::TrainedNet trained = trained_net(from);
+  ASSERT_EQ(trained.layers.size(), 1u);
+  ASSERT_EQ(trained.layers[0].blobs.size(), 3u) << "as in Caffe's models: mean, variance, weight";
+  Net to = make_net(kNormalized);
+  copy_trained(trained, "n.caffemodel", to);
+  // Means 2, variances 1 + 1 over 2 - 1, and weights 1, of which the first ones count half.
+  expect_near(to.arrays()[0].value, {1 + 2}, 1e-12);
+  expect_near(to.arrays()[1].value, {1 + 2}, 1e-12);
+  expect_near(to.arrays()[2].value, {0.5 + 1}, 1e-12);
+}
+
 TEST(TrainedNet, FindsLayersByNameAndPassesOverOthers) {
   Net net = make_net(kNet);
   const std::vector<double> before = values_of(net.arrays()[2].value);

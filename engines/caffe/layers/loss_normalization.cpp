@@ -1,0 +1,49 @@
+#include "engines/caffe/layers/loss_normalization.h"
+
+#include <algorithm>
+#include <string>
+
+namespace poseidon::caffe {
+namespace {
+
+using Mode = LossNormalization::Mode;
+
+Mode read_mode(const proto::Message& loss, Mode unstated) {
+  if (!loss.has("normalization")) {
+    if (!loss.has("normalize")) return unstated;
+    return loss.flag("normalize") ? Mode::kValid : Mode::kBatchSize;
+  }
+  const std::string mode = loss.choice("normalization");
+  if (mode == "FULL") return Mode::kFull;
+  if (mode == "BATCH_SIZE") return Mode::kBatchSize;
+  if (mode == "NONE") return Mode::kNone;
+  return Mode::kValid;
+}
+
+// What does not depend on the labels' values. VALID is here for labels of which none is ignored.
+std::int64_t count(Mode mode, const at::Tensor& labels) {
+  switch (mode) {
+    case Mode::kFull:
+    case Mode::kValid:
+      return labels.numel();
+    case Mode::kBatchSize:
+      return labels.size(0);
+    case Mode::kNone:
+      break;
+  }
+  return 1;
+}
+
+}  // namespace
+
+LossNormalization::LossNormalization(const proto::Message& loss_param, Mode unstated)
+    : mode_(read_mode(loss_param, unstated)) {
+  if (loss_param.has("ignore_label")) ignored_ = loss_param.integer("ignore_label");
+}
+
+at::Tensor LossNormalization::divided(const at::Tensor& sum, const at::Tensor& labels) const {
+  if (mode_ == Mode::kValid && ignored_) return sum / labels.ne(*ignored_).sum().clamp_min(1);
+  return sum / static_cast<double>(std::max<std::int64_t>(1, count(mode_, labels)));
+}
+
+}  // namespace poseidon::caffe
