@@ -35,42 +35,6 @@ bool takes_part(const Message& layer, const NetState& state) {
   return std::none_of(excludes.begin(), excludes.end(), met);
 }
 
-std::string quoted(const std::string& text) {
-  std::string out = "\"";
-  for (const char c : text) {
-    if (c == '"' || c == '\\') out += '\\';
-    out += c;
-  }
-  return out + "\"";
-}
-
-std::string shape_text(const std::vector<std::int64_t>& extents) {
-  std::string out = " shape {";
-  for (const std::int64_t extent : extents) out += base::concat(" dim: ", extent);
-  return out + " }";
-}
-
-// The older form as the layer that it stands for.
-Message input_layer(const Message& net) {
-  const std::vector<std::string> names = net.texts("input");
-  const std::vector<std::int64_t> flat = net.integers("input_dim");
-  const std::vector<Message> shapes = net.messages("input_shape");
-  if (!(shapes.size() == names.size() && flat.empty()) && !(flat.size() == 4 * names.size() && shapes.empty())) {
-    throw ConfigError(base::concat(net.position("input").text(),
-                                   ": each input needs one input_shape, or four input_dim: there are ", names.size(),
-                                   " inputs, ", shapes.size(), " input_shape and ", flat.size(), " input_dim"));
-  }
-  std::string tops;
-  std::string settings;
-  for (std::size_t i = 0; i < names.size(); ++i) {
-    tops += " top: " + quoted(names[i]);
-    const auto begin = flat.begin() + static_cast<std::ptrdiff_t>(4 * i);
-    settings += shape_text(flat.empty() ? shapes[i].integers("dim") : std::vector<std::int64_t>(begin, begin + 4));
-  }
-  return proto::parse_text(base::concat("name: \"input\" type: \"Input\"", tops, " input_param {", settings, " }"),
-                           "LayerParameter", net.position("input").file);
-}
-
 }  // namespace
 
 NetState merged(NetState state, const Message& message) {
@@ -82,7 +46,6 @@ NetState merged(NetState state, const Message& message) {
 
 std::vector<Message> layers_for(const Message& net, const NetState& state) {
   std::vector<Message> layers;
-  if (net.has("input")) layers.push_back(input_layer(net));
   for (const Message& layer : net.messages("layer")) {
     if (takes_part(layer, state)) layers.push_back(layer);
   }

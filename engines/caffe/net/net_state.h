@@ -20,8 +20,7 @@ struct NetState {
 // The state with what a NetState message adds: its level, if it states one, and its stages. The phase stays.
 NetState merged(NetState state, const proto::Message& message);
 
-// The layers in the file's order, with an Input layer before them where the net has the older `input` fields. Throws
-// ConfigError for a layer that has both kinds of rules, or input fields that do not fit together.
+// The layers in the file's order. Throws ConfigError for a layer that has both kinds of rules.
 std::vector<proto::Message> layers_for(const proto::Message& net, const NetState& state);
 
 }  // namespace poseidon::caffe

@@ -9,14 +9,18 @@
 #include <algorithm>
 #include <array>
 #include <charconv>
+#include <optional>
 #include <stdexcept>
 
 #include "base/file.h"
+#include "base/log.h"
 #include "base/text.h"
 #include "engines/caffe/proto/binary_message.h"
 #include "engines/caffe/proto/caffe.pb.h"
 #include "engines/caffe/proto/config_error.h"
+#include "engines/caffe/proto/places.h"
 #include "engines/caffe/proto/text_error.h"
+#include "engines/caffe/proto/upgrade.h"
 
 namespace poseidon::caffe::proto {
 namespace {
@@ -96,7 +100,11 @@ class Document {
 
   std::string file;
   std::unique_ptr<google::protobuf::Message> root;
-  TextFormat::ParseInfoTree positions;
+  Places places;
+  std::vector<std::string> old_forms;
+
+ private:
+  void upgrade();
 };
 
 std::string Position::text() const {
@@ -105,8 +113,7 @@ std::string Position::text() const {
 
 struct Message::View {
   std::shared_ptr<const Document> document;
-  const google::protobuf::Message* message = nullptr;    // inside the document, or a default instance of the schema
-  const TextFormat::ParseInfoTree* positions = nullptr;  // null for a default
+  const google::protobuf::Message* message = nullptr;  // inside the document, or a default instance of the schema
   Position start;
 
   const Reflection& reflection() const { return *message->GetReflection(); }
@@ -123,26 +130,15 @@ struct Message::View {
     }
     return found;
   }
-  Position place_at(const TextFormat::ParseLocation& place) const {
-    return place.line < 0 ? start : Position{start.file, place.line + 1, place.column + 1};
-  }
   Position place_of(const FieldDescriptor* which, int nth) const {
-    if (positions == nullptr) return start;
-    if (!which->is_repeated()) return place_at(positions->GetLocation(which, -1));
-    // A list, `dim: [1, 28, 28]`, counts as one place.
-    for (int at = nth; at >= 0; --at) {
-      const TextFormat::ParseLocation place = positions->GetLocation(which, at);
-      if (place.line >= 0) return place_at(place);
-    }
-    return start;
+    const std::optional<Place> place = document->places.find({*message, which, which->is_repeated() ? nth : -1});
+    return place ? Position{start.file, place->line + 1, place->column + 1} : start;
   }
   Message nested(const FieldDescriptor* which, int nth) const {
     auto view = std::make_shared<View>();
     view->document = document;
     view->message = which->is_repeated() ? &reflection().GetRepeatedMessage(*message, which, nth)
                                          : &reflection().GetMessage(*message, which);
-    view->positions =
-        positions == nullptr ? nullptr : positions->GetTreeForNested(which, which->is_repeated() ? nth : -1);
     view->start = place_of(which, nth);
     return Message(std::move(view));
   }
@@ -160,7 +156,8 @@ Message Document::parse(std::string_view text, std::string_view type_name, std::
   FirstError error;
   TextFormat::Parser parser;
   parser.RecordErrorsTo(&error);
-  parser.WriteLocationsTo(&document->positions);
+  TextFormat::ParseInfoTree positions;
+  parser.WriteLocationsTo(&positions);
   parser.SetRecursionLimit(kTextDepthMax);
   google::protobuf::io::ArrayInputStream input(text.data(), static_cast<int>(text.size()));
   const bool parsed = parser.Parse(&input, document->root.get());
@@ -170,12 +167,25 @@ Message Document::parse(std::string_view text, std::string_view type_name, std::
   if (set.empty())
     throw ConfigError(concat(document->file, ": is empty; a ", type->name(), " in text format was expected"));
 
+  document->places.add(*document->root, positions);
+  document->upgrade();
+
   auto view = std::make_shared<Message::View>();
   view->message = document->root.get();
-  view->positions = &document->positions;
   view->start = Position{document->file, 1, 1};
   view->document = std::move(document);
   return Message(std::move(view));
+}
+
+void Document::upgrade() {
+  if (auto* net = dynamic_cast<::caffe::NetParameter*>(root.get())) old_forms = upgrade_net(*net, places, file);
+  if (auto* solver = dynamic_cast<::caffe::SolverParameter*>(root.get())) {
+    old_forms = upgrade_solver(*solver, places, file);
+  }
+  if (old_forms.empty()) return;
+  base::log::info(concat(file, ": has ", base::join_words(old_forms), ", read as the present form; `poseidon upgrade-",
+                         root->GetDescriptor() == ::caffe::NetParameter::descriptor() ? "net" : "solver",
+                         "` rewrites the file"));
 }
 
 Message parse_text(std::string_view text, std::string_view type_name, std::string_view file_name) {
@@ -331,6 +341,10 @@ std::string Message::as_text() const {
   std::string text;
   TextFormat::PrintToString(*view_->message, &text);
   return text;
+}
+
+const std::vector<std::string>& Message::old_forms() const {
+  return view_->document->old_forms;
 }
 
 std::string Message::type_name() const {

@@ -3,7 +3,8 @@
 // Torch's include folder carries another protobuf, so a file that includes torch may not include ours. Layers, nets and
 // solvers therefore read their settings through this view, which holds plain types only and reads by the schema's own
 // field names; a name or type that the schema does not have is a mistake of the program and throws std::logic_error.
-// Defaults are the schema's (caffe.proto), so reading an absent field gives what Caffe would use.
+// Defaults are the schema's (caffe.proto), so reading an absent field gives what Caffe would use. Nets and solvers of older
+// forms are upgraded when they are read, so only the present form is ever seen here; positions stay those of the file.
 #pragma once
 
 #include <cstdint>
@@ -60,6 +61,8 @@ class Message {
   // The message in protobuf's text format, for logs and for writing prototxts.
   std::string as_text() const;
   std::string type_name() const;  // "caffe.LayerParameter"
+  // What was of an older form in the file that the message is from, in words; empty where nothing was.
+  const std::vector<std::string>& old_forms() const;
 
  private:
   friend class Document;

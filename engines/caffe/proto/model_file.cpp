@@ -5,22 +5,12 @@
 #include "engines/caffe/proto/binary_message.h"
 #include "engines/caffe/proto/caffe.pb.h"
 #include "engines/caffe/proto/config_error.h"
+#include "engines/caffe/proto/upgrade.h"
 
 namespace poseidon::caffe::proto {
 namespace {
 
 using base::concat;
-
-// NetParameter's field `layers`, which the schema here does not have.
-constexpr int kOldLayersField = 2;
-
-bool has_old_layers(const ::caffe::NetParameter& net) {
-  const google::protobuf::UnknownFieldSet& unknown = net.unknown_fields();
-  for (int i = 0; i < unknown.field_count(); ++i) {
-    if (unknown.field(i).number() == kOldLayersField) return true;
-  }
-  return false;
-}
 
 }  // namespace
 
@@ -28,12 +18,10 @@ TrainedNet parse_model(std::string_view bytes, std::string_view file_name) {
   const std::string file(file_name);
   ::caffe::NetParameter net;
   parse_binary(bytes, file, "a trained model (.caffemodel)", net);
+  Places nowhere;
+  upgrade_layers(net, nowhere, file);
   if (net.layer_size() == 0) {
-    throw ConfigError(has_old_layers(net)
-                          ? concat(file,
-                                   ": is a model in the old format (`layers`), which Poseidon does not read yet; let "
-                                   "Caffe's upgrade_net_proto_binary rewrite it")
-                          : concat(file, ": holds no layer; a trained model (.caffemodel) was expected"));
+    throw ConfigError(concat(file, ": holds no layer; a trained model (.caffemodel) was expected"));
   }
   TrainedNet trained;
   trained.name = net.name();

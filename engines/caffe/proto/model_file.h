@@ -25,8 +25,8 @@ struct TrainedNet {
   std::vector<TrainedLayer> layers;
 };
 
-// Throw ConfigError for a file that is missing, truncated, damaged, of another kind, or of the old `layers` format.
-// Shapes of the old form (num, channels, height, width) come as four axes.
+// Throw ConfigError for a file that is missing, truncated, damaged or of another kind. Layers of the older forms are
+// upgraded; shapes of the old form (num, channels, height, width) come as four axes.
 TrainedNet read_model(const std::filesystem::path& file);
 TrainedNet parse_model(std::string_view bytes, std::string_view file_name);
 

@@ -53,11 +53,6 @@ std::string unknown_field(const std::string& name, const std::vector<OpenMessage
   const std::string sentence = concat("\"", name, "\" is not a field of ", described(open));
   if (type == nullptr) return sentence;
   if (type == ::caffe::NetParameter::descriptor()) {
-    if (name == "layers") {
-      return "this net is in the old format (`layers { type: CONVOLUTION }`), which Poseidon does not read yet; write "
-             "each "
-             "as `layer { type: \"Convolution\" }`, or let Caffe's upgrade_net_proto_text rewrite the file";
-    }
     if (open.size() == 1 && ::caffe::SolverParameter::descriptor()->FindFieldByName(name) != nullptr) {
       return sentence + "; it is one of a solver: are net and solver file mixed up?";
     }
@@ -81,9 +76,15 @@ std::string unknown_choice(const std::string& name, const std::string& field_nam
   return sentence + base::did_you_mean(name, names);
 }
 
+// Of the present or an older form.
+bool is_layer(const Descriptor* type) {
+  return type == ::caffe::LayerParameter::descriptor() || type == ::caffe::V1LayerParameter::descriptor() ||
+         type == ::caffe::V0LayerParameter::descriptor();
+}
+
 std::string in_layer(const std::vector<OpenMessage>& open) {
   for (const OpenMessage& message : open) {
-    if (message.type == ::caffe::LayerParameter::descriptor() && !message.name.empty()) {
+    if (is_layer(message.type) && !message.name.empty()) {
       return concat(" (in layer \"", message.name, "\")");
     }
   }

@@ -118,13 +118,14 @@ TEST(Message, PrintsTextThatReadsAsTheSame) {
 
 TEST(Message, AcceptsSingleQuotesCommentsCommasAndLists) {
   const Message shape =
-      net("# a comment\ninput: 'data', input_shape { dim: [1, 3, 8, 8] };").messages("input_shape")[0];
+      net("# a comment\nname: 'x', layer { reshape_param { shape { dim: [1, 3, 8, 8] } } };")
+          .messages("layer")[0].message("reshape_param").message("shape");
   EXPECT_EQ(shape.integers("dim"), (std::vector<std::int64_t>{1, 3, 8, 8}));
-  EXPECT_EQ(shape.position("dim", 2).text(), "net.prototxt:2:30");
+  EXPECT_EQ(shape.position("dim", 2).text(), "net.prototxt:2:44");
 }
 
 TEST(Message, AcceptsAByteOrderMarkAndWindowsLineEnds) {
-  EXPECT_EQ(net("\xEF\xBB\xBFname: \"x\"\r\ninput: \"y\"\r\n").text("name"), "x");
+  EXPECT_EQ(net("\xEF\xBB\xBFname: \"x\"\r\nforce_backward: true\r\n").text("name"), "x");
 }
 
 TEST(Message, ThrowsLogicErrorsForMistakesOfTheProgram) {
@@ -171,10 +172,11 @@ TEST(PrototxtError, SaysWhereTheSyntaxIsBroken) {
   EXPECT_EQ(error_of("name: \"unfinished\n").substr(0, 18), "net.prototxt:1:18:");
 }
 
-TEST(PrototxtError, RecognisesNetsOfTheOldFormat) {
-  const std::string error = error_of("name: 'x'\nlayers {\n  type: CONVOLUTION\n  blobs_lr: 1\n}\n");
-  EXPECT_EQ(error.substr(0, 18), "net.prototxt:2:1: ");
-  EXPECT_NE(error.find("old format"), std::string::npos) << error;
+TEST(PrototxtError, NamesLayersOfOlderForms) {
+  EXPECT_EQ(error_of("name: 'x'\nlayers {\n  name: 'a'\n  blob_lr: 1\n}\n"),
+            "net.prototxt:4:3: \"blob_lr\" is not a field of layers; did you mean blobs_lr? (in layer \"a\")");
+  EXPECT_EQ(error_of("layers { layer { name: 'a' kernel_size: 1 } }"),
+            "net.prototxt:1:28: \"kernel_size\" is not a field of layer; did you mean kernelsize? (in layer \"a\")");
 }
 
 TEST(PrototxtError, NoticesThatNetAndSolverAreMixedUp) {

@@ -66,6 +66,25 @@ TEST(ModelFile, ReadsNumbersThatAreNotPacked) {
   EXPECT_EQ(std::get<0>(read.layers[0].blobs[0].values), (std::vector<float>{1.0F, 2.0F}));
 }
 
+TEST(ModelFile, ReadsLayersOfTheOlderForms) {
+  // NetParameter {1: "n", 2: V1LayerParameter {4: "a", 5: 14 (INNER_PRODUCT), 6: BlobProto {1: 1, 2: 1, 3: 1, 4: 2, 5: [1.0f,
+  // 2.0f]}}}
+  const TrainedNet v1 = parse(bytes_of("0A 01 6E  12 19  22 01 61  28 0E  32 12  08 01 10 01 18 01 20 02  2A 08 00 00 80 3F 00 00 00 40"));
+  ASSERT_EQ(v1.layers.size(), 1u);
+  EXPECT_EQ(v1.layers[0].name, "a");
+  EXPECT_EQ(v1.layers[0].type, "InnerProduct");
+  ASSERT_EQ(v1.layers[0].blobs.size(), 1u);
+  EXPECT_EQ(v1.layers[0].blobs[0].shape, (std::vector<std::int64_t>{1, 1, 1, 2}));
+  EXPECT_EQ(std::get<0>(v1.layers[0].blobs[0].values), (std::vector<float>{1.0F, 2.0F}));
+  // NetParameter {2: V1LayerParameter {1: V0LayerParameter {1: "a", 2: "conv", 50: BlobProto {5: [1.0f], 7: {1: [1]}}}}}
+  const TrainedNet v0 = parse(bytes_of("12 19  0A 17  0A 01 61  12 04 63 6F 6E 76  92 03 0B  2A 04 00 00 80 3F  3A 03 0A 01 01"));
+  ASSERT_EQ(v0.layers.size(), 1u);
+  EXPECT_EQ(v0.layers[0].name, "a");
+  EXPECT_EQ(v0.layers[0].type, "Convolution");
+  ASSERT_EQ(v0.layers[0].blobs.size(), 1u);
+  EXPECT_EQ(v0.layers[0].blobs[0].shape, std::vector<std::int64_t>{1});
+}
+
 TEST(ModelFile, RefusesEveryTruncation) {
   for (std::size_t length = 0; length < kOneNumber.size(); ++length) {
     EXPECT_THROW(static_cast<void>(parse(std::string_view(kOneNumber).substr(0, length))), ConfigError) << length;
@@ -95,11 +114,9 @@ TEST(ModelFile, RecognisesOtherFiles) {
               static_cast<void>(parse("name: \"LeNet\"\nlayer { name: \"conv1\" }\n"));
             }).find("is not a trained model"),
             std::string::npos);
-  // The old format: field 2 with a V1 layer inside.
-  EXPECT_NE(error_of([] { static_cast<void>(parse(bytes_of("0A 01 6E  12 03 22 01 61"))); }).find("old format"),
-            std::string::npos);
-  // A solver's state: 1 is a number there.
-  EXPECT_NE(error_of([] { static_cast<void>(parse(bytes_of("08 64  12 03 61 62 63"))); }).find("something else"),
+  // A solver's state: 1 is a number there, and 2, a file's name, is no layer.
+  EXPECT_NE(error_of([] { static_cast<void>(parse(bytes_of("08 64"))); }).find("something else"), std::string::npos);
+  EXPECT_NE(error_of([] { static_cast<void>(parse(bytes_of("08 64  12 03 61 62 63"))); }).find("is not a trained model"),
             std::string::npos);
 }
 
