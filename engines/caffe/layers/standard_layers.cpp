@@ -8,6 +8,7 @@ LayerRegistry standard_layers() {
   registry.add("Convolution", make_convolution);
   registry.add("Data", make_data);
   registry.add("Dropout", make_dropout);
+  registry.add("ImageData", make_image_data);
   registry.add("InnerProduct", make_inner_product);
   registry.add("Input", make_input);
   registry.add("Pooling", make_pooling);

@@ -11,6 +11,7 @@ std::unique_ptr<Layer> make_accuracy(const LayerConfig& config);
 std::unique_ptr<Layer> make_convolution(const LayerConfig& config);
 std::unique_ptr<Layer> make_data(const LayerConfig& config);
 std::unique_ptr<Layer> make_dropout(const LayerConfig& config);
+std::unique_ptr<Layer> make_image_data(const LayerConfig& config);
 std::unique_ptr<Layer> make_inner_product(const LayerConfig& config);
 std::unique_ptr<Layer> make_input(const LayerConfig& config);
 std::unique_ptr<Layer> make_pooling(const LayerConfig& config);
