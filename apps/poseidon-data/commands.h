@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "engines/caffe/data/image_server.h"
 #include "engines/caffe/data/record_reader.h"
 #include "engines/caffe/data/record_server.h"
 
@@ -17,14 +18,19 @@ constexpr int kWrongInput = 3;     // a file, list or data base that cannot be u
 constexpr int kSystem = 5;         // the operating system said no: disk full
 constexpr int kInterrupted = 130;  // Ctrl-C
 
-// Makes what decodes images of this color. Given read_command's own arguments too.
-using MakeDecodeFn = caffe::DecodeFn (*)(caffe::ImageColor color, const std::vector<std::string>& arguments);
+// What read_command does with image files, given its own arguments too: poseidon-data becomes poseidon-images.
+struct ImageHandling {
+  bool decodes_here = false;  // on several threads, then; another program is started by one thread when all is written
+  // Makes what decodes encoded records to this color.
+  caffe::DecodeFn (*make_decode)(caffe::ImageColor color, const std::vector<std::string>& arguments);
+  void (*serve_images)(const caffe::ServeImagesOptions& options, const std::vector<std::string>& arguments);
+};
 
 // Writes records into standard output, for a trainer; see engines/caffe/data/record_protocol.h.
-int read_command(const std::vector<std::string>& arguments, MakeDecodeFn make_decode);
-// Of poseidon-images only.
+int read_command(const std::vector<std::string>& arguments, const ImageHandling& handling);
+
+// Of poseidon-images. The second is for `poseidon plan --plot`.
 int convert_images_command(const std::vector<std::string>& arguments);
-// Of poseidon-images only; for `poseidon plan --plot`.
 int plot_command(const std::vector<std::string>& arguments);
 
 }  // namespace poseidon::data

@@ -17,10 +17,11 @@ namespace {
 constexpr const char* kUsage =
     "poseidon-data does for the command poseidon what touches data bases and image files.\n"
     "\n"
-    "  poseidon-data convert-images [flags] ROOTFOLDER LISTFILE DB_NAME\n"
-    "      make a data base from image files; the same as `poseidon convert-images`\n"
     "  poseidon-data read --database FOLDER ...\n"
+    "  poseidon-data read --images LIST ...\n"
     "      write records into a pipe, for a trainer\n"
+    "  poseidon-data convert-images [flags] ROOTFOLDER LISTFILE DB_NAME\n"
+    "      the same as `poseidon convert-images`\n"
     "\n"
     "`poseidon-data SUBCOMMAND --help` says more.\n";
 
@@ -46,9 +47,20 @@ caffe::DecodeFn decode_by_becoming_images(caffe::ImageColor, const std::vector<s
   };
 }
 
+void serve_by_becoming_images(const caffe::ServeImagesOptions&, const std::vector<std::string>& arguments) {
+  std::vector<std::string> all = {"read"};
+  all.insert(all.end(), arguments.begin(), arguments.end());
+  become_images(std::move(all));
+}
+
 int run(const std::vector<std::string>& arguments) {
   const std::string subcommand = arguments.empty() ? "" : arguments.front();
-  if (subcommand == "read") return read_command({arguments.begin() + 1, arguments.end()}, &decode_by_becoming_images);
+  const std::vector<std::string> rest(arguments.empty() ? arguments.end() : arguments.begin() + 1, arguments.end());
+  if (subcommand == "read") {
+    return read_command(rest, {.decodes_here = false,
+                               .make_decode = &decode_by_becoming_images,
+                               .serve_images = &serve_by_becoming_images});
+  }
   if (subcommand == "convert-images") become_images(arguments);
   const bool help = subcommand == "--help" || subcommand == "-h" || subcommand == "help";
   std::fputs(kUsage, help ? stdout : stderr);

@@ -1,4 +1,6 @@
 // poseidon-images: what needs OpenCV. poseidon-data turns into it.
+#include <unistd.h>
+
 #include <cstdio>
 #include <exception>
 
@@ -12,11 +14,15 @@ caffe::DecodeFn decode_here(caffe::ImageColor color, const std::vector<std::stri
   return [color](const caffe::EncodedRecord& record) { return caffe::decode_datum(record.datum, color, record.where); };
 }
 
+void serve_here(const caffe::ServeImagesOptions& options, const std::vector<std::string>&) {
+  caffe::serve_images(options, STDOUT_FILENO);
+}
+
 int run(const std::vector<std::string>& arguments) {
   const std::string subcommand = arguments.empty() ? "" : arguments.front();
   const std::vector<std::string> rest(arguments.empty() ? arguments.end() : arguments.begin() + 1, arguments.end());
   caffe::prepare_image_library();
-  if (subcommand == "read") return read_command(rest, &decode_here);
+  if (subcommand == "read") return read_command(rest, {.decodes_here = true, .make_decode = &decode_here, .serve_images = &serve_here});
   if (subcommand == "convert-images") return convert_images_command(rest);
   if (subcommand == "plot") return plot_command(rest);
   std::fputs("poseidon-images belongs to poseidon and poseidon-data; `poseidon --help` says more\n", stderr);

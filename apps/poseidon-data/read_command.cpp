@@ -14,6 +14,7 @@
 
 #include "apps/poseidon-data/commands.h"
 #include "apps/poseidon-data/usage.h"
+#include "engines/caffe/data/image_server.h"
 #include "engines/caffe/data/record_protocol.h"
 #include "engines/caffe/data/record_server.h"
 
@@ -22,15 +23,24 @@ namespace {
 
 using namespace poseidon::caffe;
 
+// How `poseidon train --data-threads` reaches the readers of all its workers.
+constexpr const char* kThreadsVariable = "POSEIDON_DATA_THREADS";
+
 struct Arguments {
-  ServeOptions serve;
+  ServeOptions serve{.threads = 0};
+  ServeImagesOptions images;  // where `--images` is given
   std::string color = "as-stored";
   int parent = 0;  // 0: unknown
 };
 
 void describe(CLI::App& app, Arguments& into) {
-  app.description("Writes records of an LMDB into standard output, which must be a pipe, for a trainer of Poseidon.");
-  app.add_option("--database", into.serve.database, "the folder of the data base")->required();
+  app.description(
+      "Writes records of an LMDB, or images of a list, into standard output, which must be a pipe, for a trainer of "
+      "Poseidon.");
+  CLI::Option_group* const source = app.add_option_group("source");
+  source->require_option(1);
+  source->add_option("--database", into.serve.database, "the folder of the data base");
+  source->add_option("--images", into.images.list, "a list of image files, a path and a label in each line");
   app.add_option("--first", into.serve.first,
                  "global index of the first record; record i is i modulo the number of records");
   app.add_option("--take", into.serve.take, "send so many records")->check(CLI::PositiveNumber);
@@ -38,6 +48,16 @@ void describe(CLI::App& app, Arguments& into) {
   app.add_option("--go-on-at", into.serve.go_on_at, "global index where another reader stopped");
   app.add_option("--color", into.color, "what encoded images are decoded to")
       ->check(CLI::IsMember({"as-stored", "color", "gray"}));
+  app.add_option("--prefix", into.images.files.prefix, "of the images' paths");
+  app.add_option("--width", into.images.files.width, "bring all images to this width ...")
+      ->check(CLI::NonNegativeNumber);
+  app.add_option("--height", into.images.files.height, "... and this height; 0 for both keeps their sizes")
+      ->check(CLI::NonNegativeNumber);
+  app.add_flag("--shuffle", into.images.files.shuffle, "each pass through the list in another random order");
+  app.add_option("--seed", into.images.files.seed, "of the order");
+  app.add_option("--purpose", into.images.files.purpose, "a name for the order: others have others of the same seed");
+  app.add_option("--threads", into.serve.threads, "that decode image files; 0 for one on each core")
+      ->envname(kThreadsVariable);
   app.add_option("--parent", into.parent, "the process of the trainer: end when it has ended");
 }
 
@@ -46,6 +66,16 @@ ImageColor color_called(const std::string& name) {
     if (to_string(color) == name) return color;
   }
   return ImageColor::kAsStored;
+}
+
+ServeImagesOptions images_of(const Arguments& given) {
+  ServeImagesOptions options = given.images;
+  options.color = color_called(given.color);
+  options.first = given.serve.first;
+  options.take = given.serve.take;
+  options.skip = given.serve.skip;
+  options.threads = given.serve.threads;
+  return options;
 }
 
 // Other libraries of the trainer may have left descriptors open that are not meant for us: a listening socket that we
@@ -76,7 +106,7 @@ void close_inherited_descriptors() {
 
 }  // namespace
 
-int read_command(const std::vector<std::string>& arguments, MakeDecodeFn make_decode) {
+int read_command(const std::vector<std::string>& arguments, const ImageHandling& handling) {
   Arguments given;
   CLI::App app;
   describe(app, given);
@@ -97,8 +127,14 @@ int read_command(const std::vector<std::string>& arguments, MakeDecodeFn make_de
   ::setrlimit(RLIMIT_CORE, &no_core);
   std::thread(watch_trainer, given.parent).detach();
 
+  if (given.serve.threads == 0) given.serve.threads = std::max(1U, std::thread::hardware_concurrency());
+  if (!handling.decodes_here) given.serve.threads = 1;
   try {
-    serve_records(given.serve, make_decode(color_called(given.color), arguments), STDOUT_FILENO);
+    if (given.images.list.empty()) {
+      serve_records(given.serve, handling.make_decode(color_called(given.color), arguments), STDOUT_FILENO);
+    } else {
+      handling.serve_images(images_of(given), arguments);
+    }
   } catch (const std::exception& error) {
     write_frame(STDOUT_FILENO, FrameKind::kError, 0, "", error.what());
     return kWrongInput;

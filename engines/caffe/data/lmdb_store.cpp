@@ -324,11 +324,15 @@ void LmdbWriter::grow() {
 }
 
 void LmdbWriter::finish() {
+  seal();
+  publish();
+}
+
+void LmdbWriter::seal() {
   commit();
   const int code = mdb_env_sync(handles_->environment, 1);
   if (code != 0) failed(code, "write");
   handles_.reset();
-  publish();
 }
 
 void LmdbWriter::publish() {

@@ -63,7 +63,7 @@ class LmdbWriter {
   };
   // Throws ConfigError where the name is taken; SystemError, as all functions here, where the disk takes nothing.
   explicit LmdbWriter(Options options);
-  // Without finish(), removes what was written.
+  // Without finish() or publish(), removes what was written.
   ~LmdbWriter();
   LmdbWriter(const LmdbWriter&) = delete;
   LmdbWriter& operator=(const LmdbWriter&) = delete;
@@ -72,8 +72,11 @@ class LmdbWriter {
   std::size_t key_bytes_max() const;
   // Keys must come in ascending order. Throws ConfigError for a key that is too long or out of order.
   void append(std::string_view key, std::string_view value);
-  // Writes everything to the disk and gives the data base its name.
+  // Writes everything to the disk and gives the data base its name: seal() and publish().
   void finish();
+  // The two by themselves, for several data bases that are to appear together or not at all.
+  void seal();
+  void publish();
 
  private:
   struct Handles;
@@ -86,7 +89,6 @@ class LmdbWriter {
   void begin_transaction();
   void commit();
   void grow();
-  void publish();
   [[noreturn]] void failed(int code, const char* what) const;
 
   Options options_;

@@ -141,6 +141,32 @@ bool is_executable(const fs::path& path) {
   return fs::is_regular_file(path, failure) && ::access(path.c_str(), X_OK) == 0;
 }
 
+std::vector<std::string> command_line(const fs::path& program, const RecordReaderOptions& options) {
+  std::vector<std::string> words = {program.string(),
+                                    "read",
+                                    options.images ? "--images" : "--database",
+                                    options.source.string(),
+                                    "--first",
+                                    std::to_string(options.first),
+                                    "--take",
+                                    std::to_string(options.take),
+                                    "--skip",
+                                    std::to_string(options.skip),
+                                    "--color",
+                                    std::string(to_string(options.color)),
+                                    "--parent",
+                                    std::to_string(::getpid())};
+  if (!options.images) return words;
+  const ImageFiles& images = *options.images;
+  words.insert(words.end(), {"--width", std::to_string(images.width), "--height", std::to_string(images.height)});
+  // In one word with their names: they may begin with a dash.
+  if (!images.prefix.empty()) words.push_back("--prefix=" + images.prefix);
+  if (images.shuffle) {
+    words.insert(words.end(), {"--shuffle", "--seed", std::to_string(images.seed), "--purpose=" + images.purpose});
+  }
+  return words;
+}
+
 }  // namespace
 
 std::string_view to_string(ImageColor color) {
@@ -226,12 +252,7 @@ RecordReader::Child::Child(RecordReaderOptions options) : options_(std::move(opt
   const fs::path program = options_.program.empty() ? data_program() : options_.program;
   auto [reading, writing] = make_pipe();
   pipe_ = std::move(reading);
-  process_ = spawn(
-      program,
-      {program.string(), "read", "--database", options_.database.string(), "--first", std::to_string(options_.first),
-       "--take", std::to_string(options_.take), "--skip", std::to_string(options_.skip), "--color",
-       std::string(to_string(options_.color)), "--parent", std::to_string(::getpid())},
-      writing.get());
+  process_ = spawn(program, command_line(program, options_), writing.get());
   writing.close();
   try {
     greet();
@@ -256,7 +277,7 @@ const Record& RecordReader::Child::peek() {
   Frame frame = receive(Clock::now() + options_.wait_max);
   if (frame.header.kind == FrameKind::kError) fail(frame.value);
   if (frame.header.kind != FrameKind::kRecord || frame.header.index != expected_) {
-    fail(concat("the reader of ", options_.database.string(), " sent record ", frame.header.index, " instead of ",
+    fail(concat("the reader of ", options_.source.string(), " sent record ", frame.header.index, " instead of ",
                 expected_));
   }
   next_ = Record{frame.header.index, std::move(frame.key), std::move(frame.value)};
@@ -283,7 +304,7 @@ RecordReader::Child::Frame RecordReader::Child::receive(Clock::time_point deadli
   std::array<char, kFrameHeaderBytes> bytes{};
   read_exactly(bytes.data(), bytes.size(), deadline);
   const Result<FrameHeader> header = decode_frame_header({bytes.data(), bytes.size()});
-  if (!header) fail(concat("the reader of ", options_.database.string(), " sent nonsense: ", header.error().message));
+  if (!header) fail(concat("the reader of ", options_.source.string(), " sent nonsense: ", header.error().message));
   Frame frame{*header, std::string(header->key_bytes, '\0'), std::string(header->value_bytes, '\0')};
   read_exactly(frame.key.data(), frame.key.size(), deadline);
   read_exactly(frame.value.data(), frame.value.size(), deadline);
@@ -318,13 +339,13 @@ std::size_t RecordReader::Child::read_some(char* into, std::size_t bytes_max, Cl
     const int ready = ::poll(&waiting, 1, static_cast<int>(std::clamp<std::int64_t>(left.count(), 0, 1 << 30)));
     if (ready == 0) fail_of_silence();
     if (ready < 0 && errno != EINTR)
-      fail<SystemError>(concat("cannot wait for the reader of ", options_.database.string(), ": ", std::strerror(errno)));
+      fail<SystemError>(concat("cannot wait for the reader of ", options_.source.string(), ": ", std::strerror(errno)));
     if (ready < 0) continue;
     const ssize_t got = ::read(pipe_.get(), into, bytes_max);
     if (got > 0) return static_cast<std::size_t>(got);
     if (got == 0) fail_of_death();
     if (errno != EINTR)
-      fail<SystemError>(concat("cannot read from the reader of ", options_.database.string(), ": ", std::strerror(errno)));
+      fail<SystemError>(concat("cannot read from the reader of ", options_.source.string(), ": ", std::strerror(errno)));
   }
 }
 
@@ -343,7 +364,8 @@ int RecordReader::Child::end() {
   return collected < 0 ? 0 : status;
 }
 
-// "near record 812 (after record 811, key 00000811_a.png)": places in the data base, not global indices.
+// "near record 812 (the last one read was 811, key 00000811_a.png)": places in the data base, or in the list's present
+// order, not global indices.
 std::string RecordReader::Child::place() const {
   if (size_ == 0) return "at its beginning";
   std::string text = concat("near record ", expected_ % size_);
@@ -360,7 +382,7 @@ void RecordReader::Child::fail(const std::string& message) {
 }
 
 void RecordReader::Child::fail_of_silence() {
-  fail<SystemError>(concat("no record came from ", options_.database.string(), " for ",
+  fail<SystemError>(concat("no record came from ", options_.source.string(), " for ",
                            base::readable_seconds(std::chrono::duration<double>(options_.wait_max).count()), ", ", place(),
                            "; is its disk or network file system stuck?"));
 }
@@ -369,18 +391,22 @@ void RecordReader::Child::fail_of_death() {
   // The pipe is closed a moment before the child is dead, and end() would then be what killed it.
   wait_for_death(process_, std::chrono::seconds(5));
   const int status = end();
-  const std::string database = options_.database.string();
+  const std::string source = options_.source.string();
   if (!WIFSIGNALED(status)) {
-    fail(concat("the reader of ", database, " ended ", place(), " with exit code ", WEXITSTATUS(status)));
+    fail(concat("the reader of ", source, " ended ", place(), " with exit code ", WEXITSTATUS(status)));
   }
   const int number = WTERMSIG(status);
   const bool damage =
       number == SIGBUS || number == SIGSEGV || number == SIGABRT || number == SIGFPE || number == SIGILL;
   if (!damage) {
-    fail<SystemError>(concat("the reader of ", database, " was ended by ", signal_name(number), " ", place(),
+    fail<SystemError>(concat("the reader of ", source, " was ended by ", signal_name(number), " ", place(),
                              number == SIGKILL ? "; by somebody, or because memory is short" : ""));
   }
-  fail(concat(database, " is damaged ", place(), ": its reader died of ", signal_name(number),
+  if (options_.images) {
+    fail(concat("the reader of ", source, " died of ", signal_name(number), " ", place(),
+                "; one of the next images may be damaged"));
+  }
+  fail(concat(source, " is damaged ", place(), ": its reader died of ", signal_name(number),
               "; create the data base again"));
 }
 

@@ -1,4 +1,5 @@
-// The trainer's side of reading a data base: records in order, from a child process that may die of a damaged file.
+// The trainer's side of reading a data base, or image files by a list: records in order, from a child process that may
+// die of a damaged file.
 //
 // LMDB maps its file, so a lost or overwritten page ends the process that touches it, and no error handling in that
 // process can help. The child `poseidon-data read` touches it; when it dies, next() says which record it was near. The
@@ -11,11 +12,13 @@
 #include <cstdint>
 #include <filesystem>
 #include <memory>
+#include <optional>
 #include <string>
+#include <string_view>
 
 namespace poseidon::caffe {
 
-// What encoded images are decoded to. Plain records stay as they are.
+// What image files and encoded records are decoded to. Plain records stay as they are.
 enum class ImageColor : std::uint8_t {
   kAsStored,
   kColor,  // three channels: blue, green, red
@@ -23,11 +26,23 @@ enum class ImageColor : std::uint8_t {
 };
 std::string_view to_string(ImageColor color);  // as-stored, color, gray
 
+// How image files are read that a list names, a path and a label in each line.
+struct ImageFiles {
+  std::string prefix;  // put before each path as it is: a folder ends with a slash
+  int width = 0;       // what all are brought to (bilinear); both 0: they stay as they are
+  int height = 0;
+  // Each pass through the list has another random order, a function of these two and of its number.
+  bool shuffle = false;
+  std::uint64_t seed = 1;
+  std::string purpose;
+};
+
 struct RecordReaderOptions {
-  std::filesystem::path database;  // the folder of an LMDB
+  std::filesystem::path source;  // the folder of an LMDB; with `images` their list
+  std::optional<ImageFiles> images = std::nullopt;
   // Global record indices first, ..., first + take - 1 come, the next `skip` are passed over, and so on without end:
   // worker k of P with a batch of b takes first = i P b + k b, take = b, skip = (P - 1) b. Index i is record i mod N in
-  // the order of keys.
+  // the order of keys, or of the list.
   std::uint64_t first = 0;
   std::uint64_t take = 1;  // at least 1
   std::uint64_t skip = 0;
@@ -52,14 +67,14 @@ struct Record {
 // the disk is stuck or the child was not let live. After the first they throw the same again.
 class RecordReader {
  public:
-  // Starts the child and waits until it has opened the data base.
+  // Starts the child and waits until it has opened the data base or read the list.
   explicit RecordReader(RecordReaderOptions options);
   // Ends the child, whatever it does, and collects it.
   ~RecordReader();
   RecordReader(RecordReader&&) noexcept;
   RecordReader& operator=(RecordReader&&) noexcept;
 
-  // How many records the data base has.
+  // How many records the data base has, or images the list.
   std::uint64_t size() const;
   // The next record without taking it: for its extents.
   const Record& peek();

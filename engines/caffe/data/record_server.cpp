@@ -1,9 +1,10 @@
 #include "engines/caffe/data/record_server.h"
 
-#include <algorithm>
+#include <utility>
 
 #include "base/text.h"
 #include "engines/caffe/data/lmdb_store.h"
+#include "engines/caffe/data/ordered_pool.h"
 #include "engines/caffe/data/record_protocol.h"
 #include "engines/caffe/proto/config_error.h"
 #include "engines/caffe/proto/datum.h"
@@ -11,21 +12,56 @@
 namespace poseidon::caffe {
 namespace {
 
-// The value of the record that the cursor is on, decoded where need be. The copy is where a lost page ends the process.
-std::string plain_value(const LmdbReader& reader, const ServeOptions& options, std::uint64_t index,
-                        const DecodeFn& decode) {
-  const std::string_view stored = reader.value();
-  const std::string where = base::concat(options.database.string(), ": record ", reader.position(), " (key ",
-                                         readable_key(reader.key()), ")");
-  if (stored.size() > kValueBytesMax) {
-    throw ConfigError(base::concat(where, " says that it has ", stored.size(), " bytes; it is damaged"));
+// A record as it is stored.
+struct Stored {
+  std::uint64_t index = 0;  // global
+  std::string key;
+  std::string value;
+  std::string where;  // for messages
+};
+
+// Reads the records that are to be sent, in their order.
+class StoredRecords {
+ public:
+  StoredRecords(LmdbReader& reader, const ServeOptions& options)
+      : reader_(reader), options_(options), index_(options.go_on_at.value_or(options.first)) {}
+
+  // The copy of the value is where a lost page ends the process.
+  Stored next() {
+    reader_.move_to(index_ % reader_.count());
+    Stored stored{index_, std::string(reader_.key()), "", ""};
+    stored.where = base::concat(options_.database.string(), ": record ", reader_.position(), " (key ",
+                                readable_key(stored.key), ")");
+    const std::string_view value = reader_.value();
+    if (value.size() > kValueBytesMax) {
+      throw ConfigError(base::concat(stored.where, " says that it has ", value.size(), " bytes; it is damaged"));
+    }
+    stored.value = value;
+    ++index_;
+    const bool run_is_over = (index_ - options_.first) % (options_.take + options_.skip) == options_.take;
+    if (run_is_over) index_ += options_.skip;
+    return stored;
   }
-  std::string value(stored);
-  if (proto::parse_datum(value, where).encoded) value = decode({index, value, where});
-  if (value.size() > kValueBytesMax) {
-    throw ConfigError(base::concat(where, " is larger than ", base::readable_bytes(kValueBytesMax)));
+
+ private:
+  LmdbReader& reader_;
+  const ServeOptions& options_;
+  std::uint64_t index_;  // of the next record
+};
+
+// The record with plain numbers.
+Stored plain(Stored record, const DecodeFn& decode) {
+  if (proto::parse_datum(record.value, record.where).encoded) {
+    record.value = decode({record.index, record.value, record.where});
   }
-  return value;
+  if (record.value.size() > kValueBytesMax) {
+    throw ConfigError(base::concat(record.where, " is larger than ", base::readable_bytes(kValueBytesMax)));
+  }
+  return record;
+}
+
+bool send(const Stored& record, int pipe) {
+  return write_frame(pipe, FrameKind::kRecord, record.index, record.key, record.value);
 }
 
 }  // namespace
@@ -33,14 +69,15 @@ std::string plain_value(const LmdbReader& reader, const ServeOptions& options, s
 void serve_records(const ServeOptions& options, const DecodeFn& decode, int pipe) {
   LmdbReader reader(options.database);
   if (!options.go_on_at && !write_frame(pipe, FrameKind::kHello, reader.count(), kHelloKey, "")) return;
-  const std::uint64_t start = options.go_on_at.value_or(options.first);
-  const std::uint64_t stride = options.take + options.skip;
-  for (std::uint64_t begin = start - (start - options.first) % stride;; begin += stride) {
-    for (std::uint64_t index = std::max(begin, start); index < begin + options.take; ++index) {
-      reader.move_to(index % reader.count());
-      const std::string value = plain_value(reader, options, index, decode);
-      if (!write_frame(pipe, FrameKind::kRecord, index, reader.key(), value)) return;
+  StoredRecords records(reader, options);
+  if (options.threads <= 1) {
+    while (send(plain(records.next(), decode), pipe)) {
     }
+    return;
+  }
+  OrderedPool<Stored, Stored> pool({options.threads, kAheadPerThread * options.threads}, [&] { return records.next(); },
+                                   [&](Stored record) { return plain(std::move(record), decode); });
+  while (send(pool.next(), pipe)) {
   }
 }
 

@@ -1,6 +1,7 @@
 // The child's side: reads a data base and writes its records into a pipe, until nobody reads there any more.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <filesystem>
 #include <functional>
@@ -19,6 +20,8 @@ struct ServeOptions {
   std::uint64_t skip = 0;
   // Somebody else has sent the hello and the records before this index: go on here.
   std::optional<std::uint64_t> go_on_at;
+  // That decode; they change nothing in what is written. With one, a record is decoded when all before it are written.
+  std::size_t threads = 1;
 };
 
 // An encoded record that is to be sent.
@@ -27,7 +30,7 @@ struct EncodedRecord {
   std::string_view datum;   // its bytes
   std::string where;        // words that say which record it is, for messages
 };
-// Returns the numbers of the image as the bytes of a plain Datum. Throws ConfigError.
+// Returns the numbers of the image as the bytes of a plain Datum. Throws ConfigError. Called by `threads` threads at once.
 using DecodeFn = std::function<std::string(const EncodedRecord&)>;
 
 // Returns when the pipe's other end is closed. Throws ConfigError for whatever is wrong with the data base, when frames

@@ -28,6 +28,15 @@ std::size_t draw(std::uint32_t word, std::size_t count) {
   return static_cast<std::size_t>((std::uint64_t{word} * count) >> 32);
 }
 
+// Of the two places where a setting may stand, the one where it does.
+const proto::Message& holder_of(std::string_view field, const proto::Message& settings,
+                                const std::optional<proto::Message>& older) {
+  if (!older || !older->has(field)) return settings;
+  if (!settings.has(field)) return *older;
+  throw ConfigError(concat(older->position(field).text(), ": ", field,
+                           " stands in transform_param too; keep that one and remove this"));
+}
+
 ImageColor color_of(const proto::Message& settings) {
   const bool color = settings.flag("force_color");
   const bool gray = settings.flag("force_gray");
@@ -43,20 +52,21 @@ Transform::Transform(const proto::Message& settings, Options options)
     : options_(std::move(options)),
       random_(options_.seed, options_.layer),
       color_(color_of(settings)),
-      scale_(settings.real("scale")),
-      mirror_(settings.flag("mirror")),
-      crop_(static_cast<std::size_t>(settings.integer("crop_size"))),
-      mean_file_(settings.text("mean_file")),
+      scale_(holder_of("scale", settings, options_.older).real("scale")),
+      mirror_(holder_of("mirror", settings, options_.older).flag("mirror")),
+      crop_(static_cast<std::size_t>(holder_of("crop_size", settings, options_.older).integer("crop_size"))),
       mean_values_(settings.reals("mean_value")) {
-  if (!settings.has("mean_file")) return;
+  const proto::Message& mean_holder = holder_of("mean_file", settings, options_.older);
+  if (!mean_holder.has("mean_file")) return;
+  mean_file_ = mean_holder.text("mean_file");
   if (!mean_values_.empty()) {
-    throw ConfigError(concat(settings.position("mean_file").text(), ": mean_file and mean_value exclude each other"));
+    throw ConfigError(concat(mean_holder.position("mean_file").text(), ": mean_file and mean_value exclude each other"));
   }
   proto::Blob mean;
   try {
     mean = proto::read_blob(mean_file_);
   } catch (const ConfigError& error) {
-    throw ConfigError(concat(settings.position("mean_file").text(), ": mean_file: ", error.what()));
+    throw ConfigError(concat(mean_holder.position("mean_file").text(), ": mean_file: ", error.what()));
   }
   mean_shape_ = image_shape(mean, mean_file_);
   mean_image_ =

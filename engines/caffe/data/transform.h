@@ -6,6 +6,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -24,6 +25,9 @@ class Transform {
     bool training = true;  // the cut is anywhere; in testing it is the middle. Mirroring is random in both, as in Caffe
     std::uint64_t seed = 0;
     std::string layer;  // its name
+    // The layer's own settings, data_param or image_data_param. Older prototxts have scale, mirror, crop_size and
+    // mean_file there, and they hold where transform_param does not have them.
+    std::optional<proto::Message> older = std::nullopt;
   };
   // `settings` is a TransformationParameter. Reads the mean file. Throws ConfigError where settings contradict each
   // other.

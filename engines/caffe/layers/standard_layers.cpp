@@ -29,6 +29,7 @@ LayerRegistry standard_layers() {
   registry.add("Flatten", make_flatten);
   registry.add("HingeLoss", make_hinge_loss);
   registry.add("Im2col", make_im2col);
+  registry.add("ImageData", make_image_data);
   registry.add("InfogainLoss", make_infogain_loss);
   registry.add("InnerProduct", make_inner_product);
   registry.add("Input", make_input);

@@ -32,6 +32,7 @@ std::unique_ptr<Layer> make_filter(const LayerConfig& config);
 std::unique_ptr<Layer> make_flatten(const LayerConfig& config);
 std::unique_ptr<Layer> make_hinge_loss(const LayerConfig& config);
 std::unique_ptr<Layer> make_im2col(const LayerConfig& config);
+std::unique_ptr<Layer> make_image_data(const LayerConfig& config);
 std::unique_ptr<Layer> make_infogain_loss(const LayerConfig& config);
 std::unique_ptr<Layer> make_inner_product(const LayerConfig& config);
 std::unique_ptr<Layer> make_input(const LayerConfig& config);

@@ -2,16 +2,18 @@
 
 #include <algorithm>
 #include <array>
-#include <charconv>
+#include <atomic>
 #include <cstdio>
+#include <optional>
 #include <set>
+#include <span>
 #include <thread>
 #include <utility>
 
-#include "base/file.h"
 #include "base/philox.h"
 #include "base/text.h"
 #include "engines/caffe/data/image_file.h"
+#include "engines/caffe/data/image_list.h"
 #include "engines/caffe/data/lmdb_store.h"
 #include "engines/caffe/proto/config_error.h"
 #include "engines/caffe/proto/datum.h"
@@ -21,9 +23,6 @@ namespace {
 
 using base::concat;
 
-constexpr std::string_view kBlanks = " \t";
-// A list of 100 million paths.
-constexpr std::size_t kListBytesMax = std::size_t{8} << 30;
 // Images that are decoded side by side before they are written in order: enough for many threads, little memory.
 constexpr std::size_t kBatch = 256;
 
@@ -34,16 +33,6 @@ struct Decoded {
   std::size_t pixels = 0;
   std::optional<std::string> failure;
 };
-
-// Fisher and Yates, with draws that are the same on every machine.
-void shuffle(std::vector<ListedImage>& images, std::uint64_t seed) {
-  const base::RandomStream random(seed, "convert-images");
-  for (std::size_t i = images.size(); i > 1; --i) {
-    const base::PhiloxCounter words = random.words(0, i, 0);
-    const std::uint64_t wide = (std::uint64_t{words[0]} << 32) | words[1];
-    std::swap(images[i - 1], images[wide % i]);
-  }
-}
 
 std::string key_of(std::size_t place, const std::string& path) {
   std::array<char, 24> number{};
@@ -162,51 +151,19 @@ class Conversion {
 
 }  // namespace
 
-std::vector<ListedImage> parse_image_list(std::string_view text, const std::string& file_name) {
-  std::vector<ListedImage> images;
-  for (std::size_t number = 1; !text.empty(); ++number) {
-    const std::size_t length = std::min(text.find('\n'), text.size());
-    std::string_view line = text.substr(0, length);
-    text.remove_prefix(std::min(length + 1, text.size()));
-    const std::size_t end = line.find_last_not_of(" \t\r");
-    if (end == std::string_view::npos) continue;
-    line = line.substr(0, end + 1);
-    const std::size_t blank = line.find_last_of(kBlanks);
-    int label = 0;
-    const char* label_begin = blank == std::string_view::npos ? line.data() : line.data() + blank + 1;
-    const char* line_end = line.data() + line.size();
-    const auto [stopped, failure] = std::from_chars(label_begin, line_end, label);
-    if (blank == std::string_view::npos || failure != std::errc{} || stopped != line_end) {
-      throw ConfigError(concat(file_name, ":", number, ": \"", line.substr(0, 80),
-                               "\" is not a path, a blank and a label (a whole number)"));
-    }
-    const std::size_t path_end = line.substr(0, blank).find_last_not_of(kBlanks);
-    if (path_end == std::string_view::npos)
-      throw ConfigError(concat(file_name, ":", number, ": there is no path before the label"));
-    images.push_back({std::string(line.substr(0, path_end + 1)), label, number});
-  }
-  if (images.empty()) throw ConfigError(concat(file_name, ": lists no image"));
-  return images;
-}
-
-std::optional<ConvertImagesReport> convert_images(const ConvertImagesOptions& options,
-                                                  const std::function<void(ConvertProgress)>& on_progress,
-                                                  const std::function<void(const std::string&)>& on_skip,
-                                                  const std::atomic<bool>& stop) {
+ConvertImagesReport convert_images(const ConvertImagesOptions& options, const ProgressFn& on_progress,
+                                   const std::function<void(const std::string&)>& on_skip) {
   require_sensible(options);
-  const Result<std::string> list = base::read_file(options.list, kListBytesMax);
-  if (!list) throw ConfigError(list.error().message);
-  std::vector<ListedImage> images = parse_image_list(*list, options.list.string());
-  if (options.shuffle) shuffle(images, options.seed);
+  std::vector<ListedImage> images = read_image_list(options.list);
+  if (options.shuffle) shuffle(std::span(images), base::RandomStream(options.seed, "convert-images"), 0);
 
   Conversion conversion(options, on_skip);
   for (std::size_t begin = 0; begin < images.size(); begin += kBatch) {
-    if (stop) return std::nullopt;
+    on_progress({begin, images.size()});
     const std::span<const ListedImage> batch =
         std::span(images).subspan(begin, std::min(kBatch, images.size() - begin));
     const std::vector<Decoded> decoded = decode_side_by_side(options, batch);
     for (std::size_t i = 0; i < batch.size(); ++i) conversion.write(begin + i, batch[i], decoded[i]);
-    on_progress({begin + batch.size(), images.size()});
   }
   return conversion.finish();
 }

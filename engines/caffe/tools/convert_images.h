@@ -1,25 +1,15 @@
 // A list of image files and labels becomes a data base: Caffe's convert_imageset.
 #pragma once
 
-#include <atomic>
+#include <cstddef>
 #include <cstdint>
 #include <filesystem>
 #include <functional>
-#include <optional>
 #include <string>
-#include <string_view>
-#include <vector>
+
+#include "engines/caffe/tools/progress.h"
 
 namespace poseidon::caffe {
-
-// One line of a list: "cats/tabby one.jpg 3". The label is what follows the last blank.
-struct ListedImage {
-  std::string path;  // below the root folder
-  int label = 0;
-  std::size_t line = 0;  // from 1
-};
-// Throws ConfigError naming the line. Empty lines are passed over.
-std::vector<ListedImage> parse_image_list(std::string_view text, const std::string& file_name);
 
 struct ConvertImagesOptions {
   std::filesystem::path root;
@@ -39,11 +29,6 @@ struct ConvertImagesOptions {
   unsigned threads = 0;  // that read and decode; 0: as many as there are cores
 };
 
-struct ConvertProgress {
-  std::size_t done = 0;
-  std::size_t total = 0;
-};
-
 struct ConvertImagesReport {
   std::size_t written = 0;
   std::size_t skipped = 0;  // unreadable ones
@@ -52,12 +37,9 @@ struct ConvertImagesReport {
 };
 
 // Keys are Caffe's: the place in the list, then the path: "00000012_cats/tabby.jpg". Nothing stands under the name of
-// the data base before it is complete. `on_progress` is called now and then, in this thread; `on_skip` for each image
-// that is passed over. Throws ConfigError for whatever is wrong with files, list or disk; returns nothing when `stop`
-// became true, and then has removed what it wrote.
-std::optional<ConvertImagesReport> convert_images(const ConvertImagesOptions& options,
-                                                  const std::function<void(ConvertProgress)>& on_progress,
-                                                  const std::function<void(const std::string&)>& on_skip,
-                                                  const std::atomic<bool>& stop);
+// the data base before it is complete. `on_skip` is called for each image that is passed over. Throws ConfigError for
+// whatever is wrong with files or list, SystemError for the disk.
+ConvertImagesReport convert_images(const ConvertImagesOptions& options, const ProgressFn& on_progress,
+                                   const std::function<void(const std::string&)>& on_skip);
 
 }  // namespace poseidon::caffe

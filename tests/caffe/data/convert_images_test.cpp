@@ -12,6 +12,7 @@
 #include <map>
 
 #include "engines/caffe/data/image_file.h"
+#include "engines/caffe/data/image_list.h"
 #include "engines/caffe/data/record_reader.h"
 #include "tests/caffe/data/data_bases.h"
 
@@ -21,13 +22,7 @@ namespace {
 using testing_data::error_of;
 using testing_data::TemporaryFolder;
 using testing_data::write_file;
-
-// A PGM (one channel) of `width` by `height`, pixels 0, 1, 2, ... from `first` on.
-void write_pgm(const std::filesystem::path& file, int width, int height, int first = 0) {
-  std::string bytes = "P5\n" + std::to_string(width) + " " + std::to_string(height) + "\n255\n";
-  for (int i = 0; i < width * height; ++i) bytes += static_cast<char>(first + i);
-  write_file(file, bytes);
-}
+using testing_data::write_pgm;
 
 struct Outcome {
   int code = 0;
@@ -143,7 +138,7 @@ TEST_F(ConvertImages, KeepsEncodedFilesThatAReaderDecodes) {
   EXPECT_EQ(stored.bytes.substr(1, 3), "PNG");
 
   RecordReaderOptions options;
-  options.database = folder / "db";
+  options.source = folder / "db";
   options.program = POSEIDON_DATA_PROGRAM_FOR_TESTS;
   options.take = 1;
   options.skip = 2;
@@ -186,7 +181,7 @@ TEST_F(ConvertImages, ReadersTakeMixedDataBases) {
     writer.finish();
   }
   RecordReaderOptions options;
-  options.database = folder / "db";
+  options.source = folder / "db";
   options.program = POSEIDON_DATA_PROGRAM_FOR_TESTS;
   options.first = 1;
   options.take = 3;

@@ -58,6 +58,13 @@ inline void write_file(const std::filesystem::path& file, const std::string& byt
   std::ofstream(file, std::ios::binary) << bytes;
 }
 
+// A PGM file (one channel) of `width` by `height`, pixels 0, 1, 2, ... from `first` on.
+inline void write_pgm(const std::filesystem::path& file, int width, int height, int first = 0) {
+  std::string bytes = "P5\n" + std::to_string(width) + " " + std::to_string(height) + "\n255\n";
+  for (int i = 0; i < width * height; ++i) bytes += static_cast<char>(first + i);
+  write_file(file, bytes);
+}
+
 // What the ConfigError or SystemError says that `action` throws; "(no error)" when it throws none.
 inline std::string error_of(const std::function<void()>& action) {
   try {

@@ -26,7 +26,7 @@ using namespace std::chrono_literals;
 
 RecordReaderOptions options_for(const std::filesystem::path& database) {
   RecordReaderOptions options;
-  options.database = database;
+  options.source = database;
   options.program = POSEIDON_DATA_PROGRAM_FOR_TESTS;
   return options;
 }

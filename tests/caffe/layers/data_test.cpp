@@ -76,6 +76,14 @@ TEST_F(Data, TransformsImages) {
   expect_near(made.layer->forward({.first_record = 3}, {})[0], {1, 1, 1, 1, 1.5, 1.5, 1.5, 1.5}, 0);
 }
 
+TEST_F(Data, TakesTheOlderPlaceOfScale) {
+  const std::string older = base::concat("name: 'd' type: 'Data' top: 'data' data_param { source: '",
+                                         (folder_ / "numbers").string(), "' batch_size: 1 backend: LMDB scale: 0.5 }");
+  expect_near(make_layer(older, {}).layer->forward({.first_record = 3}, {})[0], {1.5, 1.5, 1.5, 1.5}, 0);
+  EXPECT_NE(testing::setup_error(older + " transform_param { scale: 2 }", {}).find("scale stands in transform_param too"),
+            std::string::npos);
+}
+
 TEST_F(Data, YieldsFloatsInAFloatNet) {
   Made made = make_layer(text(2), {}, at::kFloat);
   const std::vector<at::Tensor> tops = made.layer->forward({.first_record = 5}, {});
@@ -102,8 +110,6 @@ TEST_F(Data, ExplainsWhatIsWrong) {
             "net.prototxt:2:1: layer \"d\" (Data) needs a data base: data_param { source: \"FOLDER\" }");
   EXPECT_EQ(error("source: 'x' backend: LMDB"), "net.prototxt:2:1: layer \"d\" (Data) needs batch_size, at least 1");
   EXPECT_NE(error("source: 'x' batch_size: 2").find("write backend: LMDB"), std::string::npos);
-  EXPECT_EQ(error("source: 'x' batch_size: 2 backend: LMDB scale: 0.5"),
-            "net.prototxt:2:54: layer \"d\" (Data) has scale in data_param; write it in transform_param");
   const std::string missing = error("source: '/nowhere' batch_size: 2 backend: LMDB");
   EXPECT_EQ(missing.rfind("net.prototxt:1:1: layer \"d\" (Data) cannot read its records: ", 0), 0u) << missing;
   EXPECT_NE(missing.find("/nowhere"), std::string::npos) << missing;

@@ -1,0 +1,151 @@
+#include "engines/caffe/layers/record_layer.h"
+
+#include <ATen/ops/empty.h>
+
+#include <algorithm>
+#include <memory>
+#include <span>
+#include <utility>
+
+#include "base/text.h"
+#include "engines/caffe/proto/config_error.h"
+#include "engines/caffe/proto/datum.h"
+#include "engines/caffe/proto/system_error.h"
+
+namespace poseidon::caffe {
+namespace {
+
+std::string place_of(const std::filesystem::path& source, const Record& record) {
+  return base::concat(source.string(), ": record ", record.index, " (key ", record.key, ")");
+}
+
+}  // namespace
+
+// Makes consecutive batches of one reader. Moves to the prefetching thread.
+class RecordLayer::BatchMaker {
+ public:
+  BatchMaker(RecordReader reader, const RecordLayer& layer)
+      : reader_(std::move(reader)),
+        transform_(layer.transform_),
+        source_(layer.reader_.source),
+        is_list_(layer.reader_.images.has_value()),
+        shape_(layer.batch_),
+        images_shape_(layer.images_shape()),
+        dtype_(layer.dtype()) {}
+
+  Batch make() {
+    const Batch batch{.images = at::empty(images_shape_, dtype_), .labels = at::empty({shape_.records}, dtype_)};
+    if (dtype_ == at::kDouble) {
+      fill<double>(batch);
+    } else {
+      fill<float>(batch);
+    }
+    return batch;
+  }
+
+ private:
+  template <typename Scalar>
+  void fill(const Batch& batch) {
+    const auto image_size = static_cast<std::size_t>(elements_of(shape_.image));
+    const std::span images(batch.images.mutable_data_ptr<Scalar>(), static_cast<std::size_t>(batch.images.numel()));
+    Scalar* const labels = batch.labels.mutable_data_ptr<Scalar>();
+    for (std::int64_t i = 0; i < shape_.records; ++i) {
+      const Record record = reader_.next();
+      const std::string place = place_of(source_, record);
+      const proto::Datum datum = proto::parse_datum(record.value, place);
+      if (const Shape shape = transform_.shape_for(datum, place); shape != shape_.image) {
+        throw ConfigError(base::concat(place, ": the image becomes ", base::readable_shape(shape),
+                                       ", and the first one ", base::readable_shape(shape_.image), "; give crop_size, ",
+                                       is_list_ ? "or new_height and new_width" : "or images of one size"));
+      }
+      // The counter of records never comes back to a number, so it stands for the iteration too.
+      transform_.apply(datum, /*iteration=*/0, record.index,
+                       images.subspan(static_cast<std::size_t>(i) * image_size, image_size));
+      labels[i] = static_cast<Scalar>(datum.label);
+    }
+  }
+
+  RecordReader reader_;
+  const Transform& transform_;  // outlives the thread
+  std::filesystem::path source_;
+  bool is_list_;
+  BatchShape shape_;
+  Shape images_shape_;
+  at::ScalarType dtype_;
+};
+
+RecordLayer::RecordLayer(const LayerConfig& config, std::string_view settings)
+    : Layer(config, {.bottoms_min = 0, .bottoms_max = 0, .tops_max = 2}),
+      settings_(message().message(settings)),
+      transform_(message().message("transform_param"),
+                 {.training = phase() == Phase::kTrain, .seed = seed(), .layer = name(), .older = settings_}) {
+  batch_.records = settings_.integer("batch_size");
+  if (batch_.records < 1) fail_at(settings_.position("batch_size"), "needs batch_size, at least 1");
+  // Caffe takes it from data_param for all types of layer that read ahead.
+  const proto::Message data = message().message("data_param");
+  batches_ahead_ = static_cast<std::size_t>(data.integer("prefetch"));
+  if (batches_ahead_ < 1) fail_at(data.position("prefetch"), "has prefetch 0; it must be at least 1");
+  if (const std::int64_t most = settings_.integer("rand_skip"); most > 0) {
+    const base::RandomStream stream(seed(), name() + ".rand_skip");
+    skipped_ = stream.words(0, 0, 0)[0] % static_cast<std::uint32_t>(most);
+  }
+}
+
+void RecordLayer::open(RecordReaderOptions reader) {
+  reader_ = std::move(reader);
+  or_fail([&] {
+    RecordReaderOptions first = reader_;
+    first.first = skipped_;
+    RecordReader records(std::move(first));
+    const std::string place = place_of(reader_.source, records.peek());
+    batch_.image = transform_.shape_for(proto::parse_datum(records.peek().value, place), place);
+  });
+}
+
+std::vector<Shape> RecordLayer::top_shapes(const std::vector<Shape>&) const {
+  std::vector<Shape> tops_of_both = {images_shape(), {batch_.records}};
+  tops_of_both.resize(tops().size());
+  return tops_of_both;
+}
+
+std::vector<at::Tensor> RecordLayer::forward(const ForwardContext& context, const std::vector<at::Tensor>&) {
+  const std::uint64_t stride = std::max<std::uint64_t>(context.record_stride, records_per_batch());
+  if (next_record_ != context.first_record || stride_ != stride) seek(context.first_record, stride);
+  next_record_ = context.first_record + stride;
+  const Batch batch = or_fail([&] { return batches_->next(); });
+  if (tops().size() == 1) return {batch.images};
+  return {batch.images, batch.labels};
+}
+
+void RecordLayer::seek(std::uint64_t first_record, std::uint64_t stride) {
+  batches_.reset();
+  stride_ = stride;
+  or_fail([&] {
+    RecordReaderOptions range = reader_;
+    range.first = first_record + skipped_;
+    range.take = records_per_batch();
+    range.skip = stride - records_per_batch();
+    const auto maker = std::make_shared<BatchMaker>(RecordReader(std::move(range)), *this);
+    batches_.emplace(batches_ahead_, [maker] { return maker->make(); });
+  });
+}
+
+Shape RecordLayer::images_shape() const {
+  Shape shape = {batch_.records};
+  shape.insert(shape.end(), batch_.image.begin(), batch_.image.end());
+  return shape;
+}
+
+template <typename Action>
+auto RecordLayer::or_fail(const Action& action) -> decltype(action()) {
+  try {
+    return action();
+  } catch (const ConfigError& error) {
+    fail(base::concat("cannot read its records: ", error.what()));
+  } catch (const SystemError& error) {
+    throw SystemError(
+        base::concat(message().position().text(), ": layer \"", name(), "\" cannot read its records: ", error.what()));
+  }
+}
+
+}  // namespace poseidon::caffe
