@@ -70,6 +70,7 @@ void describe(CLI::App& app, TrainOptions& into) {
                                            std::tuple("--sighup-effect", &into.sighup_effect, "what a closed terminal (SIGHUP) does, likewise")}) {
     app.add_option(flag, *effect, what)->check(CLI::IsMember({"stop", "snapshot", "none"}))->capture_default_str();
   }
+  app.add_flag("--sync-batch-norm", into.sync_batch_norm, "BatchNorm normalises over the batches of all workers together; otherwise over each one's");
   add_gpu(app, into.gpu);
   add_net_state(app, into.level, into.stages);
   app.add_option("--log-format", into.log_format, "what the screen shows: a table, or the lines of Caffe's log, which train.log in the run folder always has")

@@ -97,6 +97,7 @@ void TrainWorker::prepare() {
                            .iterations_max = options_.iterations,
                            .train_level = options_.level,
                            .train_stages = options_.stages,
+                           .sync_batch_norm = options_.sync_batch_norm,
                            .events = timeline_.get()});
   for (const std::string& model : options_.weights) solver_->load_weights(model);
   if (options_.snapshot) solver_->restore(*options_.snapshot);

@@ -103,7 +103,7 @@ class InfogainLoss final : public Layer {
 
   bool is_loss() const override { return true; }
 
-  std::vector<at::Tensor> forward(const ForwardContext&, const std::vector<at::Tensor>& bottoms) override {
+  std::vector<at::Tensor> forward(const ForwardContext& context, const std::vector<at::Tensor>& bottoms) override {
     const std::size_t axis = canonical_axis(settings_.integer("axis"), bottoms[0].sizes().vec());
     const LabelledScores both = labelled_scores(bottoms[0], bottoms[1], axis);
     const std::int64_t classes = both.scores.size(1);
@@ -112,7 +112,7 @@ class InfogainLoss final : public Layer {
     const at::Tensor log_probabilities = at::log_softmax(both.scores, 1);
     const at::Tensor worth = with_labels(*this, both, normalization_.ignored(), [&] { return worths(both, matrix); });
     const at::Tensor sum = -(worth * raised_to(std::log(kProbabilityFloor), log_probabilities)).sum();
-    std::vector<at::Tensor> tops = {normalization_.divided(sum, both.labels)};
+    std::vector<at::Tensor> tops = {normalization_.divided(sum, both.labels, context)};
     // For looking at, as the second top of SoftmaxWithLoss.
     if (this->tops().size() == 2) tops.push_back(log_probabilities.detach().exp().view(bottoms[0].sizes()));
     return tops;

@@ -6,6 +6,7 @@
 
 #include "base/text.h"
 #include "engines/caffe/proto/config_error.h"
+#include "engines/torch/gradient_exchange.h"
 
 namespace poseidon::caffe {
 namespace {
@@ -23,6 +24,10 @@ std::string wanted(std::size_t least, std::size_t most, std::string_view noun) {
 
 std::string_view to_string(Phase phase) {
   return phase == Phase::kTrain ? "TRAIN" : "TEST";
+}
+
+bool ForwardContext::has_other_workers() const {
+  return workers != nullptr && workers->workers() > 1;
 }
 
 std::int64_t elements_of(const Shape& shape) {

@@ -59,6 +59,9 @@ struct Parameter {
   std::optional<double> lr_mult;
   std::optional<double> decay_mult;
   std::string share_name;        // layers that give the same name share one array; empty: it has none
+  // Forward passes change it, and no gradient does (BatchNorm's averages): each worker has its own, and their mean is
+  // everybody's before tests and snapshots.
+  bool is_statistic = false;
   bool share_any_shape = false;  // PERMISSIVE: sharing asks only for the same number of elements
   proto::Position position;      // for errors: its `param` entry, else its layer
   at::Tensor value;              // a leaf; of the owner's shape where it is shared
@@ -75,6 +78,9 @@ struct ForwardContext {
   // All workers of the training, for what a layer must know of the global batch (GradientExchange::gather); null where
   // it computes alone, as in tests.
   aten::GradientExchange* workers = nullptr;
+  bool sync_batch_norm = false;  // normalise over the batches of all workers
+
+  bool has_other_workers() const;
 
   // In blobs with `rows` rows in this batch, where a record may have several (regions of an image, steps of a
   // sequence): the number of the first one among those of the whole training, and how many all workers have together.

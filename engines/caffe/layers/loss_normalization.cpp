@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <string>
 
+#include "engines/torch/gradient_exchange.h"
+
 namespace poseidon::caffe {
 namespace {
 
@@ -41,8 +43,15 @@ LossNormalization::LossNormalization(const proto::Message& loss_param, Mode unst
   if (loss_param.has("ignore_label")) ignored_ = loss_param.integer("ignore_label");
 }
 
-at::Tensor LossNormalization::divided(const at::Tensor& sum, const at::Tensor& labels) const {
-  if (mode_ == Mode::kValid && ignored_) return sum / labels.ne(*ignored_).sum().clamp_min(1);
+at::Tensor LossNormalization::divided(const at::Tensor& sum, const at::Tensor& labels,
+                                      const ForwardContext& context) const {
+  if (mode_ == Mode::kValid && ignored_) {
+    const at::Tensor own = labels.ne(*ignored_).sum();
+    if (!context.has_other_workers()) return sum / own.clamp_min(1);
+    double all = 0;
+    for (const at::Tensor& count : context.workers->gather(own.to(at::kDouble))) all += count.item<double>();
+    return sum * (context.workers->workers() / std::max(1.0, all));
+  }
   return sum / static_cast<double>(std::max<std::int64_t>(1, count(mode_, labels)));
 }
 

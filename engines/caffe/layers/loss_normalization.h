@@ -9,6 +9,7 @@
 #include <cstdint>
 #include <optional>
 
+#include "engines/caffe/layers/layer.h"
 #include "engines/caffe/proto/message.h"
 
 namespace poseidon::caffe {
@@ -32,7 +33,9 @@ class LossNormalization {
   // The sum over the positions, divided. `labels` is [records, ...], one label for each position; its values matter
   // where some are ignored, and are whole numbers then. At least 1 is divided by, so that a batch whose labels are all
   // ignored has a loss of zero.
-  at::Tensor divided(const at::Tensor& sum, const at::Tensor& labels) const;
+  // What is not ignored is counted over all workers, which tell each other: the mean of their losses is then that of one
+  // worker with all their records.
+  at::Tensor divided(const at::Tensor& sum, const at::Tensor& labels, const ForwardContext& context) const;
 
  private:
   Mode mode_;

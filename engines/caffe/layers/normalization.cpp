@@ -8,6 +8,7 @@
 #include <limits>
 
 #include "base/text.h"
+#include "engines/caffe/layers/global_batch_norm.h"
 #include "engines/caffe/layers/standard_layers.h"
 
 namespace poseidon::caffe {
@@ -23,8 +24,8 @@ namespace {
 // writes them (a snapshot) has the present ones. Testing changes nothing, even with use_global_stats: false, where
 // Caffe's test would: the batches of a test are shared out to workers, whose averages it would drive apart.
 //
-// On several workers each has the mean and variance of its own part of the batch, as Caffe has on several devices, and
-// moves its own averages; rank 0's are those of a snapshot.
+// On several workers each has the mean and variance of its own part of the batch, as Caffe has on several devices, or
+// where it is asked for all have those of the whole; the averages become the mean of all workers' before they are used.
 class BatchNorm final : public Layer {
  public:
   explicit BatchNorm(const LayerConfig& config)
@@ -52,10 +53,10 @@ class BatchNorm final : public Layer {
   // ATen keeps the bottom, the mean and the root for the backward pass.
   bool keeps_tops() const override { return false; }
 
-  std::vector<at::Tensor> forward(const ForwardContext&, const std::vector<at::Tensor>& bottoms) override {
+  std::vector<at::Tensor> forward(const ForwardContext& context, const std::vector<at::Tensor>& bottoms) override {
     const at::Tensor& x = bottoms[0];
-    if (x.dim() == 1) return {normalized(x.unsqueeze(1)).squeeze(1)};
-    return {normalized(x)};
+    if (x.dim() == 1) return {normalized(context, x.unsqueeze(1)).squeeze(1)};
+    return {normalized(context, x)};
   }
 
  private:
@@ -68,7 +69,10 @@ class BatchNorm final : public Layer {
     add_parameter("mean", {channels}, {});
     add_parameter("variance", {channels}, {});
     add_parameter("weight", {1}, {});
-    for (Parameter& average : parameters()) average.lr_mult = 0;
+    for (Parameter& average : parameters()) {
+      average.lr_mult = 0;
+      average.is_statistic = true;
+    }
   }
 
   std::int64_t channels_of(const Shape& shape) const {
@@ -76,8 +80,12 @@ class BatchNorm final : public Layer {
     return shape.size() == 1 ? 1 : shape[1];
   }
 
-  at::Tensor normalized(const at::Tensor& x) {
-    return by_averages_ ? normalized_by_averages(x) : normalized_by_batch(x);
+  at::Tensor normalized(const ForwardContext& context, const at::Tensor& x) {
+    if (by_averages_) return normalized_by_averages(x);
+    if (!context.sync_batch_norm || !context.has_other_workers()) return normalized_by_batch(x);
+    const GlobalBatchNorm all = normalized_over_workers(x, eps_, *context.workers);
+    add_to_averages(all.mean, all.variance);
+    return all.y;
   }
 
   at::Tensor normalized_by_averages(const at::Tensor& x) const {

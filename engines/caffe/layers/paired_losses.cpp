@@ -103,17 +103,18 @@ class SigmoidCrossEntropyLoss final : public Layer {
 
   bool is_loss() const override { return true; }
 
-  std::vector<at::Tensor> forward(const ForwardContext&, const std::vector<at::Tensor>& bottoms) override {
+  std::vector<at::Tensor> forward(const ForwardContext& context, const std::vector<at::Tensor>& bottoms) override {
     const at::Tensor& x = bottoms[0];
     const at::Tensor targets = bottoms[1].detach().reshape(x.sizes());
     if (!normalization_.ignored()) {
       const at::Tensor sum = at::binary_cross_entropy_with_logits(x, targets, {}, {}, at::Reduction::Sum);
-      return {normalization_.divided(sum, targets)};
+      return {normalization_.divided(sum, targets, context)};
     }
     // A target is ignored by its whole part, as in Caffe.
     const at::Tensor labels = targets.trunc();
     const at::Tensor costs = at::binary_cross_entropy_with_logits(x, targets, {}, {}, at::Reduction::None);
-    return {normalization_.divided(costs.masked_fill(labels.eq(*normalization_.ignored()), 0).sum(), labels)};
+    const at::Tensor sum = costs.masked_fill(labels.eq(*normalization_.ignored()), 0).sum();
+    return {normalization_.divided(sum, labels, context)};
   }
 
  private:

@@ -29,18 +29,19 @@ class SoftmaxWithLoss final : public Layer {
 
   bool is_loss() const override { return true; }
 
-  std::vector<at::Tensor> forward(const ForwardContext&, const std::vector<at::Tensor>& bottoms) override {
+  std::vector<at::Tensor> forward(const ForwardContext& context, const std::vector<at::Tensor>& bottoms) override {
     const LabelledScores both =
         labelled_scores(bottoms[0], bottoms[1], canonical_axis(axis_, bottoms[0].sizes().vec()));
     const at::Tensor log_probabilities = at::log_softmax(both.scores, 1);
-    std::vector<at::Tensor> tops = {loss(log_probabilities, both)};
+    std::vector<at::Tensor> tops = {loss(log_probabilities, both, context)};
     // The probabilities are for looking at; Caffe has no gradient through them either.
     if (this->tops().size() == 2) tops.push_back(log_probabilities.detach().exp().view(bottoms[0].sizes()));
     return tops;
   }
 
  private:
-  at::Tensor loss(const at::Tensor& log_probabilities, const LabelledScores& both) const {
+  at::Tensor loss(const at::Tensor& log_probabilities, const LabelledScores& both,
+                  const ForwardContext& context) const {
     // ATen ignores one index always; without ignore_label that is one that no label has.
     const std::int64_t ignored = normalization_.ignored().value_or(std::numeric_limits<std::int64_t>::min());
     const bool flat = both.labels.dim() == 1;
@@ -48,7 +49,7 @@ class SoftmaxWithLoss final : public Layer {
       const at::Tensor sum = flat ? at::nll_loss(log_probabilities, both.labels, {}, at::Reduction::Sum, ignored)
                                   : at::nll_loss2d(log_probabilities.unsqueeze(3), both.labels.unsqueeze(2), {},
                                                    at::Reduction::Sum, ignored);
-      return normalization_.divided(sum, both.labels);
+      return normalization_.divided(sum, both.labels, context);
     } catch (const c10::Error&) {
       explain_bad_label(*this, both, normalization_.ignored());
       throw;

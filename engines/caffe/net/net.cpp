@@ -259,6 +259,7 @@ ForwardContext Net::context_for(const Step& step, const Pass& pass) const {
           .records = own_records == 0 ? records_per_batch_ : own_records,
           .record_stride = own(pass.record_stride),
           .workers = pass.exchange,
+          .sync_batch_norm = options_.sync_batch_norm,
           .exchange = step.takes_factors ? pass.exchange : nullptr,
           .layer = step.id};
 }

@@ -29,6 +29,7 @@ struct NetOptions {
   NetState state = {};
   at::ScalarType dtype = at::kFloat;  // or kDouble
   std::uint64_t seed = 1;             // equal on all workers
+  bool sync_batch_norm = false;       // BatchNorm normalises over the batches of all workers of a pass's exchange
   const Net* share_with = nullptr;    // take the arrays of layers of the same name from this net; it outlives this one
   base::EventListener* events = nullptr;  // told of spans, whose names it may read while this net lives; may be null
   bool keep_blobs = false;                // blob() knows all blobs, not only the outputs

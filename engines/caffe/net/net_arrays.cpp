@@ -71,6 +71,7 @@ std::size_t NetArrays::create(Layer& layer, std::size_t index, std::size_t param
                      .owner = index,
                      .parameter = parameter,
                      .users = {index},
+                     .is_statistic = own.is_statistic,
                      .borrowed = borrowed});
   owners_.push_back(&layer);
   return arrays_.size() - 1;

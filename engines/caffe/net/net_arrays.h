@@ -24,6 +24,7 @@ struct NetArray {
   std::size_t owner = 0;           // index of the first layer that uses it
   std::size_t parameter = 0;       // its index among that layer's arrays
   std::vector<std::size_t> users;  // indices of all layers that use it, the owner first
+  bool is_statistic = false;       // as Parameter has it
   bool borrowed = false;           // from another net, which trains it
 
   bool trained() const { return !borrowed && lr_mult.value_or(1) != 0; }

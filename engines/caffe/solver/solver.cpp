@@ -1,6 +1,8 @@
 #include "engines/caffe/solver/solver.h"
 
+#include <ATen/ops/cat.h>
 #include <ATen/ops/zeros_like.h>
+#include <c10/core/GradMode.h>
 
 #include <algorithm>
 #include <chrono>
@@ -41,7 +43,11 @@ Solver::Solver(const proto::Message& solver, const LayerRegistry& layers, const 
   state.stages.insert(state.stages.end(), options_.train_stages.begin(), options_.train_stages.end());
   train_net_ = std::make_unique<Net>(
       settings_.train.net, layers,
-      NetOptions{.state = settings_.train.state, .dtype = options_.dtype, .seed = seed(), .events = options_.events});
+      NetOptions{.state = settings_.train.state,
+                 .dtype = options_.dtype,
+                 .seed = seed(),
+                 .sync_batch_norm = options_.sync_batch_norm,
+                 .events = options_.events});
   build_test_nets(layers);
   make_history();
   for (const std::string& model : settings_.weights) load_weights(model);
@@ -135,9 +141,12 @@ bool Solver::train(aten::GradientExchange& exchange, SolverHost& host) {
     const Wish wish = host.wish(iteration());
     stopped = wish == Wish::kStop;
     const bool due = settings_.snapshot > 0 && iteration() % settings_.snapshot == 0;
+    if (due) average_statistics(exchange);
+    // At a worker's wish, which the others need not share at this iteration, its own statistics must do.
     if (due || wish == Wish::kSnapshot) save(exchange, host);
   }
   exchange.settle_all();
+  average_statistics(exchange);
   if (settings_.snapshot_after_train && last_snapshot_ != iteration()) save(exchange, host);
   if (!stopped && test_is_due(iteration())) test(exchange, host);
   return !stopped;
@@ -157,6 +166,7 @@ std::vector<BatchScores> Solver::test_batches(std::size_t test_net, std::uint64_
 
 void Solver::test(aten::GradientExchange& exchange, SolverHost& host) {
   exchange.settle_all();
+  average_statistics(exchange);
   for (std::size_t i = 0; i < test_nets_.size(); ++i) {
     const Net& net = *test_nets_[i];
     const std::uint64_t batches = settings_.tests[i].iterations;
@@ -185,6 +195,27 @@ void Solver::save(aten::GradientExchange& exchange, SolverHost& host) {
   last_snapshot_ = iteration();
   if (!host.writes_snapshots()) return;
   host.on_snapshot({.iteration = iteration(), .files = snapshot(exchange)});
+}
+
+// The workers' arrays that forward passes change, each by its own batches, become their mean.
+void Solver::average_statistics(aten::GradientExchange& exchange) {
+  if (exchange.workers() == 1) return;
+  const c10::NoGradGuard no_graph;
+  std::vector<at::Tensor> own;
+  for (const NetArray& array : train_net_->arrays()) {
+    if (array.is_statistic) own.push_back(array.value.detach().flatten().to(at::kDouble));
+  }
+  if (own.empty()) return;
+  const std::vector<at::Tensor> all = exchange.gather(at::cat(own));
+  at::Tensor mean = at::zeros_like(all[0]);
+  for (const at::Tensor& one : all) mean += one;
+  mean /= exchange.workers();
+  std::int64_t begin = 0;
+  for (const NetArray& array : train_net_->arrays()) {
+    if (!array.is_statistic) continue;
+    array.value.copy_(mean.slice(0, begin, begin + array.value.numel()).view(array.value.sizes()));
+    begin += array.value.numel();
+  }
 }
 
 std::string Solver::digest(aten::GradientExchange& exchange) {

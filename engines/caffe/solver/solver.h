@@ -41,6 +41,7 @@ struct SolverOptions {
   // Of the training net's state: instead of the level of train_state, and beside its stages.
   std::optional<std::int64_t> train_level = {};
   std::vector<std::string> train_stages = {};
+  bool sync_batch_norm = false;  // of the training net, as NetOptions has it
   base::EventListener* events = nullptr;  // outlives the solver; may read span names while the solver lives
 };
 
@@ -128,6 +129,7 @@ class Solver {
   void make_history();
   void update(const aten::SummedGradient& gradient);
   void save(aten::GradientExchange& exchange, SolverHost& host);
+  void average_statistics(aten::GradientExchange& exchange);
   bool test_is_due(Iteration iteration) const;
   double smoothed(double loss);
   std::uint64_t seed() const { return settings_.random_seed.value_or(options_.default_seed); }
