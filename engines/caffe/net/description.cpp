@@ -125,7 +125,10 @@ class Describer {
     const auto& all = net_.parameters();
     const auto owned = std::find_if(all.begin(), all.end(), [&](const auto& p) { return p.name == layer.name; });
     if (owned == all.end()) return;
-    for (const at::Tensor& value : owned->parameters) layer.parameters.push_back(value.sizes().vec());
+    for (const at::Tensor& value : owned->parameters) {
+      // A description knows no array without axes, which a single number is.
+      layer.parameters.push_back(value.dim() == 0 ? Shape{1} : value.sizes().vec());
+    }
     layer.has_factors = step.takes_factors;
     if (!step.takes_factors) return;
     const std::size_t records = net_.records_per_batch();

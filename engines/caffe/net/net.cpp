@@ -143,8 +143,8 @@ void Net::check_gradients() const {
       under_loss[bottom] = true;
       if (step->layer->differentiable(i)) continue;
       step->layer->fail_at(step->layer->message().position("bottom", i),
-                           base::concat("has no gradient for bottom "", blobs()[bottom].name,
-                                        "", on which arrays are to be trained through it; propagate_down: false, one "
+                           base::concat("has no gradient for bottom \"", blobs()[bottom].name,
+                                        "\", on which arrays are to be trained through it; propagate_down: false, one "
                                         "for each bottom, ends the gradient there"));
     }
   }

@@ -20,7 +20,7 @@ void append(const at::Tensor& value, std::vector<double>& to) {
 void check_elements(const Net& net, const Output& output) {
   const std::int64_t elements = elements_of(output.shape);
   if (output.value.numel() == elements) return;
-  throw ConfigError(base::concat("net "", net.name(), "" cannot be tested: its output "", output.name, "" has ",
+  throw ConfigError(base::concat("net \"", net.name(), "\" cannot be tested: its output \"", output.name, "\" has ",
                                  output.value.numel(), " elements in one batch and may have ", elements,
                                  " in another, so they have no means; add a layer that reduces it to one number, or a "
                                  "Silence layer that reads it"));

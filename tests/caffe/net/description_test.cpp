@@ -140,6 +140,11 @@ TEST(Describe, CountsEveryStepOfARecurrentLayer) {
   EXPECT_DOUBLE_EQ(layer(net, "r").backward_flops, 12.0 * (2 * 60 + 20 + 4 * 100) / 6);
 }
 
+TEST(Describe, ListsASingleTrainedNumberAsAnArrayOfOne) {
+  EXPECT_EQ(described("layer { name: 'l' type: 'PReLU' bottom: 'x' top: 'y' prelu_param { channel_shared: true } }").parameters,
+            (Shapes{{1}}));
+}
+
 TEST(Describe, LeavesOutWhatIsNotTrained) {
   const auto net = describe_net("crop_size: 6 force_color: true", "1", "param { lr_mult: 0 }");
   EXPECT_TRUE(layer(net, "f").parameters.empty());
