@@ -126,12 +126,13 @@ void expect_gradients(Layer& layer, std::vector<at::Tensor> bottoms, const std::
   }
 }
 
-void expect_gradients_of(std::string_view text, std::vector<at::Tensor> bottoms,
+void expect_gradients_of(std::string_view text, const std::vector<at::Tensor>& bottoms,
                          const std::vector<std::size_t>& differentiable, const ForwardContext& context) {
   SCOPED_TRACE(text);
-  for (at::Tensor& bottom : bottoms) bottom = bottom.detach().clone();
+  std::vector<at::Tensor> copies;
+  for (const at::Tensor& bottom : bottoms) copies.push_back(bottom.detach().clone());
   const Made made = make_layer(text, shapes_of(bottoms));
-  expect_gradients(*made.layer, bottoms, differentiable, context);
+  expect_gradients(*made.layer, copies, differentiable, context);
 }
 
 void expect_near(const at::Tensor& actual, const std::vector<double>& wanted, double tolerance) {

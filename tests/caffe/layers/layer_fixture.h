@@ -43,8 +43,8 @@ std::int64_t pick(std::mt19937_64& random, std::int64_t least, std::int64_t most
 void expect_gradients(Layer& layer, std::vector<at::Tensor> bottoms, const std::vector<std::size_t>& differentiable,
                       const ForwardContext& context = {});
 
-// The same for a layer of that text, and copies of the bottoms.
-void expect_gradients_of(std::string_view text, std::vector<at::Tensor> bottoms,
+// The same for a layer of that text.
+void expect_gradients_of(std::string_view text, const std::vector<at::Tensor>& bottoms,
                          const std::vector<std::size_t>& differentiable, const ForwardContext& context = {});
 
 void expect_near(const at::Tensor& actual, const std::vector<double>& wanted, double tolerance);
