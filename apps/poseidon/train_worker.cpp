@@ -104,7 +104,7 @@ void TrainWorker::prepare() {
 }
 
 void TrainWorker::join() {
-  const std::vector<aten::LayerParameters>& layers = solver_->net().parameters();
+  const std::vector<aten::LayerParameters> layers = solver_->parameters();
   cluster::WorkerOptions options{.job = job_, .model = aten::model_of(layers)};
   options.make_compute = [this](runtime::Runtime& lane) { return std::make_unique<aten::AtenCompute>(lane, options_.threads); };
   options.events = timeline_.get();
@@ -126,7 +126,7 @@ void TrainWorker::join() {
   worker_ = std::move(*worker);
   exchange_ = std::make_unique<aten::SessionExchange>(
       worker_->session(), layers, solver_->update_function(),
-      aten::SessionExchangeOptions{.samples = static_cast<std::uint32_t>(solver_->net().records_per_batch()),
+      aten::SessionExchangeOptions{.samples = static_cast<std::uint32_t>(solver_->records_per_iteration()),
                                   .events = timeline_.get(),
                                   .gather = [this](const std::string& own) { return worker_->gather(own); }});
 }

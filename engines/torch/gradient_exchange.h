@@ -33,10 +33,10 @@ struct SummedGradient {
   LayerId layer{};
   std::size_t parameter = 0;   // index in LayerParameters::parameters
   Iteration iteration = 0;
-  at::Tensor sum;              // valid until the function that received it returns; undefined if no worker had a gradient
+  at::Tensor sum;              // may be written again by the layer's next backward pass; undefined if no worker had a gradient
   std::uint32_t contributors;  // the average divides by this
 };
-// Makes the optimiser step of one parameter. Must not wait for other parameters.
+// Makes the optimiser step of one parameter. Must not wait for other parameters, but may put the step off until they have come.
 using UpdateFn = std::function<void(const SummedGradient&)>;
 
 class GradientExchange {
@@ -49,6 +49,10 @@ class GradientExchange {
   // Gradients that appear from now on belong to this iteration. All of the previous iteration's must have been settled by
   // then or be settled during this iteration's forward pass, before the layer's next backward.
   virtual void begin(Iteration iteration) = 0;
+
+  // With true, backward passes of the iteration that begin() named leave their gradients here, where they add up; with false
+  // the next one's are added, and the sums leave in that backward pass. begin() sets it to false.
+  virtual void accumulate(bool more) = 0;
 
   // Returns when the layer's parameters are up to date: waits for the sums of its last gradients and updates with them.
   // While it waits it updates whatever other layers' sums have come in.

@@ -19,6 +19,8 @@ class LocalExchange final : public GradientExchange {
   // Throws std::logic_error where a layer's gradients of the iteration before the last were never settled: autograd
   // would add the next ones to them.
   void begin(Iteration iteration) override;
+  // Nothing to do: autograd adds to each .grad until the update takes it.
+  void accumulate(bool) override {}
   // Updates with what iterations before the present one have left.
   void settle(LayerId layer) override;
   // To be called outside of begin() and the end of its backward pass: settles the present iteration too.

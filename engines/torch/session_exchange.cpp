@@ -1,5 +1,6 @@
 #include "engines/torch/session_exchange.h"
 
+#include <ATen/ops/cat.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
 #include <ATen/ops/linear.h>
@@ -13,6 +14,7 @@
 #include <algorithm>
 #include <chrono>
 #include <cstring>
+#include <utility>
 
 #include "engines/torch/tensor_view.h"
 
@@ -20,6 +22,16 @@ namespace poseidon::aten {
 
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
+
+namespace {
+
+// The rows of all, in their order; empties the list.
+at::Tensor joined(std::vector<at::Tensor>& parts) {
+  const std::vector<at::Tensor> all = std::exchange(parts, {});
+  return all.size() == 1 ? all[0] : at::cat(all);
+}
+
+}  // namespace
 
 // Runs after autograd has written a parameter's .grad, once per backward pass.
 class SessionExchange::AccumulatorHook : public torch::autograd::FunctionPostHook {
@@ -106,6 +118,7 @@ void SessionExchange::begin(Iteration iteration) {
   follow_plan();
   if (iteration_) finished_ = iteration_;
   iteration_ = iteration;
+  accumulating_ = false;
 }
 
 void SessionExchange::follow_plan() {
@@ -144,20 +157,34 @@ void SessionExchange::on_gradient(std::size_t number) {
   Layer& layer = layers_[index(slot.layer)];
   at::Tensor& gradient = layer.parameters.parameters[slot.parameter].mutable_grad();
   // A factor layer's accumulators run too, with nothing in them.
-  if (!gradient.defined()) return;
+  if (!gradient.defined() || accumulating_) return;
   TORCH_CHECK(iteration_, "a gradient of ", layer.parameters.name, " before begin()");
-  hand_in(slot, *iteration_, gradient.contiguous());
+  submit_dense(number, *iteration_);
+}
+
+void SessionExchange::submit_dense(std::size_t number, Iteration iteration) {
+  Slot& slot = slots_[number];
+  at::Tensor& gradient = layers_[index(slot.layer)].parameters.parameters[slot.parameter].mutable_grad();
+  hand_in(slot, iteration, gradient.contiguous());
   // Ours from here: autograd finds no .grad next time, and gives its new gradient without adding.
   gradient.reset();
-  record(base::EventKind::kGradientReady, slot, *iteration_, slot.memory.nbytes());
-  session_.submit(slot.tensor, *iteration_, {.gradient = view_of(slot.memory), .ready = {}, .samples = options_.samples},
+  record(base::EventKind::kGradientReady, slot, iteration, slot.memory.nbytes());
+  session_.submit(slot.tensor, iteration, {.gradient = view_of(slot.memory), .ready = {}, .samples = options_.samples},
                   callback(number, 1));
 }
 
 void SessionExchange::on_factors(LayerId id, Iteration iteration, at::Tensor outputs, at::Tensor inputs) {
   Layer& layer = layers_[index(id)];
+  layer.kept_outputs.push_back(std::move(outputs));
+  layer.kept_inputs.push_back(inputs.contiguous());
+  if (!accumulating_) submit_factors(id, iteration);
+}
+
+void SessionExchange::submit_factors(LayerId id, Iteration iteration) {
+  Layer& layer = layers_[index(id)];
   Slot& weight = slots_[layer.first_slot];
-  inputs = inputs.contiguous();
+  const at::Tensor outputs = joined(layer.kept_outputs);
+  const at::Tensor inputs = joined(layer.kept_inputs);
   const bool has_bias = layer.bias_sum.defined();
   hand_in(weight, iteration, layer.weight_sum);
   if (has_bias) hand_in(slots_[layer.first_slot + 1], iteration, layer.bias_sum);
@@ -175,15 +202,24 @@ void SessionExchange::on_factors(LayerId id, Iteration iteration, at::Tensor out
 
 // Parameters that the last backward pass has not reached: the others must not wait for them.
 void SessionExchange::hand_in_missing(LayerId id) {
-  const Layer& layer = layers_[index(id)];
+  Layer& layer = layers_[index(id)];
   for (std::size_t p = 0; p < layer.parameters.parameters.size(); ++p) {
     const std::size_t number = layer.first_slot + p;
     Slot& slot = slots_[number];
     if (!finished_ || (slot.handed_in && *slot.handed_in >= *finished_)) continue;
     const at::Tensor& parameter = layer.parameters.parameters[p];
     if (layer.factors) {
-      const at::TensorOptions options = parameter.options().requires_grad(false);
-      return on_factors(id, *finished_, at::empty({0, parameter.size(0)}, options), at::empty({0, parameter.size(1)}, options));
+      if (layer.kept_outputs.empty()) {
+        const at::TensorOptions options = parameter.options().requires_grad(false);
+        layer.kept_outputs.push_back(at::empty({0, parameter.size(0)}, options));
+        layer.kept_inputs.push_back(at::empty({0, parameter.size(1)}, options));
+      }
+      return submit_factors(id, *finished_);
+    }
+    // Reached by an earlier batch of the iteration, but not by its last.
+    if (parameter.grad().defined()) {
+      submit_dense(number, *finished_);
+      continue;
     }
     hand_in(slot, *finished_, at::zeros_like(parameter));
     session_.submit_absent(slot.tensor, *finished_, view_of(slot.memory), callback(number, 1));

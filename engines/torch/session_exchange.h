@@ -56,6 +56,8 @@ class SessionExchange final : public GradientExchange {
   int workers() const override { return session_.workers(); }
   // Also takes up the session's plan, where it is another than in the iteration before: settle_all() must have been called then.
   void begin(Iteration iteration) override;
+  // Dense gradients add up in each parameter's .grad. Factors are kept, and travel as those of one larger batch.
+  void accumulate(bool more) override { accumulating_ = more; }
   // Both throw JobOver.
   void settle(LayerId layer) override;
   void settle_all() override;
@@ -88,11 +90,15 @@ class SessionExchange final : public GradientExchange {
     std::string wait_span;           // "wait ip1"
     at::Tensor weight_sum;           // for a factor layer: where the sums arrive
     at::Tensor bias_sum;
+    std::vector<at::Tensor> kept_outputs;  // factors of batches of this iteration that have not been handed in
+    std::vector<at::Tensor> kept_inputs;
   };
 
   void follow_plan();
   void on_gradient(std::size_t slot);
   void on_factors(LayerId layer, Iteration iteration, at::Tensor outputs, at::Tensor inputs);
+  void submit_dense(std::size_t slot, Iteration iteration);
+  void submit_factors(LayerId layer, Iteration iteration);
   void hand_in(Slot& slot, Iteration iteration, at::Tensor memory);
   SyncedFn callback(std::size_t first_slot, std::size_t slots);
   void hand_in_missing(LayerId layer);
@@ -110,6 +116,7 @@ class SessionExchange final : public GradientExchange {
   std::vector<Slot> slots_;          // by TensorId
   std::optional<Iteration> iteration_;  // of the last begin()
   std::optional<Iteration> finished_;   // the last whose backward pass is over
+  bool accumulating_ = false;           // what the running backward pass yields stays here
   double wait_seconds_ = 0;
 
   // What the lane hands over. Held by the session's callbacks too, which may outlive the exchange when a job is cut short.

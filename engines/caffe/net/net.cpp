@@ -10,6 +10,7 @@
 
 #include "base/checksum.h"
 #include "base/text.h"
+#include "engines/caffe/net/debug_info.h"
 #include "engines/caffe/proto/config_error.h"
 
 namespace poseidon::caffe {
@@ -58,7 +59,10 @@ std::vector<at::Tensor> forward_layer(Layer& layer, const ForwardContext& contex
 }  // namespace
 
 Net::Net(const proto::Message& net, const LayerRegistry& registry, NetOptions options)
-    : name_(net.text("name")), options_(std::move(options)), wiring_(layers_for(net, options_.state)) {
+    : name_(net.text("name")),
+      options_(std::move(options)),
+      wiring_(layers_for(net, options_.state)),
+      debug_info_(net.flag("debug_info")) {
   const std::vector<proto::Message>& layers = wiring_.layers();
   if (layers.empty()) {
     throw ConfigError(base::concat(net.position().text(), ": the net has no layers in phase ", to_string(phase())));
@@ -241,7 +245,11 @@ std::vector<at::Tensor> Net::run_step(const Step& step, const Pass& pass) {
   }
   ForwardContext context = context_for(step, pass);
   context.overwrite_bottom = step.overwrites;
-  return forward_layer(*step.layer, context, bottoms);
+  const bool tells = pass.debug_info.value_or(debug_info_);
+  if (tells) tell_backward(step, bottoms);  // before the layer may overwrite a bottom, which makes it another one
+  std::vector<at::Tensor> tops = forward_layer(*step.layer, context, bottoms);
+  if (tells) tell_forward(step, tops);
+  return tops;
 }
 
 std::vector<at::Tensor> Net::run(const Step& step, const Pass& pass, const std::vector<at::Tensor>& bottoms) const {

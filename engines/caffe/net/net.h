@@ -11,6 +11,7 @@
 #include <ATen/core/Tensor.h>
 
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -41,6 +42,8 @@ struct Pass {
   std::uint64_t first_record = 0;
   std::uint64_t record_stride = 0;             // the next pass is expected to begin so many records later
   aten::GradientExchange* exchange = nullptr;  // settles the arrays layer by layer; null: they are as they should be
+  // Log the sizes of values and gradients (debug_info.h); where nothing is said, as the net's own debug_info says.
+  std::optional<bool> debug_info = {};
 };
 
 // A blob that no layer reads: what the net is for.
@@ -93,6 +96,8 @@ class Net {
 
   // All arrays of the net, trained or not, each once.
   const std::vector<NetArray>& arrays() const { return arrays_.all(); }
+  // The numbers of the arrays that the layer of a step uses, in the layer's order.
+  const std::vector<std::size_t>& arrays_of(std::size_t step) const { return arrays_.of_layer(step); }
   // What an exchange must know: the layers with trained arrays in the order of the forward pass, so a layer's index is
   // its LayerId; and which of arrays() each of them is.
   const std::vector<aten::LayerParameters>& parameters() const { return parameters_; }
@@ -127,6 +132,7 @@ class Net {
   std::vector<std::vector<std::size_t>> trained_;  // per LayerId and parameter, the number of the array
   std::size_t records_per_batch_ = 0;
   bool has_loss_ = false;
+  bool debug_info_ = false;
 
   std::vector<at::Tensor> values_;  // per blob: of the pass that runs, and what is kept of it
   std::vector<Output> outputs_;

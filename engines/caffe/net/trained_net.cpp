@@ -1,6 +1,7 @@
 #include "engines/caffe/net/trained_net.h"
 
 #include <ATen/ops/from_blob.h>
+#include <ATen/ops/zeros_like.h>
 #include <c10/core/GradMode.h>
 
 #include <algorithm>
@@ -73,14 +74,19 @@ void restore(const proto::Blob& blob, const at::Tensor& into) {
       blob.values);
 }
 
-proto::TrainedNet trained_net(const Net& net) {
+proto::TrainedNet trained_net(const Net& net, std::span<const at::Tensor> diffs) {
   proto::TrainedNet trained{.name = net.name(), .layers = {}};
-  for (const Step& step : net.steps()) {
+  for (std::size_t s = 0; s < net.steps().size(); ++s) {
+    const Step& step = net.steps()[s];
     if (step.layer->parameters().empty()) continue;
     proto::TrainedLayer layer{.name = step.layer->name(), .type = step.layer->type(), .blobs = {}};
     for (const Parameter& parameter : step.layer->parameters()) {
       layer.blobs.push_back(to_blob(parameter.value));
       layer.blobs.back().shape = parameter.shape;
+    }
+    for (const std::size_t array : net.arrays_of(s)) {
+      if (diffs.empty()) break;
+      layer.diffs.push_back(to_blob(diffs[array].defined() ? diffs[array] : at::zeros_like(net.arrays()[array].value)));
     }
     trained.layers.push_back(std::move(layer));
   }

@@ -1,6 +1,7 @@
 // Trained arrays between nets and model files (.caffemodel), by the names of the layers.
 #pragma once
 
+#include <span>
 #include <string>
 
 #include "engines/caffe/net/net.h"
@@ -8,8 +9,9 @@
 
 namespace poseidon::caffe {
 
-// Every layer that has arrays, with its own copy of those it shares, as Caffe writes them.
-proto::TrainedNet trained_net(const Net& net);
+// Every layer that has arrays, with its own copy of those it shares, as Caffe writes them. `diffs` are what stands
+// beside them with snapshot_diff, one for each of Net::arrays() (undefined: zeros), or none at all.
+proto::TrainedNet trained_net(const Net& net, std::span<const at::Tensor> diffs = {});
 
 // Throws ConfigError where a layer that is in both has another number of arrays, or of other shapes, in one than in the
 // other. `remedy` ends the sentence.

@@ -128,4 +128,13 @@ void put_blob(const Blob& blob, ::caffe::BlobProto& into) {
   }
 }
 
+void put_diff(const Blob& diff, ::caffe::BlobProto& into) {
+  if (const auto* floats = std::get_if<std::vector<float>>(&diff.values)) {
+    into.mutable_diff()->Add(floats->begin(), floats->end());
+  } else {
+    const auto& doubles = std::get<std::vector<double>>(diff.values);
+    into.mutable_double_diff()->Add(doubles.begin(), doubles.end());
+  }
+}
+
 }  // namespace poseidon::caffe::proto

@@ -3,8 +3,8 @@
 // Torch's include folder carries another protobuf, so a file that includes torch may not include ours. Layers, nets and
 // solvers therefore read their settings through this view, which holds plain types only and reads by the schema's own
 // field names; a name or type that the schema does not have is a mistake of the program and throws std::logic_error.
-// Defaults are the schema's (caffe.proto), so reading an absent field gives what Caffe would use. Nets and solvers of older
-// forms are upgraded when they are read, so only the present form is ever seen here; positions stay those of the file.
+// Defaults are the schema's (caffe.proto), so reading an absent field gives what Caffe would use. Nets and solvers of
+// older forms are upgraded when they are read: only the present form is seen here, with the positions of the file.
 #pragma once
 
 #include <cstdint>

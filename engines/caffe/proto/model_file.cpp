@@ -50,6 +50,8 @@ Result<std::string> model_bytes(const TrainedNet& net) {
     into->set_name(layer.name);
     into->set_type(layer.type);
     for (const Blob& blob : layer.blobs) put_blob(blob, *into->add_blobs());
+    for (std::size_t i = 0; i < layer.diffs.size(); ++i)
+      put_diff(layer.diffs[i], *into->mutable_blobs(static_cast<int>(i)));
   }
   return to_binary(message, concat("the model of net \"", net.name, "\""));
 }

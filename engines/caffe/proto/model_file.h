@@ -18,6 +18,8 @@ struct TrainedLayer {
   std::string name;
   std::string type;
   std::vector<Blob> blobs;
+  // What the last update took from each array, for snapshot_diff: of the same shapes, or none. Not read back.
+  std::vector<Blob> diffs = {};
 };
 
 struct TrainedNet {

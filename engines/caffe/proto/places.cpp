@@ -34,7 +34,8 @@ void Places::add(const Message& message, const ParseInfoTree& tree) {
       if (field->message_type() == nullptr) continue;
       const ParseInfoTree* const nested = tree.GetTreeForNested(field, nth);
       if (nested == nullptr) continue;
-      add(repeated ? reflection.GetRepeatedMessage(message, field, nth) : reflection.GetMessage(message, field), *nested);
+      add(repeated ? reflection.GetRepeatedMessage(message, field, nth) : reflection.GetMessage(message, field),
+          *nested);
     }
   }
 }

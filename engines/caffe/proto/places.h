@@ -1,8 +1,9 @@
 // Where the fields of a parsed text stood. Internal to proto/.
 //
-// Protobuf keeps this in a tree beside the message, by the field's number of order. Upgrading moves fields from one message
-// to another, and errors should still point at what the user wrote; so the tree is turned into a table by the address of
-// the message, which a field takes along when it moves. Addresses of nested messages do not change with that.
+// Protobuf keeps this in a tree beside the message, by the field's number of order. Upgrading moves fields from one
+// message to another, and errors should still point at what the user wrote; so the tree is turned into a table by the
+// address of the message, which a field takes along when it moves. Addresses of nested messages do not change with
+// that.
 #pragma once
 
 #include <google/protobuf/descriptor.h>

@@ -12,10 +12,10 @@
 namespace poseidon::caffe::proto {
 namespace {
 
+using base::concat;
 using ::caffe::LayerParameter;
 using ::caffe::NetParameter;
 using ::caffe::V1LayerParameter;
-using base::concat;
 
 struct TypeName {
   V1LayerParameter::LayerType v1;
@@ -70,8 +70,8 @@ const char* type_of(V1LayerParameter::LayerType type) {
 }
 static_assert(kTypes.size() == V1LayerParameter::LayerType_ARRAYSIZE, "each type has its present name, once");
 
-// The settings of data layers that transform_param has taken over. Present-form layers may have them as well, where Caffe
-// does not look at them.
+// The settings of data layers that transform_param has taken over. Present-form layers may have them as well, where
+// Caffe does not look at them.
 bool move_transformation(V1LayerParameter& layer, Places& places) {
   google::protobuf::Message* settings = nullptr;
   if (layer.type() == V1LayerParameter::DATA && layer.has_data_param()) settings = layer.mutable_data_param();
@@ -131,8 +131,9 @@ void upgrade_v1_layer(V1LayerParameter& from, LayerParameter& to, Places& places
 
 void refuse_two_forms(const NetParameter& net, const Places& places, const std::string& file) {
   if (net.layer_size() == 0) return;
-  throw ConfigError(concat(places.text(file, {net, field_of(net, "layers"), 0}),
-                           ": the net has `layers`, the old form, and `layer`, the present one; write all in one form"));
+  throw ConfigError(
+      concat(places.text(file, {net, field_of(net, "layers"), 0}),
+             ": the net has `layers`, the old form, and `layer`, the present one; write all in one form"));
 }
 
 void upgrade_v1_layers(NetParameter& net, Places& places) {

@@ -1,5 +1,5 @@
-// Older forms of nets and solvers turned into the present one, as Caffe 1.0 does with every file that it reads. Internal
-// to proto/.
+// Older forms of nets and solvers turned into the present one, as Caffe 1.0 does with every file that it reads.
+// Internal to proto/.
 //
 // What there was, in the order in which it is upgraded:
 // - `layers { layer { name: "conv1" type: "conv" } bottom: "data" top: "conv1" }`, with padding as a layer of its own
@@ -10,7 +10,8 @@
 // - BatchNorm layers with three `param`, which solvers were told not to train by their lr_mult: 0;
 // - `solver_type: ADAM` of solvers.
 //
-// Each function changes the message in place, takes the places of what it moves along, and returns what was old in words
+// Each function changes the message in place, takes the places of what it moves along, and returns what was old in
+// words
 // ("layers of the form `layers { type: CONVOLUTION }`"). They throw ConfigError for what cannot be said in the present
 // form, and log a warning where Caffe leaves a setting out with one.
 #pragma once

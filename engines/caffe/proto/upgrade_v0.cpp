@@ -15,9 +15,9 @@
 namespace poseidon::caffe::proto {
 namespace {
 
+using base::concat;
 using ::caffe::V0LayerParameter;
 using ::caffe::V1LayerParameter;
-using base::concat;
 
 struct TypeName {
   std::string_view v0;

@@ -139,7 +139,7 @@ SnapshotFiles snapshot_files(const std::string& prefix, Iteration iteration) {
 
 Status write_snapshot(const SnapshotFiles& files, const Net& net, const Progress& progress,
                       const SnapshotIdentity& identity, const SnapshotNotes& notes) {
-  const Result<std::string> model = proto::model_bytes(trained_net(net));
+  const Result<std::string> model = proto::model_bytes(trained_net(net, notes.diffs));
   if (!model) return model.error();
   proto::SolverState state = state_of(files, net, progress, identity, notes);
   state.resume->model_sha256 = sha256(*model);

@@ -5,6 +5,7 @@
 #pragma once
 
 #include <filesystem>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -34,8 +35,9 @@ struct SnapshotFiles {
 SnapshotFiles snapshot_files(const std::string& prefix, Iteration iteration);
 
 struct SnapshotNotes {
-  std::size_t policy_steps = 0;  // how often a multistep policy has fallen; Caffe wants to know
-  int workers = 1;               // for the log
+  std::size_t policy_steps = 0;            // how often a multistep policy has fallen; Caffe wants to know
+  int workers = 1;                         // for the log
+  std::span<const at::Tensor> diffs = {};  // as trained_net takes them
 };
 
 // Where one of the files cannot be written there is none in the end.

@@ -6,11 +6,13 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cmath>
 #include <numeric>
 #include <system_error>
 #include <utility>
 
 #include "base/text.h"
+#include "engines/caffe/net/debug_info.h"
 #include "engines/caffe/net/trained_net.h"
 #include "engines/caffe/proto/config_error.h"
 #include "engines/caffe/proto/model_file.h"
@@ -18,6 +20,11 @@
 
 namespace poseidon::caffe {
 namespace {
+
+// In double, and not as the square of a root: sums of squares of several arrays make one norm.
+double squared_norm(const at::Tensor& gradient) {
+  return gradient.defined() ? gradient.to(at::kDouble).square().sum().item<double>() : 0;
+}
 
 // A folder that is not there, or not ours to write, is noticed before training and not at its end.
 void prepare_folder(const std::string& prefix) {
@@ -50,6 +57,7 @@ Solver::Solver(const proto::Message& solver, const LayerRegistry& layers, const 
                  .events = options_.events});
   build_test_nets(layers);
   make_history();
+  if (settings_.snapshot_diff) last_steps_.resize(train_net_->arrays().size());
   for (const std::string& model : settings_.weights) load_weights(model);
 }
 
@@ -74,21 +82,55 @@ SnapshotIdentity Solver::identity() const {
   return {.seed = seed(), .solver_type = std::string(rule_->type())};
 }
 
-aten::UpdateFn Solver::update_function() {
-  return [this](const aten::SummedGradient& gradient) { update(gradient); };
+std::vector<aten::LayerParameters> Solver::parameters() const {
+  std::vector<aten::LayerParameters> layers = train_net_->parameters();
+  for (aten::LayerParameters& layer : layers) layer.factor_rows *= settings_.batches_per_iteration;
+  return layers;
 }
 
-void Solver::update(const aten::SummedGradient& gradient) {
-  const std::size_t number = train_net_->array_of(gradient.layer, gradient.parameter);
-  const NetArray& array = train_net_->arrays()[number];
+std::uint64_t Solver::records_per_iteration() const {
+  return train_net_->records_per_batch() * settings_.batches_per_iteration;
+}
+
+aten::UpdateFn Solver::update_function() {
+  return [this](const aten::SummedGradient& gradient) { receive(gradient); };
+}
+
+void Solver::receive(const aten::SummedGradient& gradient) {
+  const ReceivedGradient received{
+      .array = train_net_->array_of(gradient.layer, gradient.parameter),
+      .iteration = gradient.iteration,
+      .sum = gradient.contributors > 0 ? gradient.sum : at::Tensor(),
+      .contributors = static_cast<double>(std::max<std::uint32_t>(1, gradient.contributors))};
+  if (!settings_.gradient_norm_max) return update(received, 1);
+  received_[received.array] = received;
+  std::size_t trained = 0;
+  for (const aten::LayerParameters& layer : train_net_->parameters()) trained += layer.parameters.size();
+  if (received_.size() < trained) return;
+  // In the order of the arrays, not of arrival: the same on all workers, in every bit.
+  double squares = 0;
+  for (const auto& [number, one] : received_) squares += squared_norm(one.sum) / (one.contributors * one.contributors);
+  const double norm = std::sqrt(squares);
+  const double clipping = norm > *settings_.gradient_norm_max ? *settings_.gradient_norm_max / norm : 1;
+  for (const auto& [number, one] : std::exchange(received_, {})) update(one, clipping);
+}
+
+void Solver::update(const ReceivedGradient& gradient, double clipping) {
+  const NetArray& array = train_net_->arrays()[gradient.array];
   std::vector<at::Tensor> history;
-  for (const std::vector<at::Tensor>& arrays : progress_.history) history.push_back(arrays[number]);
+  for (const std::vector<at::Tensor>& arrays : progress_.history) history.push_back(arrays[gradient.array]);
+  const double divisor = gradient.contributors * static_cast<double>(settings_.batches_per_iteration) / clipping;
+  if (settings_.debug_info && displays(gradient.iteration)) tell_update(array, gradient.sum, divisor);
+  // Caffe's update leaves its step where the gradient was, so that is what its snapshots have for a diff.
+  const at::Tensor before = settings_.snapshot_diff ? array.value.detach().clone() : at::Tensor();
   rule_->update({.value = array.value,
-                 .gradient_sum = gradient.contributors > 0 ? gradient.sum : at::Tensor(),
-                 .contributors = static_cast<double>(std::max<std::uint32_t>(1, gradient.contributors)),
+                 .gradient_sum = gradient.sum,
+                 .divisor = divisor,
                  .rate = rate_at(settings_.rate, gradient.iteration) * array.lr_mult.value_or(1),
                  .decay = settings_.weight_decay * array.decay_mult.value_or(1),
+                 .iteration = gradient.iteration,
                  .history = history});
+  if (before.defined()) last_steps_[gradient.array] = before - array.value.detach();
 }
 
 void Solver::load_weights(const std::filesystem::path& model) {
@@ -104,25 +146,36 @@ IterationReport Solver::step(aten::GradientExchange& exchange) {
   const auto begin = std::chrono::steady_clock::now();
   const std::uint64_t batch = train_net_->records_per_batch();
   const std::uint64_t global_batch = batch * static_cast<std::uint64_t>(exchange.workers());
-  if (std::exchange(position_unknown_, false)) progress_.train_records = progress_.iteration * global_batch;
+  const std::uint64_t batches = settings_.batches_per_iteration;
+  if (std::exchange(position_unknown_, false)) progress_.train_records = progress_.iteration * batches * global_batch;
+  if (settings_.gradient_norm_max) exchange.settle_all();
   const Iteration iteration = progress_.iteration;
   exchange.begin(iteration);
-  const at::Tensor loss = train_net_->forward(
-      {.iteration = iteration,
-       .first_record = progress_.train_records + batch * static_cast<std::uint64_t>(exchange.rank()),
-       .record_stride = global_batch,
-       .exchange = &exchange});
-  train_net_->backward();
+  double loss = 0;
+  for (std::uint64_t i = 0; i < batches; ++i) {
+    exchange.accumulate(i + 1 < batches);
+    const std::uint64_t first = progress_.train_records + batch * static_cast<std::uint64_t>(exchange.rank());
+    loss += forward_backward(exchange, first, global_batch) / static_cast<double>(batches);
+    progress_.train_records += global_batch;
+  }
   progress_.iteration += 1;
-  progress_.train_records += global_batch;
-  const double value = loss.item<double>();
   return {.iteration = iteration,
-          .loss = value,
-          .smoothed_loss = smoothed(value),
+          .loss = loss,
+          .smoothed_loss = smoothed(loss),
           .rate = rate_at(settings_.rate, iteration),
-          .records = batch,
+          .records = records_per_iteration(),
           .seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count(),
-          .display = settings_.display > 0 && iteration % settings_.display == 0};
+          .display = displays(iteration)};
+}
+
+double Solver::forward_backward(aten::GradientExchange& exchange, std::uint64_t first_record, std::uint64_t stride) {
+  const at::Tensor loss = train_net_->forward({.iteration = progress_.iteration,
+                                               .first_record = first_record,
+                                               .record_stride = stride,
+                                               .exchange = &exchange,
+                                               .debug_info = settings_.debug_info && displays(progress_.iteration)});
+  train_net_->backward();
+  return loss.item<double>();
 }
 
 double Solver::smoothed(double loss) {
@@ -150,6 +203,10 @@ bool Solver::train(aten::GradientExchange& exchange, SolverHost& host) {
   if (settings_.snapshot_after_train && last_snapshot_ != iteration()) save(exchange, host);
   if (!stopped && test_is_due(iteration())) test(exchange, host);
   return !stopped;
+}
+
+bool Solver::displays(Iteration iteration) const {
+  return settings_.display > 0 && iteration % settings_.display == 0;
 }
 
 bool Solver::test_is_due(Iteration iteration) const {
@@ -182,9 +239,10 @@ SnapshotFiles Solver::snapshot(aten::GradientExchange& exchange) {
   exchange.settle_all();
   prepare_folder(settings_.snapshot_prefix);  // also for a snapshot that no setting has announced
   const SnapshotFiles files = snapshot_files(settings_.snapshot_prefix, iteration());
-  const Status written =
-      write_snapshot(files, *train_net_, progress_, identity(),
-                     {.policy_steps = steps_reached(settings_.rate, iteration()), .workers = exchange.workers()});
+  const Status written = write_snapshot(files, *train_net_, progress_, identity(),
+                                        {.policy_steps = steps_reached(settings_.rate, iteration()),
+                                         .workers = exchange.workers(),
+                                         .diffs = last_steps_});
   if (!written)
     throw SystemError(base::concat("no snapshot of iteration ", iteration(), ": ", written.error().message));
   return files;

@@ -1,14 +1,15 @@
 // Trains a net as a SolverParameter says: batches, updates, tests, snapshots.
 //
 // The solver knows the exchange that it is given and the program around it (SolverHost), and no processes or sockets.
-// On P workers each runs a solver of the same settings; iteration i then trains on P batches, whose gradients the
-// exchange sums, and every solver makes the same update.
+// On P workers each runs a solver of the same settings; iteration i then trains on P batches (P · iter_size, where that
+// is set), whose gradients the exchange sums, and every solver makes the same update.
 //
 // An iteration's gradients are settled layer by layer during the next forward pass, so between two steps the arrays may
-// be an update behind; before a test, a snapshot and the end everything is settled.
+// be an update behind; before a test, a snapshot and the end everything is settled. With clip_gradients no array can be
+// updated before the norm of all gradients is known, so each step begins by settling everything.
 //
 //   Solver solver(proto::read_text(file, "SolverParameter"), standard_layers(), {.dtype = at::kFloat});
-//   aten::LocalExchange exchange(solver.net().parameters(), solver.update_function());
+//   aten::LocalExchange exchange(solver.parameters(), solver.update_function());
 //   solver.train(exchange, host);
 //
 // All of it runs on one thread.
@@ -17,6 +18,7 @@
 #include <cstdint>
 #include <deque>
 #include <filesystem>
+#include <map>
 #include <memory>
 #include <optional>
 #include <string>
@@ -48,11 +50,11 @@ struct SolverOptions {
 // One training iteration of this worker.
 struct IterationReport {
   Iteration iteration = 0;   // from 0
-  double loss = 0;           // of this worker's batch, at the arrays before the update
+  double loss = 0;           // the mean over this worker's batches, at the arrays before the update
   double smoothed_loss = 0;  // the mean over the last average_loss iterations
   double rate = 0;
-  std::uint64_t records = 0;  // in this worker's batch
-  double seconds = 0;         // from the beginning of the forward pass to the end of the backward pass
+  std::uint64_t records = 0;  // in this worker's batches
+  double seconds = 0;         // from the beginning of the first forward pass to the end of the last backward pass
   bool display = false;       // the solver's `display` asks for a line
 };
 
@@ -99,6 +101,10 @@ class Solver {
   Iteration iteration() const { return progress_.iteration; }
   Iteration iterations_max() const { return options_.iterations_max.value_or(settings_.max_iterations); }
 
+  // What the exchange must know of the net: Net::parameters, with the factors of all of an iteration's batches.
+  std::vector<aten::LayerParameters> parameters() const;
+  // In an iteration of this worker.
+  std::uint64_t records_per_iteration() const;
   // The optimiser step, for the exchange; the solver outlives it.
   aten::UpdateFn update_function();
 
@@ -111,7 +117,7 @@ class Solver {
   // wished to stop before.
   bool train(aten::GradientExchange& exchange, SolverHost& host);
 
-  // The parts of train(). One iteration: begin, forward, backward.
+  // The parts of train(). One iteration: begin, then forward and backward for each of its batches.
   IterationReport step(aten::GradientExchange& exchange);
   // Tests batches first, first + stride, ... of a test net, at the arrays as they are. Batch t is records [t b, (t + 1)
   // b) behind those of the tests before, for any stride.
@@ -125,11 +131,22 @@ class Solver {
   std::string digest(aten::GradientExchange& exchange);
 
  private:
+  // What is kept of a SummedGradient until the norm of all is known.
+  struct ReceivedGradient {
+    std::size_t array = 0;  // its number in Net::arrays
+    Iteration iteration = 0;
+    at::Tensor sum;  // undefined: nobody had a gradient
+    double contributors = 1;
+  };
+
   void build_test_nets(const LayerRegistry& layers);
   void make_history();
-  void update(const aten::SummedGradient& gradient);
+  double forward_backward(aten::GradientExchange& exchange, std::uint64_t first_record, std::uint64_t stride);
+  void receive(const aten::SummedGradient& gradient);
+  void update(const ReceivedGradient& gradient, double clipping);
   void save(aten::GradientExchange& exchange, SolverHost& host);
   void average_statistics(aten::GradientExchange& exchange);
+  bool displays(Iteration iteration) const;
   bool test_is_due(Iteration iteration) const;
   double smoothed(double loss);
   std::uint64_t seed() const { return settings_.random_seed.value_or(options_.default_seed); }
@@ -143,7 +160,9 @@ class Solver {
   Progress progress_;
   bool position_unknown_ = false;  // after a restore from a snapshot without data positions, until the next step
   std::optional<Iteration> last_snapshot_;
-  std::deque<double> last_losses_;  // at most average_loss
+  std::deque<double> last_losses_;                    // at most average_loss
+  std::vector<at::Tensor> last_steps_;                // with snapshot_diff: what the last update took from each array
+  std::map<std::size_t, ReceivedGradient> received_;  // with clip_gradients, by array: of one iteration
 };
 
 }  // namespace poseidon::caffe

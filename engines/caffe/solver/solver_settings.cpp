@@ -22,13 +22,13 @@ Iteration count_of(const Message& solver, std::string_view field) {
   return static_cast<Iteration>(value);
 }
 
+std::uint64_t positive_count_of(const Message& solver, std::string_view field) {
+  const std::int64_t value = solver.integer(field);
+  if (value < 1) fail(solver, field, base::concat(field, " is ", value, "; it must be at least 1"));
+  return static_cast<std::uint64_t>(value);
+}
+
 void refuse_unsupported(const Message& solver) {
-  if (solver.integer("iter_size") != 1) {
-    fail(solver, "iter_size",
-         base::concat("iter_size ", solver.integer("iter_size"), " is not supported yet; it must be 1"));
-  }
-  if (solver.real("clip_gradients") >= 0) fail(solver, "clip_gradients", "clip_gradients is not supported yet");
-  if (solver.flag("snapshot_diff")) fail(solver, "snapshot_diff", "snapshot_diff is not supported yet");
   if (solver.choice("snapshot_format") != "BINARYPROTO") {
     fail(solver, "snapshot_format", "snapshot_format HDF5 is not supported yet; there is BINARYPROTO");
   }
@@ -38,11 +38,6 @@ void warn_of_what_differs(const Message& solver) {
   if (solver.has("solver_mode") && solver.choice("solver_mode") == "GPU") {
     base::log::warning(base::concat(solver.position("solver_mode").text(),
                                     ": solver_mode is GPU, but there is no support for GPUs yet: training on the CPU"));
-  }
-  if (solver.flag("debug_info")) {
-    base::log::warning(base::concat(solver.position("debug_info").text(),
-                                    ": debug_info is not supported yet: nothing more "
-                                    "than usual will be printed"));
   }
 }
 
@@ -118,10 +113,12 @@ std::vector<TestSource> test_sources(const Message& solver, const NetSource& tra
   return sources;
 }
 
-// Where the solver gives no prefix, snapshots go beside it under its name.
+// Where the solver gives no prefix, snapshots go beside it under its name; where it gives a folder, into that.
 std::string prefix_of(const Message& solver) {
-  if (solver.has("snapshot_prefix")) return solver.text("snapshot_prefix");
-  return std::filesystem::path(solver.position().file).replace_extension().string();
+  const std::filesystem::path file = solver.position().file;
+  if (!solver.has("snapshot_prefix")) return std::filesystem::path(file).replace_extension().string();
+  const std::filesystem::path prefix = solver.text("snapshot_prefix");
+  return (std::filesystem::is_directory(prefix) ? prefix / file.stem() : prefix).string();
 }
 
 std::vector<std::string> model_files(const Message& solver) {
@@ -142,9 +139,8 @@ SolverSettings read_solver_settings(const Message& solver) {
   refuse_unsupported(solver);
   warn_of_what_differs(solver);
   const NetSource train = training_source(solver);
-  const std::int64_t average_loss = solver.integer("average_loss");
-  if (average_loss < 1)
-    fail(solver, "average_loss", base::concat("average_loss is ", average_loss, "; it must be at least 1"));
+  // Below zero it is off; a norm of zero is Caffe's too, and ends all training.
+  const double clip = solver.real("clip_gradients");
   const std::int64_t seed = solver.integer("random_seed");
   return {.train = train,
           .tests = test_sources(solver, train),
@@ -154,10 +150,14 @@ SolverSettings read_solver_settings(const Message& solver) {
           .weight_decay = solver.real("weight_decay"),
           .max_iterations = count_of(solver, "max_iter"),
           .display = count_of(solver, "display"),
-          .average_loss = static_cast<std::uint64_t>(average_loss),
+          .debug_info = solver.flag("debug_info"),
+          .average_loss = positive_count_of(solver, "average_loss"),
+          .batches_per_iteration = positive_count_of(solver, "iter_size"),
+          .gradient_norm_max = clip < 0 ? std::nullopt : std::optional(clip),
           .snapshot = count_of(solver, "snapshot"),
           .snapshot_prefix = prefix_of(solver),
           .snapshot_after_train = solver.flag("snapshot_after_train"),
+          .snapshot_diff = solver.flag("snapshot_diff"),
           .random_seed = seed < 0 ? std::nullopt : std::optional(static_cast<std::uint64_t>(seed)),
           .weights = model_files(solver)};
 }

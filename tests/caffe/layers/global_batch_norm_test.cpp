@@ -49,6 +49,7 @@ class MeetingExchange final : public aten::GradientExchange {
   int rank() const override { return rank_; }
   int workers() const override { return workers_; }
   void begin(Iteration) override {}
+  void accumulate(bool) override {}
   void settle(LayerId) override {}
   void settle_all() override {}
   at::Tensor linear(LayerId, const at::Tensor& x, const at::Tensor&, const at::Tensor&) override { return x; }

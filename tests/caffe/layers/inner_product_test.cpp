@@ -20,6 +20,7 @@ class NotingExchange final : public aten::GradientExchange {
   int rank() const override { return 0; }
   int workers() const override { return 1; }
   void begin(Iteration) override {}
+  void accumulate(bool) override {}
   void settle(LayerId) override {}
   void settle_all() override {}
   at::Tensor linear(LayerId layer, const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias) override {

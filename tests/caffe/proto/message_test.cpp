@@ -117,9 +117,10 @@ TEST(Message, PrintsTextThatReadsAsTheSame) {
 }
 
 TEST(Message, AcceptsSingleQuotesCommentsCommasAndLists) {
-  const Message shape =
-      net("# a comment\nname: 'x', layer { reshape_param { shape { dim: [1, 3, 8, 8] } } };")
-          .messages("layer")[0].message("reshape_param").message("shape");
+  const Message shape = net("# a comment\nname: 'x', layer { reshape_param { shape { dim: [1, 3, 8, 8] } } };")
+                            .messages("layer")[0]
+                            .message("reshape_param")
+                            .message("shape");
   EXPECT_EQ(shape.integers("dim"), (std::vector<std::int64_t>{1, 3, 8, 8}));
   EXPECT_EQ(shape.position("dim", 2).text(), "net.prototxt:2:44");
 }

@@ -66,18 +66,31 @@ TEST(ModelFile, ReadsNumbersThatAreNotPacked) {
   EXPECT_EQ(std::get<0>(read.layers[0].blobs[0].values), (std::vector<float>{1.0F, 2.0F}));
 }
 
+// As kOneNumber, with 6: [2.0f] in the BlobProto; not read back.
+TEST(ModelFile, WritesDiffsBesideTheArrays) {
+  const Blob one{{1}, std::vector<float>{1.0F}};
+  const TrainedNet net{"n", {{"a", "b", {one}, {Blob{{1}, std::vector<float>{2.0F}}}}}};
+  const std::string bytes =
+      bytes_of("0A 01 6E  A2 06 19  0A 01 61  12 01 62  3A 11  2A 04 00 00 80 3F  32 04 00 00 00 40  3A 03 0A 01 01");
+  EXPECT_EQ(*model_bytes(net), bytes);
+  EXPECT_EQ(parse(bytes).layers[0].blobs[0].values, one.values);
+}
+
 TEST(ModelFile, ReadsLayersOfTheOlderForms) {
-  // NetParameter {1: "n", 2: V1LayerParameter {4: "a", 5: 14 (INNER_PRODUCT), 6: BlobProto {1: 1, 2: 1, 3: 1, 4: 2, 5: [1.0f,
-  // 2.0f]}}}
-  const TrainedNet v1 = parse(bytes_of("0A 01 6E  12 19  22 01 61  28 0E  32 12  08 01 10 01 18 01 20 02  2A 08 00 00 80 3F 00 00 00 40"));
+  // NetParameter {1: "n", 2: V1LayerParameter {4: "a", 5: 14 (INNER_PRODUCT), 6: BlobProto {1: 1, 2: 1, 3: 1, 4: 2, 5:
+  // [1.0f, 2.0f]}}}
+  const TrainedNet v1 = parse(
+      bytes_of("0A 01 6E  12 19  22 01 61  28 0E  32 12  08 01 10 01 18 01 20 02  2A 08 00 00 80 3F 00 00 00 40"));
   ASSERT_EQ(v1.layers.size(), 1u);
   EXPECT_EQ(v1.layers[0].name, "a");
   EXPECT_EQ(v1.layers[0].type, "InnerProduct");
   ASSERT_EQ(v1.layers[0].blobs.size(), 1u);
   EXPECT_EQ(v1.layers[0].blobs[0].shape, (std::vector<std::int64_t>{1, 1, 1, 2}));
   EXPECT_EQ(std::get<0>(v1.layers[0].blobs[0].values), (std::vector<float>{1.0F, 2.0F}));
-  // NetParameter {2: V1LayerParameter {1: V0LayerParameter {1: "a", 2: "conv", 50: BlobProto {5: [1.0f], 7: {1: [1]}}}}}
-  const TrainedNet v0 = parse(bytes_of("12 19  0A 17  0A 01 61  12 04 63 6F 6E 76  92 03 0B  2A 04 00 00 80 3F  3A 03 0A 01 01"));
+  // NetParameter {2: V1LayerParameter {1: V0LayerParameter {1: "a", 2: "conv", 50: BlobProto {5: [1.0f], 7: {1:
+  // [1]}}}}}
+  const TrainedNet v0 =
+      parse(bytes_of("12 19  0A 17  0A 01 61  12 04 63 6F 6E 76  92 03 0B  2A 04 00 00 80 3F  3A 03 0A 01 01"));
   ASSERT_EQ(v0.layers.size(), 1u);
   EXPECT_EQ(v0.layers[0].name, "a");
   EXPECT_EQ(v0.layers[0].type, "Convolution");
@@ -116,8 +129,9 @@ TEST(ModelFile, RecognisesOtherFiles) {
             std::string::npos);
   // A solver's state: 1 is a number there, and 2, a file's name, is no layer.
   EXPECT_NE(error_of([] { static_cast<void>(parse(bytes_of("08 64"))); }).find("something else"), std::string::npos);
-  EXPECT_NE(error_of([] { static_cast<void>(parse(bytes_of("08 64  12 03 61 62 63"))); }).find("is not a trained model"),
-            std::string::npos);
+  EXPECT_NE(
+      error_of([] { static_cast<void>(parse(bytes_of("08 64  12 03 61 62 63"))); }).find("is not a trained model"),
+      std::string::npos);
 }
 
 TEST(ModelFile, SurvivesRandomDamage) {

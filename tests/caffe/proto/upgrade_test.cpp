@@ -29,8 +29,9 @@ void expect_same(std::string_view old, std::string_view present) {
 }
 
 TEST(Upgrade, LeavesThePresentFormAlone) {
-  const Message message = net("layer { name: 'a' type: 'Data' data_param { scale: 0.5 } } "
-                              "layer { name: 'b' type: 'BatchNorm' param { lr_mult: 0 } }");
+  const Message message =
+      net("layer { name: 'a' type: 'Data' data_param { scale: 0.5 } } "
+          "layer { name: 'b' type: 'BatchNorm' param { lr_mult: 0 } }");
   EXPECT_TRUE(message.old_forms().empty());
   // Caffe does not look at the old place of `scale` in a layer of the present form.
   EXPECT_FALSE(message.messages("layer")[0].has("transform_param"));
@@ -106,17 +107,36 @@ TEST(Upgrade, KnowsEveryTypeOfLayers) {
 }
 
 TEST(Upgrade, KeepsTheSettingsOfEveryTypeOfLayers) {
-  for (const std::string field :
-       {"accuracy_param { top_k: 2 }", "argmax_param { top_k: 2 }", "concat_param { axis: 2 }",
-        "contrastive_loss_param { margin: 2 }", "convolution_param { group: 2 }", "data_param { batch_size: 2 }",
-        "dropout_param { dropout_ratio: 0.2 }", "dummy_data_param { num: 2 }", "eltwise_param { operation: MAX }",
-        "exp_param { base: 2 }", "hdf5_data_param { batch_size: 2 }", "hdf5_output_param { file_name: 'f' }",
-        "hinge_loss_param { norm: L2 }", "image_data_param { batch_size: 2 }", "infogain_loss_param { source: 'f' }",
-        "inner_product_param { axis: 2 }", "lrn_param { k: 2 }", "memory_data_param { width: 2 }",
-        "mvn_param { eps: 2 }", "pooling_param { pad: 2 }", "power_param { power: 2 }",
-        "relu_param { negative_slope: 2 }", "sigmoid_param { engine: CAFFE }", "slice_param { axis: 2 }",
-        "softmax_param { axis: 2 }", "tanh_param { engine: CAFFE }", "threshold_param { threshold: 2 }",
-        "transform_param { scale: 2 }", "window_data_param { batch_size: 2 }", "loss_param { normalize: true }"}) {
+  for (const std::string field : {"accuracy_param { top_k: 2 }",
+                                  "argmax_param { top_k: 2 }",
+                                  "concat_param { axis: 2 }",
+                                  "contrastive_loss_param { margin: 2 }",
+                                  "convolution_param { group: 2 }",
+                                  "data_param { batch_size: 2 }",
+                                  "dropout_param { dropout_ratio: 0.2 }",
+                                  "dummy_data_param { num: 2 }",
+                                  "eltwise_param { operation: MAX }",
+                                  "exp_param { base: 2 }",
+                                  "hdf5_data_param { batch_size: 2 }",
+                                  "hdf5_output_param { file_name: 'f' }",
+                                  "hinge_loss_param { norm: L2 }",
+                                  "image_data_param { batch_size: 2 }",
+                                  "infogain_loss_param { source: 'f' }",
+                                  "inner_product_param { axis: 2 }",
+                                  "lrn_param { k: 2 }",
+                                  "memory_data_param { width: 2 }",
+                                  "mvn_param { eps: 2 }",
+                                  "pooling_param { pad: 2 }",
+                                  "power_param { power: 2 }",
+                                  "relu_param { negative_slope: 2 }",
+                                  "sigmoid_param { engine: CAFFE }",
+                                  "slice_param { axis: 2 }",
+                                  "softmax_param { axis: 2 }",
+                                  "tanh_param { engine: CAFFE }",
+                                  "threshold_param { threshold: 2 }",
+                                  "transform_param { scale: 2 }",
+                                  "window_data_param { batch_size: 2 }",
+                                  "loss_param { normalize: true }"}) {
     expect_same("layers { " + field + " }", "layer { " + field + " }");
   }
 }
@@ -136,32 +156,36 @@ TEST(Upgrade, MovesTheTransformationOutOfTheSettingsOfDataLayers) {
 }
 
 TEST(Upgrade, MakesALayerOfInputs) {
-  expect_same("input: 'a' input: 'b' input_dim: 1 input_dim: 2 input_dim: 3 input_dim: 4 input_dim: 5 input_dim: 6 "
-              "input_dim: 7 input_dim: 8 layer { name: 'x' } layer { name: 'y' }",
-              "layer { name: 'input' type: 'Input' top: 'a' top: 'b' input_param { shape { dim: 1 dim: 2 dim: 3 dim: 4 } "
-              "shape { dim: 5 dim: 6 dim: 7 dim: 8 } } } layer { name: 'x' } layer { name: 'y' }");
-  expect_same("input: 'a' input_shape { dim: 1 dim: 2 } layers { name: 'x' }",
-              "layer { name: 'input' type: 'Input' top: 'a' input_param { shape { dim: 1 dim: 2 } } } layer { name: 'x' }");
-  EXPECT_EQ(error_of([] { static_cast<void>(net("name: 'n'\ninput: 'a' input_dim: 1")); }),
-            "net.prototxt:2:1: each input needs one input_shape, or four input_dim: there are 1 inputs, 0 input_shape and "
-            "1 input_dim");
+  expect_same(
+      "input: 'a' input: 'b' input_dim: 1 input_dim: 2 input_dim: 3 input_dim: 4 input_dim: 5 input_dim: 6 "
+      "input_dim: 7 input_dim: 8 layer { name: 'x' } layer { name: 'y' }",
+      "layer { name: 'input' type: 'Input' top: 'a' top: 'b' input_param { shape { dim: 1 dim: 2 dim: 3 dim: 4 } "
+      "shape { dim: 5 dim: 6 dim: 7 dim: 8 } } } layer { name: 'x' } layer { name: 'y' }");
+  expect_same(
+      "input: 'a' input_shape { dim: 1 dim: 2 } layers { name: 'x' }",
+      "layer { name: 'input' type: 'Input' top: 'a' input_param { shape { dim: 1 dim: 2 } } } layer { name: 'x' }");
+  EXPECT_EQ(
+      error_of([] { static_cast<void>(net("name: 'n'\ninput: 'a' input_dim: 1")); }),
+      "net.prototxt:2:1: each input needs one input_shape, or four input_dim: there are 1 inputs, 0 input_shape and "
+      "1 input_dim");
 }
 
 TEST(Upgrade, KeepsSolversFromTrainingTheArraysOfBatchNorm) {
-  expect_same("layer { type: 'BatchNorm' param { lr_mult: 1 } param { name: 'x' } param { decay_mult: 0 } }",
-              "layer { type: 'BatchNorm' param { lr_mult: 0 decay_mult: 0 } param { name: 'x' lr_mult: 0 decay_mult: 0 } "
-              "param { lr_mult: 0 decay_mult: 0 } }");
+  expect_same(
+      "layer { type: 'BatchNorm' param { lr_mult: 1 } param { name: 'x' } param { decay_mult: 0 } }",
+      "layer { type: 'BatchNorm' param { lr_mult: 0 decay_mult: 0 } param { name: 'x' lr_mult: 0 decay_mult: 0 } "
+      "param { lr_mult: 0 decay_mult: 0 } }");
   // Fewer than three are of the present form.
   const std::string two = "layer { type: 'BatchNorm' param { lr_mult: 1 } param { lr_mult: 1 } }";
   EXPECT_EQ(net(two).messages("layer")[0].messages("param")[0].real("lr_mult"), 1);
 }
 
 TEST(Upgrade, KeepsThePlacesOfTheUsersFile) {
-  const Message message = net(
-      "input: 'data'\ninput_dim: 1 input_dim: 2 input_dim: 3 input_dim: 4\n"
-      "layers {\n  name: 'conv'\n  type: CONVOLUTION\n  blobs_lr: 1\n  blobs_lr: 2\n"
-      "  convolution_param {\n    kernel_size: 3\n  }\n}\n"
-      "layers { name: 'data' type: DATA\n  data_param {\n    crop_size: 5 } }\n");
+  const Message message =
+      net("input: 'data'\ninput_dim: 1 input_dim: 2 input_dim: 3 input_dim: 4\n"
+          "layers {\n  name: 'conv'\n  type: CONVOLUTION\n  blobs_lr: 1\n  blobs_lr: 2\n"
+          "  convolution_param {\n    kernel_size: 3\n  }\n}\n"
+          "layers { name: 'data' type: DATA\n  data_param {\n    crop_size: 5 } }\n");
   const std::vector<Message> layers = message.messages("layer");
   ASSERT_EQ(layers.size(), 3u);
   EXPECT_EQ(layers[0].position().text(), "net.prototxt:1:1");
@@ -178,17 +202,18 @@ TEST(Upgrade, KeepsThePlacesOfTheUsersFile) {
 }
 
 TEST(Upgrade, RefusesTwoFormsInOneNet) {
-  EXPECT_EQ(error_of([] { static_cast<void>(net("layer { name: 'a' }\nlayers { name: 'b' }")); }),
-            "net.prototxt:2:1: the net has `layers`, the old form, and `layer`, the present one; write all in one form");
+  EXPECT_EQ(
+      error_of([] { static_cast<void>(net("layer { name: 'a' }\nlayers { name: 'b' }")); }),
+      "net.prototxt:2:1: the net has `layers`, the old form, and `layer`, the present one; write all in one form");
 }
 
 TEST(Upgrade, TurnsTheSolversTypeIntoText) {
   for (const auto& [old, present] : std::vector<std::pair<std::string, std::string>>{{"SGD", "SGD"},
-                                                                                    {"NESTEROV", "Nesterov"},
-                                                                                    {"ADAGRAD", "AdaGrad"},
-                                                                                    {"RMSPROP", "RMSProp"},
-                                                                                    {"ADADELTA", "AdaDelta"},
-                                                                                    {"ADAM", "Adam"}}) {
+                                                                                     {"NESTEROV", "Nesterov"},
+                                                                                     {"ADAGRAD", "AdaGrad"},
+                                                                                     {"RMSPROP", "RMSProp"},
+                                                                                     {"ADADELTA", "AdaDelta"},
+                                                                                     {"ADAM", "Adam"}}) {
     const Message message = solver("base_lr: 1\nsolver_type: " + old);
     EXPECT_EQ(message.text("type"), present);
     EXPECT_FALSE(message.has("solver_type"));
@@ -200,8 +225,9 @@ TEST(Upgrade, TurnsTheSolversTypeIntoText) {
 }
 
 TEST(Upgrade, ReachesTheNetsInsideASolver) {
-  const Message message = solver("net_param { layers { name: 'a' } } train_net_param { layers { name: 'b' } }\n"
-                                 "test_net_param { layers { name: 'c' } } test_net_param { layers { name: 'd' } }");
+  const Message message = solver(
+      "net_param { layers { name: 'a' } } train_net_param { layers { name: 'b' } }\n"
+      "test_net_param { layers { name: 'c' } } test_net_param { layers { name: 'd' } }");
   EXPECT_EQ(message.message("net_param").messages("layer")[0].text("name"), "a");
   EXPECT_EQ(message.message("train_net_param").messages("layer")[0].text("name"), "b");
   const Message last = message.messages("test_net_param")[1].messages("layer")[0];
@@ -229,10 +255,11 @@ TEST_F(UpgradeFile, RewritesTextAsText) {
 }
 
 TEST_F(UpgradeFile, RewritesBytesAsBytes) {
-  // NetParameter {1: "n", 2: V1LayerParameter {4: "a", 5: 18 (RELU), 6: BlobProto {5: [1.0f], 7: {1: [1]}}}}, and as it is
-  // with the fields of LayerParameter.
+  // NetParameter {1: "n", 2: V1LayerParameter {4: "a", 5: 18 (RELU), 6: BlobProto {5: [1.0f], 7: {1: [1]}}}}, and as it
+  // is with the fields of LayerParameter.
   const std::string old = bytes_of("0A 01 6E  12 12  22 01 61  28 12  32 0B  2A 04 00 00 80 3F  3A 03 0A 01 01");
-  const std::string present = bytes_of("0A 01 6E  A2 06 16  0A 01 61  12 04 52 65 4C 55  3A 0B  2A 04 00 00 80 3F  3A 03 0A 01 01");
+  const std::string present =
+      bytes_of("0A 01 6E  A2 06 16  0A 01 61  12 04 52 65 4C 55  3A 0B  2A 04 00 00 80 3F  3A 03 0A 01 01");
   const UpgradedFile upgraded = upgrade_net_file(file("net.caffemodel", old));
   EXPECT_FALSE(upgraded.is_text);
   EXPECT_EQ(upgraded.bytes, present);

@@ -65,11 +65,14 @@ TEST(UpgradeV0, MovesTheSettingsOfTheOtherTypes) {
   expect("type: 'images' source: 's' batchsize: 2 rand_skip: 3 shuffle_images: true new_height: 4 new_width: 5",
          "type: 'ImageData' image_data_param { source: 's' batch_size: 2 rand_skip: 3 shuffle: true new_height: 4 "
          "new_width: 5 }");
-  expect("type: 'window_data' source: 's' batchsize: 2 det_fg_threshold: 0.6 det_bg_threshold: 0.4 det_fg_fraction: 0.3 "
-         "det_context_pad: 16 det_crop_mode: 'square'",
-         "type: 'WindowData' window_data_param { source: 's' batch_size: 2 fg_threshold: 0.6 bg_threshold: 0.4 fg_fraction: "
-         "0.3 context_pad: 16 crop_mode: 'square' }");
-  expect("type: 'hdf5_data' source: 's' batchsize: 2", "type: 'HDF5Data' hdf5_data_param { source: 's' batch_size: 2 }");
+  expect(
+      "type: 'window_data' source: 's' batchsize: 2 det_fg_threshold: 0.6 det_bg_threshold: 0.4 det_fg_fraction: 0.3 "
+      "det_context_pad: 16 det_crop_mode: 'square'",
+      "type: 'WindowData' window_data_param { source: 's' batch_size: 2 fg_threshold: 0.6 bg_threshold: 0.4 "
+      "fg_fraction: "
+      "0.3 context_pad: 16 crop_mode: 'square' }");
+  expect("type: 'hdf5_data' source: 's' batchsize: 2",
+         "type: 'HDF5Data' hdf5_data_param { source: 's' batch_size: 2 }");
   expect("type: 'hdf5_output' hdf5_output_param { file_name: 'f' }",
          "type: 'HDF5Output' hdf5_output_param { file_name: 'f' }");
   expect("type: 'infogain_loss' source: 's'", "type: 'InfogainLoss' infogain_loss_param { source: 's' }");
@@ -107,40 +110,45 @@ TEST(UpgradeV0, KnowsEveryType) {
        }) {
     EXPECT_EQ(net("layers { layer { type: '" + old + "' } }").messages("layer")[0].text("type"), present);
   }
-  EXPECT_EQ(error("layers {\n  layer { name: 'a' type: 'cnv' } }"),
-            "net.prototxt:2:21: there is no type \"cnv\" among the layers of the oldest form (`layers { layer { ... } }`); "
-            "did you mean conv?");
+  EXPECT_EQ(
+      error("layers {\n  layer { name: 'a' type: 'cnv' } }"),
+      "net.prototxt:2:21: there is no type \"cnv\" among the layers of the oldest form (`layers { layer { ... } }`); "
+      "did you mean conv?");
 }
 
 TEST(UpgradeV0, FoldsPaddingIntoTheLayersThatReadIt) {
-  expect_same("layers { layer { name: 'pool1' type: 'pool' } bottom: 'data' top: 'pool1' }"
-              "layers { layer { name: 'pad2' type: 'padding' pad: 2 } bottom: 'pool1' top: 'pad2' }"
-              "layers { layer { name: 'conv2' type: 'conv' kernelsize: 5 } bottom: 'pad2' top: 'conv2' }"
-              "layers { layer { name: 'pool2' type: 'pool' kernelsize: 3 } bottom: 'pad2' top: 'pool2' }",
-              "layer { name: 'pool1' type: 'Pooling' bottom: 'data' top: 'pool1' }"
-              "layer { name: 'conv2' type: 'Convolution' bottom: 'pool1' top: 'conv2' convolution_param { kernel_size: 5 "
-              "pad: 2 } }"
-              "layer { name: 'pool2' type: 'Pooling' bottom: 'pool1' top: 'pool2' pooling_param { kernel_size: 3 pad: 2 } }");
+  expect_same(
+      "layers { layer { name: 'pool1' type: 'pool' } bottom: 'data' top: 'pool1' }"
+      "layers { layer { name: 'pad2' type: 'padding' pad: 2 } bottom: 'pool1' top: 'pad2' }"
+      "layers { layer { name: 'conv2' type: 'conv' kernelsize: 5 } bottom: 'pad2' top: 'conv2' }"
+      "layers { layer { name: 'pool2' type: 'pool' kernelsize: 3 } bottom: 'pad2' top: 'pool2' }",
+      "layer { name: 'pool1' type: 'Pooling' bottom: 'data' top: 'pool1' }"
+      "layer { name: 'conv2' type: 'Convolution' bottom: 'pool1' top: 'conv2' convolution_param { kernel_size: 5 "
+      "pad: 2 } }"
+      "layer { name: 'pool2' type: 'Pooling' bottom: 'pool1' top: 'pool2' pooling_param { kernel_size: 3 pad: 2 } }");
 }
 
 TEST(UpgradeV0, RefusesPaddingThatNobodyCouldFold) {
   const std::string pad = "layers { layer { name: 'pad' type: 'padding' pad: 1 } bottom: 'x' top: 'y' }\n";
-  EXPECT_EQ(error(pad + "layers { layer { name: 'r' type: 'relu' } bottom: 'y' top: 'y' }"),
-            "net.prototxt:2:28: layer \"r\" (relu) reads the padding layer \"pad\", which only a conv or pool layer of one "
-            "bottom can");
+  EXPECT_EQ(
+      error(pad + "layers { layer { name: 'r' type: 'relu' } bottom: 'y' top: 'y' }"),
+      "net.prototxt:2:28: layer \"r\" (relu) reads the padding layer \"pad\", which only a conv or pool layer of one "
+      "bottom can");
   EXPECT_EQ(error("layers { layer { name: 'pad' type: 'padding' } bottom: 'x' top: 'y' top: 'z' }\n"
                   "layers { layer { name: 'c' type: 'conv' } bottom: 'y' top: 'c' }"),
             "net.prototxt:1:30: layer \"pad\" (padding) has 1 bottoms and 2 tops; padding has one of each");
 }
 
 TEST(UpgradeV0, LeavesOutWhatTheTypeDoesNotHave) {
-  expect_same("layers { layer { name: 'r' type: 'relu' num_output: 3 new_num: 2 } }", "layer { name: 'r' type: 'ReLU' }");
+  expect_same("layers { layer { name: 'r' type: 'relu' num_output: 3 new_num: 2 } }",
+              "layer { name: 'r' type: 'ReLU' }");
 }
 
 TEST(UpgradeV0, KeepsThePlacesOfTheUsersFile) {
-  const Message message = net(
-      "layers { layer { name: 'pad' type: 'padding'\n pad: 1 } bottom: 'x' top: 'y' }\n"
-      "layers {\n layer {\n  name: 'c'\n  type: 'conv'\n  kernelsize: 3\n  weight_filler {\n   std: 1 } }\n bottom: 'y' }");
+  const Message message =
+      net("layers { layer { name: 'pad' type: 'padding'\n pad: 1 } bottom: 'x' top: 'y' }\n"
+          "layers {\n layer {\n  name: 'c'\n  type: 'conv'\n  kernelsize: 3\n  weight_filler {\n   std: 1 } }\n "
+          "bottom: 'y' }");
   const Message layer = message.messages("layer")[0];
   EXPECT_EQ(layer.position().text(), "net.prototxt:3:1");
   EXPECT_EQ(layer.position("name").text(), "net.prototxt:5:3");

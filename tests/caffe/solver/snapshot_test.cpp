@@ -1,5 +1,7 @@
 #include "engines/caffe/solver/snapshot.h"
 
+#include <algorithm>
+
 #include "caffe/solver/solver_fixture.h"
 #include "engines/caffe/net/trained_net.h"
 #include "engines/caffe/proto/model_file.h"
@@ -64,6 +66,60 @@ TEST_F(Snapshot, GoesOnBitForBit) {
   ASSERT_EQ(whole.tests.size(), 2u);
   ASSERT_EQ(half.tests.size(), 2u);
   EXPECT_EQ(half.tests[1].loss, whole.tests[1].loss);
+}
+
+TEST_F(Snapshot, GoesOnBitForBitByEveryRule) {
+  for (const std::string_view rule :
+       {"type: 'Nesterov' momentum: 0.9", "type: 'AdaGrad'", "type: 'RMSProp'", "type: 'AdaDelta' momentum: 0.95",
+        "type: 'Adam' momentum: 0.9", "type: 'SGD' momentum: 0.9 iter_size: 2 clip_gradients: 1"}) {
+    const std::string more = base::concat(rule, " max_iter: 10");
+    Alone straight(settings(4, more), {.dtype = at::kFloat});
+    straight.train();
+    const std::string state = five_iterations(rule);
+    Alone second(settings(4, more), {.dtype = at::kFloat});
+    second.solver.restore(state);
+    second.train();
+    EXPECT_EQ(second.solver.digest(second.exchange), straight.solver.digest(straight.exchange)) << rule;
+  }
+}
+
+TEST_F(Snapshot, HoldsTheLastStepOfEachArrayWithSnapshotDiff) {
+  const auto train = [&](std::string_view more) {
+    Alone alone(settings(4, base::concat("snapshot: 1 max_iter: 2 ", more)), {.dtype = at::kDouble});
+    alone.train();
+  };
+  train("snapshot_diff: true");
+  const std::string with = bytes_of(prefix() + "_iter_2.caffemodel");
+  proto::TrainedNet second = proto::read_model(prefix() + "_iter_2.caffemodel");
+  const proto::TrainedNet first = proto::read_model(prefix() + "_iter_1.caffemodel");
+  for (std::size_t l = 0; l < first.layers.size(); ++l) {
+    for (std::size_t b = 0; b < first.layers[l].blobs.size(); ++b) {
+      proto::Blob step = first.layers[l].blobs[b];
+      auto& numbers = std::get<std::vector<double>>(step.values);
+      const auto& after = std::get<std::vector<double>>(second.layers[l].blobs[b].values);
+      for (std::size_t i = 0; i < numbers.size(); ++i) numbers[i] -= after[i];
+      second.layers[l].diffs.push_back(step);
+    }
+  }
+  EXPECT_EQ(*proto::model_bytes(second), with);
+  train("");
+  EXPECT_LT(bytes_of(prefix() + "_iter_2.caffemodel").size(), with.size());
+}
+
+// As Caffe has them: the first of all six arrays, then the second of all.
+TEST_F(Snapshot, HoldsTwoHistoriesOfEachArrayOneAfterTheOther) {
+  const proto::SolverState state = proto::read_solver_state(five_iterations("type: 'Adam' momentum: 0.9"));
+  Alone alone(settings(4, ""), {.dtype = at::kFloat});
+  const std::vector<NetArray>& arrays = alone.solver.net().arrays();
+  ASSERT_EQ(state.history.size(), 12u);
+  for (std::size_t i = 0; i < 12; ++i) EXPECT_EQ(state.history[i].shape, arrays[i % 6].shape);
+  // Only means of squares are never negative.
+  const auto negative = [&](std::size_t i) {
+    const auto& numbers = std::get<std::vector<float>>(state.history[i].values);
+    return std::any_of(numbers.begin(), numbers.end(), [](float x) { return x < 0; });
+  };
+  EXPECT_TRUE(negative(0));
+  for (std::size_t i = 6; i < 12; ++i) EXPECT_FALSE(negative(i));
 }
 
 TEST_F(Snapshot, HoldsPositionsSeedAndChecksum) {

@@ -55,8 +55,9 @@ class SolverTest : public ::testing::Test {
   proto::Message settings(int train_batch, std::string_view more, int test_batch = 3) const {
     std::string text =
         base::concat("net_param { ", net(train_batch, test_batch), " }\n",
-                     "base_lr: 0.1 momentum: 0.9 weight_decay: 0.01 lr_policy: 'inv' gamma: 0.1 power: 0.75 ",
-                     "snapshot_prefix: '", prefix(), "' ", more);
+                     "base_lr: 0.1 weight_decay: 0.01 lr_policy: 'inv' gamma: 0.1 power: 0.75 snapshot_prefix: '",
+                     prefix(), "' ", more);
+    if (more.find("type:") == more.npos) text += " momentum: 0.9";
     if (more.find("max_iter") == more.npos) text += " max_iter: 10";
     if (more.find("snapshot_after_train") == more.npos) text += " snapshot_after_train: false";
     return proto::parse_text(text, "SolverParameter", "solver.prototxt");
@@ -69,7 +70,7 @@ class SolverTest : public ::testing::Test {
 // A solver that trains alone.
 struct Alone {
   explicit Alone(const proto::Message& settings, SolverOptions options = {.dtype = at::kDouble})
-      : solver(settings, standard_layers(), options), exchange(solver.net().parameters(), solver.update_function()) {}
+      : solver(settings, standard_layers(), options), exchange(solver.parameters(), solver.update_function()) {}
 
   bool train(SolverHost& host) { return solver.train(exchange, host); }
   bool train() {

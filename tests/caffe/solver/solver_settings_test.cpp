@@ -27,6 +27,8 @@ TEST(SolverSettings, HaveCaffesDefaults) {
   EXPECT_TRUE(settings.tests.empty());
   EXPECT_TRUE(settings.test_initialization);
   EXPECT_EQ(settings.average_loss, 1u);
+  EXPECT_EQ(settings.batches_per_iteration, 1u);
+  EXPECT_FALSE(settings.gradient_norm_max.has_value());
   EXPECT_EQ(settings.snapshot, 0u);
   EXPECT_TRUE(settings.snapshot_after_train);
   EXPECT_EQ(settings.snapshot_prefix, "path/solver");
@@ -36,7 +38,7 @@ TEST(SolverSettings, HaveCaffesDefaults) {
 TEST(SolverSettings, ReadWhatTheSolverSays) {
   const SolverSettings settings =
       read(with_net("test_iter: 7 test_interval: 50 test_initialization: false display: 20 average_loss: 3 "
-                    "weight_decay: 0.5 snapshot: 9 "
+                    "weight_decay: 0.5 snapshot: 9 iter_size: 4 clip_gradients: 2.5 "
                     "snapshot_prefix: 'out/x' snapshot_after_train: false random_seed: 12 weights: "
                     "'a.caffemodel,b.caffemodel' weights: 'c'"));
   ASSERT_EQ(settings.tests.size(), 1u);
@@ -46,11 +48,19 @@ TEST(SolverSettings, ReadWhatTheSolverSays) {
   EXPECT_EQ(settings.display, 20u);
   EXPECT_EQ(settings.average_loss, 3u);
   EXPECT_EQ(settings.weight_decay, 0.5);
+  EXPECT_EQ(settings.batches_per_iteration, 4u);
+  EXPECT_EQ(settings.gradient_norm_max, 2.5);
   EXPECT_EQ(settings.snapshot, 9u);
   EXPECT_EQ(settings.snapshot_prefix, "out/x");
   EXPECT_FALSE(settings.snapshot_after_train);
   EXPECT_EQ(settings.random_seed, 12u);
   EXPECT_EQ(settings.weights, (std::vector<std::string>{"a.caffemodel", "b.caffemodel", "c"}));
+}
+
+TEST(SolverSettings, PutSnapshotsIntoAFolderUnderTheSolversName) {
+  const testing_data::TemporaryFolder folder;
+  const std::string prefix = (folder / "").string();
+  EXPECT_EQ(read(with_net(base::concat("snapshot_prefix: '", prefix, "'"))).snapshot_prefix, prefix + "solver");
 }
 
 TEST(SolverSettings, FindTheNetsInCaffesOrder) {
@@ -102,14 +112,11 @@ TEST(SolverSettings, ExplainWhatIsWrong) {
   EXPECT_EQ(error(with_net("test_net_param { } test_net_param { }\ntest_iter: 1")),
             "path/solver.prototxt:2:1: there are 1 test_iter for 2 test nets; give one each");
   EXPECT_EQ(error(with_net("\nsnapshot: -1")), "path/solver.prototxt:2:1: snapshot is -1; it must not be negative");
+  EXPECT_EQ(error(with_net("\niter_size: 0")), "path/solver.prototxt:2:1: iter_size is 0; it must be at least 1");
   EXPECT_EQ(error(with_net("\naverage_loss: 0")), "path/solver.prototxt:2:1: average_loss is 0; it must be at least 1");
 }
 
 TEST(SolverSettings, NeverPassOverWhatIsNotSupported) {
-  EXPECT_EQ(error(with_net("\niter_size: 2")),
-            "path/solver.prototxt:2:1: iter_size 2 is not supported yet; it must be 1");
-  EXPECT_EQ(error(with_net("\nclip_gradients: 5")), "path/solver.prototxt:2:1: clip_gradients is not supported yet");
-  EXPECT_EQ(error(with_net("\nsnapshot_diff: true")), "path/solver.prototxt:2:1: snapshot_diff is not supported yet");
   EXPECT_EQ(error(with_net("\nsnapshot_format: HDF5")),
             "path/solver.prototxt:2:1: snapshot_format HDF5 is not supported yet; there is BINARYPROTO");
 }

@@ -2,8 +2,11 @@
 
 #include <cmath>
 #include <numeric>
+#include <sstream>
 
+#include "base/log.h"
 #include "caffe/solver/solver_fixture.h"
+#include "engines/caffe/proto/solver_state_file.h"
 
 namespace poseidon::caffe {
 namespace {
@@ -77,6 +80,36 @@ TEST(Solver, SmoothsTheLossOverTheLastIterations) {
   EXPECT_EQ(host.iterations[1].records, 2u);
 }
 
+// x = (1, 3), y = x/2 − 1 = (−0.5, 0.5), z = (0, 0.5); so dy = (0, 1), dw = 3 and db = 1.
+TEST(Solver, LogsTheSizesOfValuesAndGradientsWithDebugInfo) {
+  constexpr std::string_view kNet = R"(net_param {
+      layer { name: 'data' type: 'Input' top: 'x' input_param { shape { dim: 2 dim: 1 } } }
+      layer { name: 'ip' type: 'InnerProduct' bottom: 'x' top: 'y' param { name: 'w' }
+              inner_product_param { num_output: 1 weight_filler { value: 0.5 } bias_filler { value: -1 } } }
+      layer { name: 'relu' type: 'ReLU' bottom: 'y' top: 'z' loss_weight: 1 } }
+      base_lr: 0.1 lr_policy: 'fixed' max_iter: 2 snapshot_after_train: false debug_info: true )";
+  const auto logged = [&](std::string_view more) {
+    Alone alone(proto::parse_text(base::concat(kNet, more), "SolverParameter", "s"));
+    alone.solver.net().feed("x", testing::tensor_of({1, 3}, {2, 1}));
+    ::testing::internal::CaptureStderr();
+    alone.train();
+    std::vector<std::string> lines;
+    std::istringstream text(::testing::internal::GetCapturedStderr());
+    for (std::string line; std::getline(text, line);) {
+      if (line.find('[') != line.npos) lines.push_back(line.substr(line.find_last_of('[')));
+    }
+    return lines;
+  };
+  base::log::configure("test", base::log::Level::kInfo);
+  EXPECT_EQ(logged("display: 2"),
+            (std::vector<std::string>{
+                "[Forward] Layer data, top blob x data: 2", "[Forward] Layer ip, top blob y data: 0.5",
+                "[Forward] Layer ip, param blob w data: 0.5", "[Forward] Layer ip, param blob 1 data: 1",
+                "[Forward] Layer relu, top blob z data: 0.25", "[Backward] Layer relu, bottom blob y diff: 0.5",
+                "[Update] ip.weight data: 0.5; diff: 3", "[Update] ip.bias data: 1; diff: 1"}));
+  EXPECT_TRUE(logged("").empty()) << "as in Caffe, only with a display";
+}
+
 TEST_F(SolverTest, TestsTrainsAndSavesWhenCaffeDoes) {
   Alone alone(settings(4, "max_iter: 6 test_iter: 2 test_interval: 3 snapshot: 4 snapshot_after_train: true"));
   NotingHost host;
@@ -139,6 +172,7 @@ class Worker final : public aten::GradientExchange {
   int rank() const override { return rank_; }
   int workers() const override { return workers_; }
   void begin(Iteration) override {}
+  void accumulate(bool) override {}
   void settle(LayerId) override {}
   void settle_all() override {}
   at::Tensor linear(LayerId, const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias) override {
@@ -191,6 +225,70 @@ TEST_F(SolverTest, TrainsOnManyWorkersWhatOneTrainsWithTheWholeBatch) {
     expect_near(all_values(workers[0]->solver.net()), all_values(whole.solver.net()), 1e-12);
     EXPECT_EQ(all_values(workers[0]->solver.net()), all_values(workers.back()->solver.net()));
   }
+}
+
+// Every rule, with all that changes what a gradient is: several batches in an iteration, and a norm that some of the
+// gradients are above.
+TEST_F(SolverTest, TrainsOnManyWorkersWhatOneTrainsByEveryRule) {
+  for (const std::string_view rule :
+       {"type: 'SGD' momentum: 0.9", "type: 'Nesterov' momentum: 0.9", "type: 'AdaGrad' delta: 1e-4",
+        "type: 'RMSProp' delta: 1e-4", "type: 'AdaDelta' momentum: 0.95 delta: 1e-4",
+        "type: 'Adam' momentum: 0.9 delta: 1e-4"}) {
+    const std::string more = base::concat(rule, " iter_size: 3 clip_gradients: 1");
+    Alone whole(settings(8, more));
+    NotingHost host;
+    whole.train(host);
+    Alone free(settings(8, base::concat(rule, " iter_size: 3")));
+    free.train();
+    EXPECT_NE(all_values(whole.solver.net()), all_values(free.solver.net())) << "nothing was clipped";
+    std::vector<std::unique_ptr<Worker>> workers;
+    for (int rank = 0; rank < 4; ++rank) workers.push_back(std::make_unique<Worker>(settings(2, more), rank, 4));
+    for (Iteration iteration = 0; iteration < 10; ++iteration) {
+      double loss = 0;
+      for (const auto& worker : workers) loss += worker->solver.step(*worker).loss / 4;
+      EXPECT_NEAR(loss, host.iterations[iteration].loss, 1e-9) << rule;
+      sum_and_update(workers, iteration);
+    }
+    EXPECT_EQ(all_values(workers[0]->solver.net()), all_values(workers.back()->solver.net())) << rule;
+  }
+}
+
+TEST_F(SolverTest, AddsUpTheGradientsOfSeveralBatches) {
+  Alone whole(settings(8, "max_iter: 6 snapshot_after_train: true"));
+  NotingHost one;
+  whole.train(one);
+  const std::string state = prefix() + "_iter_6.solverstate";
+  const std::uint64_t position = proto::read_solver_state(state).resume->data_positions[0].next_record;
+  Alone parts(settings(2, "max_iter: 6 snapshot_after_train: true iter_size: 4"));
+  NotingHost four;
+  parts.train(four);
+  expect_near(all_values(parts.solver.net()), all_values(whole.solver.net()), 1e-12);
+  for (std::size_t i = 0; i < 6; ++i) EXPECT_NEAR(four.iterations[i].loss, one.iterations[i].loss, 1e-12);
+  EXPECT_EQ(four.iterations[0].records, 8u);
+  EXPECT_EQ(proto::read_solver_state(state).resume->data_positions[0].next_record, position);
+}
+
+// The gradient of kLinear is (4, 2), of norm √20, before the decay; Caffe compares it before it divides by iter_size,
+// so two batches of it have 2 √20.
+TEST(Solver, ClipsTheNormOfTheWholeGradient) {
+  const auto after = [](std::string_view more) {
+    Alone alone(
+        proto::parse_text(base::concat(kLinear, "base_lr: 0.1 weight_decay: 0.5 lr_policy: 'fixed' max_iter: 1 ",
+                                       "snapshot_after_train: false ", more),
+                          "SolverParameter", "s"));
+    alone.solver.net().feed("x", testing::tensor_of({1, 3}, {2, 1}));
+    alone.train();
+    return all_values(alone.solver.net());
+  };
+  const double norm = std::sqrt(20.0);
+  const auto expected = [](double scale) {
+    return std::vector<double>{0.5 - 0.1 * (4 * scale + 0.5 * 0.5), -1 - 0.2 * (2 * scale)};
+  };
+  expect_near(after(""), expected(1), 1e-14);
+  expect_near(after("clip_gradients: 5"), expected(1), 1e-14);
+  expect_near(after("clip_gradients: 2"), expected(2 / norm), 1e-14);
+  expect_near(after("clip_gradients: 0"), expected(0), 1e-14);
+  expect_near(after("clip_gradients: 5 iter_size: 2"), expected(5 / (2 * norm)), 1e-14);
 }
 
 TEST_F(SolverTest, TestsTheSameBatchesForAnyNumberOfWorkers) {
