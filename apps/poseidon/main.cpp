@@ -30,7 +30,13 @@ const std::vector<Subcommand>& subcommands() {
       {"plan", "predict how fast a cluster trains", &plan_command},
       {"serve", "be a dedicated server of a job; launchers start it", &serve_command},
       {"agent", "start a job's processes on a host; `poseidon run` calls it", &agent_command},
+      {"convert-cifar", "make data bases from CIFAR-10's files", &convert_cifar_command},
       {"convert-images", "make a data base from image files", &convert_images_command},
+      {"convert-mnist", "make a data base from MNIST's files", &convert_mnist_command},
+      {"draw-net", "draw a net as a graph", &draw_net_command},
+      {"image-mean", "compute the mean image of a data base", &image_mean_command},
+      {"parse-log", "make tables of a training's log", &parse_log_command},
+      {"partition-data", "cut a data base into parts", &partition_data_command},
   };
   return list;
 }
