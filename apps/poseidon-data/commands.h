@@ -29,6 +29,14 @@ struct ImageHandling {
 // Writes records into standard output, for a trainer; see engines/caffe/data/record_protocol.h.
 int read_command(const std::vector<std::string>& arguments, const ImageHandling& handling);
 
+// Of poseidon-data, for people; `poseidon` forwards them.
+int convert_cifar_command(const std::vector<std::string>& arguments);
+int convert_mnist_command(const std::vector<std::string>& arguments);
+int draw_net_command(const std::vector<std::string>& arguments);
+int image_mean_command(const std::vector<std::string>& arguments);
+int parse_log_command(const std::vector<std::string>& arguments);
+int partition_data_command(const std::vector<std::string>& arguments);
+
 // Of poseidon-images. The second is for `poseidon plan --plot`.
 int convert_images_command(const std::vector<std::string>& arguments);
 int plot_command(const std::vector<std::string>& arguments);

@@ -6,6 +6,8 @@
 #include <cstring>
 #include <exception>
 #include <filesystem>
+#include <map>
+#include <string_view>
 
 #include "apps/poseidon-data/commands.h"
 #include "base/text.h"
@@ -20,10 +22,24 @@ constexpr const char* kUsage =
     "  poseidon-data read --database FOLDER ...\n"
     "  poseidon-data read --images LIST ...\n"
     "      write records into a pipe, for a trainer\n"
-    "  poseidon-data convert-images [flags] ROOTFOLDER LISTFILE DB_NAME\n"
-    "      the same as `poseidon convert-images`\n"
+    "  poseidon-data convert-cifar, convert-images, convert-mnist, draw-net, image-mean, parse-log, partition-data ...\n"
+    "      the same as `poseidon convert-cifar` and so on\n"
     "\n"
     "`poseidon-data SUBCOMMAND --help` says more.\n";
+
+using Command = int (*)(const std::vector<std::string>& arguments);
+
+const std::map<std::string_view, Command>& tools() {
+  static const std::map<std::string_view, Command> by_name = {
+      {"convert-cifar", &convert_cifar_command},
+      {"convert-mnist", &convert_mnist_command},
+      {"draw-net", &draw_net_command},
+      {"image-mean", &image_mean_command},
+      {"parse-log", &parse_log_command},
+      {"partition-data", &partition_data_command},
+  };
+  return by_name;
+}
 
 // This process goes on as poseidon-images, which lies beside us and knows image files. Returns only on failure.
 [[noreturn]] void become_images(std::vector<std::string> arguments) {
@@ -62,6 +78,7 @@ int run(const std::vector<std::string>& arguments) {
                                .serve_images = &serve_by_becoming_images});
   }
   if (subcommand == "convert-images") become_images(arguments);
+  if (const auto tool = tools().find(subcommand); tool != tools().end()) return tool->second(rest);
   const bool help = subcommand == "--help" || subcommand == "-h" || subcommand == "help";
   std::fputs(kUsage, help ? stdout : stderr);
   return help ? kSuccess : kWrongUsage;

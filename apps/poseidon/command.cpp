@@ -1,5 +1,7 @@
 #include "apps/poseidon/command.h"
 
+#include <stdlib.h>
+
 #include <cstdio>
 
 #include "engines/caffe/tools/old_flags.h"
@@ -74,6 +76,14 @@ void add_lanes(CLI::App& app, std::size_t& lanes, bool& pin) {
   app.add_flag("--pin-lanes", pin,
                "keep each lane's thread on a core of its own: the workers of a host share its cores out, and lanes take the last ones of "
                "their worker's share");
+}
+
+CLI::Option* add_data_threads(CLI::App& app) {
+  return app
+      .add_option_function<int>(
+          "--data-threads", [](int threads) { ::setenv("POSEIDON_DATA_THREADS", std::to_string(threads).c_str(), 1); },
+          "of each reader of data that decode image files; 0, the default: one on each core. They change no bit of the result")
+      ->check(CLI::Range(0, 4096));
 }
 
 CLI::Option* add_per_host(CLI::App& app, std::string& per_host) {

@@ -39,7 +39,15 @@ int caffe_command(const std::vector<std::string>& arguments);
 int devices_command(const std::vector<std::string>& arguments);
 int features_command(const std::vector<std::string>& arguments);
 int convert_model_command(const std::vector<std::string>& arguments);
+
+// Carried out by the program poseidon-data, which this process then becomes.
+int convert_cifar_command(const std::vector<std::string>& arguments);
 int convert_images_command(const std::vector<std::string>& arguments);
+int convert_mnist_command(const std::vector<std::string>& arguments);
+int draw_net_command(const std::vector<std::string>& arguments);
+int image_mean_command(const std::vector<std::string>& arguments);
+int parse_log_command(const std::vector<std::string>& arguments);
+int partition_data_command(const std::vector<std::string>& arguments);
 
 // What every subcommand does with its arguments: Caffe's old spelling is understood, `--help` and mistakes end the command
 // with the exit code that is returned; nothing: go on.
@@ -62,6 +70,10 @@ void add_net_state(CLI::App& app, std::optional<std::int64_t>& level, std::vecto
 
 // --lanes and --pin-lanes.
 void add_lanes(CLI::App& app, std::size_t& lanes, bool& pin);
+
+// --data-threads: how many threads of each reader of data decode image files. The readers are child processes, of workers too,
+// so it is handed down in the environment (POSEIDON_DATA_THREADS).
+CLI::Option* add_data_threads(CLI::App& app);
 
 // "off", "on" or a number, for --per-host: plan::parse_per_host.
 CLI::Option* add_per_host(CLI::App& app, std::string& per_host);

@@ -33,7 +33,13 @@ const std::vector<Subcommand>& subcommands() {
       {"features", "keep what a trained net computes on the way", &features_command},
       {"convert-model", "write a trained model in another format", &convert_model_command},
       {"devices", "show what this host has to compute and communicate with", &devices_command},
+      {"convert-cifar", "make data bases from CIFAR-10's files", &convert_cifar_command},
       {"convert-images", "make a data base from image files", &convert_images_command},
+      {"convert-mnist", "make a data base from MNIST's files", &convert_mnist_command},
+      {"draw-net", "draw a net as a graph", &draw_net_command},
+      {"image-mean", "compute the mean image of a data base", &image_mean_command},
+      {"parse-log", "make tables of a training's log", &parse_log_command},
+      {"partition-data", "cut a data base into parts", &partition_data_command},
   };
   return list;
 }

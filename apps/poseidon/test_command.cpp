@@ -46,6 +46,7 @@ void describe(CLI::App& app, TestOptions& into) {
       ->check(CLI::Range(std::int64_t{1}, kIterationsMax))
       ->capture_default_str();
   app.add_option("--threads", into.threads, "0 for one on each core")->check(CLI::Range(0, 4096))->capture_default_str();
+  add_data_threads(app);
   add_dtype(app, into.dtype);
   add_gpu(app, into.gpu);
   add_net_state(app, into.level, into.stages);

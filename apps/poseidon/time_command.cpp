@@ -39,6 +39,7 @@ void describe(CLI::App& app, TimeOptions& into) {
   app.add_option("--model", into.model, "the net's prototxt")->required();
   app.add_option("--iterations", into.iterations, "how many, after one to warm up")->check(CLI::Range(1, 1'000'000))->capture_default_str();
   app.add_option("--threads", into.threads, "0 for one on each core")->check(CLI::Range(0, 4096))->capture_default_str();
+  add_data_threads(app);
   add_dtype(app, into.dtype);
   app.add_option("--phase", into.phase, "which of the net's phases")->check(CLI::IsMember({"TRAIN", "TEST"}))->capture_default_str();
   add_gpu(app, into.gpu);

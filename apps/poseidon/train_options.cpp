@@ -49,6 +49,7 @@ void describe(CLI::App& app, TrainOptions& into) {
   into.where.describe(app);
   app.add_flag("--dry-run", into.dry_run, "say what would start where, and start nothing");
   app.add_option("--threads", into.threads, "threads of each worker; 0 shares the cores out")->check(CLI::Range(0, 4096))->capture_default_str();
+  add_data_threads(app);
   app.add_option("--scheme", into.scheme,
                  "how gradients travel: auto, ps, sfb, adam or block, and LAYER=SCHEME for exceptions, separated by commas")
       ->capture_default_str();

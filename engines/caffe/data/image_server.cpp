@@ -24,7 +24,8 @@ using base::concat;
 // workers, and a job that goes on from a snapshot need not draw the passes before.
 class PassOrder {
  public:
-  PassOrder(std::size_t images, const ImageFiles& files) : shuffled_(files.shuffle), random_(files.seed, files.purpose) {
+  PassOrder(std::size_t images, const ImageFiles& files)
+      : shuffled_(files.shuffle), random_(files.seed, files.purpose) {
     if (images > std::numeric_limits<std::uint32_t>::max()) throw ConfigError("a list of more than 2^32 images");
     order_.resize(images);
   }
@@ -60,7 +61,8 @@ struct Decoded {
 Decoded decode(const ServeImagesOptions& options, const Task& task) {
   const ImageOptions how{options.color == ImageColor::kGray, {options.files.width, options.files.height}, ""};
   try {
-    Decoded decoded{task, proto::datum_bytes(read_image(options.files.prefix + task.image->path, how, task.image->label))};
+    Decoded decoded{task,
+                    proto::datum_bytes(read_image(options.files.prefix + task.image->path, how, task.image->label))};
     if (decoded.datum.size() > kValueBytesMax) {
       throw ConfigError(concat(task.image->path, ": is larger than ", base::readable_bytes(kValueBytesMax)));
     }
@@ -79,7 +81,8 @@ void serve_images(const ServeImagesOptions& options, int pipe) {
 
   std::uint64_t taken = 0;
   const auto take = [&] {
-    const std::uint64_t index = options.first + taken / options.take * (options.take + options.skip) + taken % options.take;
+    const std::uint64_t index =
+        options.first + taken / options.take * (options.take + options.skip) + taken % options.take;
     ++taken;
     return Task{index, &images[order.image_at(index)]};
   };

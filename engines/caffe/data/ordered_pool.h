@@ -92,9 +92,9 @@ class OrderedPool {
   const std::size_t ahead_;
   const std::function<Task()> take_;
   const std::function<Result(Task)> work_;
-  std::mutex mutex_;         // guards slots_, ended_, stopping_ and calls of take_
-  std::deque<Slot> slots_;   // what was taken and not handed out, the oldest first
-  bool ended_ = false;       // take_ has thrown
+  std::mutex mutex_;        // guards slots_, ended_, stopping_ and calls of take_
+  std::deque<Slot> slots_;  // what was taken and not handed out, the oldest first
+  bool ended_ = false;      // take_ has thrown
   bool stopping_ = false;
   std::condition_variable room_;
   std::condition_variable ready_;

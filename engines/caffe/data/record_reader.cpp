@@ -345,7 +345,8 @@ std::size_t RecordReader::Child::read_some(char* into, std::size_t bytes_max, Cl
     if (got > 0) return static_cast<std::size_t>(got);
     if (got == 0) fail_of_death();
     if (errno != EINTR)
-      fail<SystemError>(concat("cannot read from the reader of ", options_.source.string(), ": ", std::strerror(errno)));
+      fail<SystemError>(
+          concat("cannot read from the reader of ", options_.source.string(), ": ", std::strerror(errno)));
   }
 }
 
@@ -383,8 +384,8 @@ void RecordReader::Child::fail(const std::string& message) {
 
 void RecordReader::Child::fail_of_silence() {
   fail<SystemError>(concat("no record came from ", options_.source.string(), " for ",
-                           base::readable_seconds(std::chrono::duration<double>(options_.wait_max).count()), ", ", place(),
-                           "; is its disk or network file system stuck?"));
+                           base::readable_seconds(std::chrono::duration<double>(options_.wait_max).count()), ", ",
+                           place(), "; is its disk or network file system stuck?"));
 }
 
 void RecordReader::Child::fail_of_death() {

@@ -75,8 +75,9 @@ void serve_records(const ServeOptions& options, const DecodeFn& decode, int pipe
     }
     return;
   }
-  OrderedPool<Stored, Stored> pool({options.threads, kAheadPerThread * options.threads}, [&] { return records.next(); },
-                                   [&](Stored record) { return plain(std::move(record), decode); });
+  OrderedPool<Stored, Stored> pool(
+      {options.threads, kAheadPerThread * options.threads}, [&] { return records.next(); },
+      [&](Stored record) { return plain(std::move(record), decode); });
   while (send(pool.next(), pipe)) {
   }
 }

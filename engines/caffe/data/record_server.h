@@ -30,7 +30,8 @@ struct EncodedRecord {
   std::string_view datum;   // its bytes
   std::string where;        // words that say which record it is, for messages
 };
-// Returns the numbers of the image as the bytes of a plain Datum. Throws ConfigError. Called by `threads` threads at once.
+// Returns the numbers of the image as the bytes of a plain Datum; called by `threads` threads at once. Throws
+// ConfigError.
 using DecodeFn = std::function<std::string(const EncodedRecord&)>;
 
 // Returns when the pipe's other end is closed. Throws ConfigError for whatever is wrong with the data base, when frames

@@ -60,7 +60,8 @@ Transform::Transform(const proto::Message& settings, Options options)
   if (!mean_holder.has("mean_file")) return;
   mean_file_ = mean_holder.text("mean_file");
   if (!mean_values_.empty()) {
-    throw ConfigError(concat(mean_holder.position("mean_file").text(), ": mean_file and mean_value exclude each other"));
+    throw ConfigError(
+        concat(mean_holder.position("mean_file").text(), ": mean_file and mean_value exclude each other"));
   }
   proto::Blob mean;
   try {

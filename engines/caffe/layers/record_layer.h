@@ -1,5 +1,5 @@
-// What Data and ImageData have in common: records from a child process become batches, made ready by a thread that is some
-// batches ahead.
+// What Data and ImageData have in common: records from a child process become batches, made ready by a thread that is
+// some batches ahead.
 //
 // The records of a batch are those that the forward pass asks for: consecutive ones from `first_record` on, counted
 // over the whole training by all workers and all passes through the data. The thread goes on as the pass says that it

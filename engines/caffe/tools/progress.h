@@ -11,7 +11,8 @@ struct Progress {
   std::size_t total = 0;
 };
 
-// Called now and then, in the thread that called the tool. What it throws ends the work, and what was written is removed.
+// Called now and then, in the thread that called the tool. What it throws ends the work, and what was written is
+// removed.
 using ProgressFn = std::function<void(Progress)>;
 
 }  // namespace poseidon::caffe

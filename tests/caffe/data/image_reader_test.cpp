@@ -127,7 +127,8 @@ TEST_F(ImageReader, ShufflesAlikeForAllWorkers) {
     part.take = 2;
     part.skip = 4;
     const std::vector<int> own = labels(part, 12);
-    for (std::size_t i = 0; i < own.size(); ++i) EXPECT_EQ(own[i], whole[i / 2 * 6 + 2 * worker + i % 2]) << worker << " " << i;
+    for (std::size_t i = 0; i < own.size(); ++i)
+      EXPECT_EQ(own[i], whole[i / 2 * 6 + 2 * worker + i % 2]) << worker << " " << i;
   }
   // And begins in the middle of a later pass as if it had read all before.
   RecordReaderOptions later = shuffled(5);
@@ -164,8 +165,8 @@ TEST_F(ImageReader, NamesListLineAndFileOfAnImageThatCannotBeRead) {
 TEST_F(ImageReader, ExplainsAListThatCannotBeUsed) {
   const auto error = [&] { return error_of([&] { RecordReader reader(options()); }); };
   write_file(folder_ / "list.txt", "0.pgm zero\n");
-  EXPECT_EQ(error(), (folder_ / "list.txt").string() +
-                         ":1: \"0.pgm zero\" is not a path, a blank and a label (a whole number)");
+  EXPECT_EQ(error(),
+            (folder_ / "list.txt").string() + ":1: \"0.pgm zero\" is not a path, a blank and a label (a whole number)");
   write_file(folder_ / "list.txt", "\n");
   EXPECT_EQ(error(), (folder_ / "list.txt").string() + ": lists no image");
   std::filesystem::remove(folder_ / "list.txt");

@@ -16,11 +16,13 @@ using Pool = OrderedPool<int, std::string>;
 TEST(OrderedPool, HandsResultsOutInTheOrderOfTheirTasks) {
   for (const std::size_t threads : {1, 2, 7}) {
     int next = 0;
-    Pool pool({threads, 2 * threads}, [&] { return next++; }, [](int task) {
-      // Later tasks are done sooner.
-      std::this_thread::sleep_for(std::chrono::microseconds(task % 5 == 0 ? 500 : 0));
-      return std::to_string(task);
-    });
+    Pool pool(
+        {threads, 2 * threads}, [&] { return next++; },
+        [](int task) {
+          // Later tasks are done sooner.
+          std::this_thread::sleep_for(std::chrono::microseconds(task % 5 == 0 ? 500 : 0));
+          return std::to_string(task);
+        });
     for (int i = 0; i < 100; ++i) EXPECT_EQ(pool.next(), std::to_string(i));
   }
 }
@@ -29,13 +31,15 @@ TEST(OrderedPool, WorksOnSeveralTasksAtOnce) {
   // Each of the first two waits for the other: one thread alone would never end.
   std::atomic<int> here{0};
   int next = 0;
-  Pool pool({2, 2}, [&] { return next++; }, [&](int task) {
-    if (task < 2) {
-      ++here;
-      while (here < 2) std::this_thread::yield();
-    }
-    return std::to_string(task);
-  });
+  Pool pool(
+      {2, 2}, [&] { return next++; },
+      [&](int task) {
+        if (task < 2) {
+          ++here;
+          while (here < 2) std::this_thread::yield();
+        }
+        return std::to_string(task);
+      });
   for (int i = 0; i < 10; ++i) EXPECT_EQ(pool.next(), std::to_string(i));
 }
 
@@ -50,10 +54,12 @@ TEST(OrderedPool, TakesNoMoreThanItMay) {
 
 TEST(OrderedPool, ThrowsAtTheFailedTasksTurn) {
   int next = 0;
-  Pool pool({3, 6}, [&] { return next++; }, [](int task) {
-    if (task == 4) throw std::runtime_error("four");
-    return std::to_string(task);
-  });
+  Pool pool(
+      {3, 6}, [&] { return next++; },
+      [](int task) {
+        if (task == 4) throw std::runtime_error("four");
+        return std::to_string(task);
+      });
   for (int i = 0; i < 4; ++i) EXPECT_EQ(pool.next(), std::to_string(i));
   EXPECT_THROW(static_cast<void>(pool.next()), std::runtime_error);
   EXPECT_THROW(static_cast<void>(pool.next()), std::runtime_error);

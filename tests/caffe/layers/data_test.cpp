@@ -80,8 +80,9 @@ TEST_F(Data, TakesTheOlderPlaceOfScale) {
   const std::string older = base::concat("name: 'd' type: 'Data' top: 'data' data_param { source: '",
                                          (folder_ / "numbers").string(), "' batch_size: 1 backend: LMDB scale: 0.5 }");
   expect_near(make_layer(older, {}).layer->forward({.first_record = 3}, {})[0], {1.5, 1.5, 1.5, 1.5}, 0);
-  EXPECT_NE(testing::setup_error(older + " transform_param { scale: 2 }", {}).find("scale stands in transform_param too"),
-            std::string::npos);
+  EXPECT_NE(
+      testing::setup_error(older + " transform_param { scale: 2 }", {}).find("scale stands in transform_param too"),
+      std::string::npos);
 }
 
 TEST_F(Data, YieldsFloatsInAFloatNet) {

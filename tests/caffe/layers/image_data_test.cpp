@@ -67,9 +67,10 @@ TEST_F(ImageData, BringsImagesOfSeveralSizesToOne) {
 
   Made unequal = make_layer(text("batch_size: 2 is_color: false"), {});
   const std::string error = error_of([&] { unequal.layer->forward({}, {}); });
-  EXPECT_NE(error.find("record 1 (key 0.pgm): the image becomes [1, 2, 3], and the first one [1, 4, 5]; give crop_size, "
-                       "or new_height and new_width"),
-            std::string::npos)
+  EXPECT_NE(
+      error.find("record 1 (key 0.pgm): the image becomes [1, 2, 3], and the first one [1, 4, 5]; give crop_size, "
+                 "or new_height and new_width"),
+      std::string::npos)
       << error;
 }
 
@@ -83,8 +84,8 @@ TEST_F(ImageData, TransformsImagesByEitherPlaceOfTheSettings) {
 
   ASSERT_TRUE(proto::write_blob(folder_ / "mean.binaryproto", {{1, 1, 2, 3}, std::vector<float>(6, 4)}).ok());
   const std::string mean = base::concat("mean_file: '", (folder_ / "mean.binaryproto").string(), "'");
-  Made older = make_layer(text(base::concat("is_color: false scale: 0.5 crop_size: 2 ", mean)), {}, at::kDouble,
-                          Phase::kTest);
+  Made older =
+      make_layer(text(base::concat("is_color: false scale: 0.5 crop_size: 2 ", mean)), {}, at::kDouble, Phase::kTest);
   expect_near(older.layer->forward(second, {})[0], wanted, 0);
 }
 
@@ -93,7 +94,8 @@ TEST_F(ImageData, MirrorsByTheOlderSettingToo) {
   Made now = make_layer(text("is_color: false", "transform_param { mirror: true }"), {});
   int mirrored = 0;
   for (std::uint64_t record = 0; record < 40; record += 5) {
-    const std::vector<double> image = values_of(older.layer->forward({.first_record = record, .record_stride = 5}, {})[0]);
+    const std::vector<double> image =
+        values_of(older.layer->forward({.first_record = record, .record_stride = 5}, {})[0]);
     EXPECT_EQ(values_of(now.layer->forward({.first_record = record, .record_stride = 5}, {})[0]), image);
     mirrored += image == std::vector<double>{2, 1, 0, 5, 4, 3} ? 1 : 0;
   }
@@ -143,17 +145,20 @@ TEST_F(ImageData, ExplainsWhatIsWrong) {
     return testing::setup_error(
         base::concat("name: 'd' type: 'ImageData' top: 'data'\nimage_data_param { ", settings, " }"), {});
   };
-  EXPECT_EQ(error("batch_size: 2"),
-            "net.prototxt:2:1: layer \"d\" (ImageData) needs a list of image files: image_data_param { source: \"FILE\" }");
+  EXPECT_EQ(
+      error("batch_size: 2"),
+      "net.prototxt:2:1: layer \"d\" (ImageData) needs a list of image files: image_data_param { source: \"FILE\" }");
   EXPECT_EQ(error("source: 'x' batch_size: 0"),
             "net.prototxt:2:32: layer \"d\" (ImageData) needs batch_size, at least 1");
-  EXPECT_EQ(error("source: 'x' new_width: 3"),
-            "net.prototxt:2:32: layer \"d\" (ImageData) needs new_height and new_width together, or none of them to keep "
-            "the images' sizes");
+  EXPECT_EQ(
+      error("source: 'x' new_width: 3"),
+      "net.prototxt:2:32: layer \"d\" (ImageData) needs new_height and new_width together, or none of them to keep "
+      "the images' sizes");
   EXPECT_EQ(error("source: 'x' new_height: 70000 new_width: 3"),
             "net.prototxt:2:32: layer \"d\" (ImageData) wants images of more than 65500 rows or columns");
   const std::string missing = error("source: '/nowhere/list.txt'");
-  const std::string wanted = "net.prototxt:1:1: layer \"d\" (ImageData) cannot read its records: cannot read /nowhere/list.txt: ";
+  const std::string wanted =
+      "net.prototxt:1:1: layer \"d\" (ImageData) cannot read its records: cannot read /nowhere/list.txt: ";
   EXPECT_EQ(missing.substr(0, wanted.size()), wanted);
   EXPECT_NE(testing::setup_error(text("scale: 2", "transform_param { scale: 2 }"), {})
                 .find("scale stands in transform_param too; keep that one and remove this"),
