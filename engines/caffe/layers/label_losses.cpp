@@ -68,6 +68,7 @@ class HingeLoss final : public Layer {
   }
 
   bool is_loss() const override { return true; }
+  bool differentiable(std::size_t bottom) const override { return bottom == 0; }
 
   std::vector<at::Tensor> forward(const ForwardContext&, const std::vector<at::Tensor>& bottoms) override {
     const LabelledScores both = labelled_records(*this, bottoms);
@@ -102,6 +103,7 @@ class InfogainLoss final : public Layer {
   }
 
   bool is_loss() const override { return true; }
+  bool differentiable(std::size_t bottom) const override { return bottom == 0; }
 
   std::vector<at::Tensor> forward(const ForwardContext& context, const std::vector<at::Tensor>& bottoms) override {
     const std::size_t axis = canonical_axis(settings_.integer("axis"), bottoms[0].sizes().vec());
@@ -173,6 +175,7 @@ class MultinomialLogisticLoss final : public Layer {
   }
 
   bool is_loss() const override { return true; }
+  bool differentiable(std::size_t bottom) const override { return bottom == 0; }
 
   std::vector<at::Tensor> forward(const ForwardContext&, const std::vector<at::Tensor>& bottoms) override {
     const LabelledScores both = labelled_records(*this, bottoms);

@@ -52,6 +52,8 @@ at::Tensor LossNormalization::divided(const at::Tensor& sum, const at::Tensor& l
     for (const at::Tensor& count : context.workers->gather(own.to(at::kDouble))) all += count.item<double>();
     return sum * (context.workers->workers() / std::max(1.0, all));
   }
+  // What nothing divides is the sum over all workers' records, of which workers' losses have the mean.
+  if (mode_ == Mode::kNone && context.has_other_workers()) return sum * context.workers->workers();
   return sum / static_cast<double>(std::max<std::int64_t>(1, count(mode_, labels)));
 }
 

@@ -102,6 +102,7 @@ class SigmoidCrossEntropyLoss final : public Layer {
   }
 
   bool is_loss() const override { return true; }
+  bool differentiable(std::size_t bottom) const override { return bottom == 0; }
 
   std::vector<at::Tensor> forward(const ForwardContext& context, const std::vector<at::Tensor>& bottoms) override {
     const at::Tensor& x = bottoms[0];

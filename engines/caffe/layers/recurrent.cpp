@@ -53,6 +53,8 @@ class Recurrent : public Layer {
     return tops;
   }
 
+  bool differentiable(std::size_t bottom) const override { return bottom != 1; }
+
   std::vector<at::Tensor> forward(const ForwardContext&, const std::vector<at::Tensor>& bottoms) override {
     // No gradient goes to the marks of sequences, in Caffe neither.
     const std::vector<at::Tensor> cont = bottoms[1].detach().unsqueeze(2).unbind();
@@ -239,6 +241,8 @@ class LstmUnit final : public Layer {
     }
     return {cell, cell};
   }
+
+  bool differentiable(std::size_t bottom) const override { return bottom != 2; }
 
   std::vector<at::Tensor> forward(const ForwardContext&, const std::vector<at::Tensor>& bottoms) override {
     const LstmState next = lstm_step(bottoms[0], bottoms[1], bottoms[2].detach().unsqueeze(2));

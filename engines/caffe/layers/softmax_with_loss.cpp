@@ -28,6 +28,7 @@ class SoftmaxWithLoss final : public Layer {
   }
 
   bool is_loss() const override { return true; }
+  bool differentiable(std::size_t bottom) const override { return bottom == 0; }
 
   std::vector<at::Tensor> forward(const ForwardContext& context, const std::vector<at::Tensor>& bottoms) override {
     const LabelledScores both =
