@@ -35,6 +35,8 @@ int plan_command(const std::vector<std::string>& arguments);
 int agent_command(const std::vector<std::string>& arguments);
 int serve_command(const std::vector<std::string>& arguments);
 int convert_images_command(const std::vector<std::string>& arguments);
+int upgrade_net_command(const std::vector<std::string>& arguments);
+int upgrade_solver_command(const std::vector<std::string>& arguments);
 
 // What every subcommand does with its arguments: Caffe's old spelling is understood, `--help` and mistakes end the command
 // with the exit code that is returned; nothing: go on.

@@ -1,9 +1,11 @@
 // The command `poseidon`: finds the subcommand and turns whatever escapes it into a sentence and an exit code.
+#include <array>
 #include <cstdio>
 #include <exception>
 #include <functional>
 #include <new>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "apps/poseidon/command.h"
@@ -31,6 +33,8 @@ const std::vector<Subcommand>& subcommands() {
       {"serve", "be a dedicated server of a job; launchers start it", &serve_command},
       {"agent", "start a job's processes on a host; `poseidon run` calls it", &agent_command},
       {"convert-images", "make a data base from image files", &convert_images_command},
+      {"upgrade-net", "rewrite a net of an older form of Caffe's files", &upgrade_net_command},
+      {"upgrade-solver", "rewrite a solver of an older form", &upgrade_solver_command},
   };
   return list;
 }
@@ -75,15 +79,32 @@ int run(const std::vector<std::string>& arguments) {
   return kWrongUsage;
 }
 
+// Commands of others as links to this program: of the published edition, and Caffe's tools.
+struct OtherName {
+  std::string_view name;
+  int (*run)(const std::vector<std::string>& arguments);
+};
+constexpr std::array kOtherNames = {
+    OtherName{"psd_run", &run_command},
+    OtherName{"upgrade_net_proto_binary", &upgrade_net_command},
+    OtherName{"upgrade_net_proto_text", &upgrade_net_command},
+    OtherName{"upgrade_solver_proto_text", &upgrade_solver_command},
+};
+
+int run_as(std::string_view path, const std::vector<std::string>& arguments) {
+  const std::string_view name = path.substr(path.rfind('/') == path.npos ? 0 : path.rfind('/') + 1);
+  for (const OtherName& other : kOtherNames) {
+    if (name == other.name) return other.run(arguments);
+  }
+  return run(arguments);
+}
+
 }  // namespace
 }  // namespace poseidon::app
 
 int main(int argc, char** argv) {
   try {
-    // The published edition's command, as a link to this program.
-    const std::string_view path = argv[0];
-    if (path.substr(path.rfind('/') == path.npos ? 0 : path.rfind('/') + 1) == "psd_run") return poseidon::app::run_command({argv + 1, argv + argc});
-    return poseidon::app::run({argv + 1, argv + argc});
+    return poseidon::app::run_as(argv[0], {argv + 1, argv + argc});
   } catch (const poseidon::caffe::ConfigError& error) {
     std::fprintf(stderr, "poseidon: %s\n", error.what());
     return poseidon::app::kWrongInput;

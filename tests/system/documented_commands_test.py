@@ -15,7 +15,7 @@ import pytest
 from support import job
 
 DOCUMENTS = sorted([job.ROOT / "README.md", *(job.ROOT / "docs").rglob("*.md")])
-SUBCOMMANDS = ["run", "train", "test", "time", "replay", "plan", "convert-images"]
+SUBCOMMANDS = ["run", "train", "test", "time", "replay", "plan", "convert-images", "upgrade-net", "upgrade-solver"]
 OURS = ("build/bin/poseidon", "poseidon", "examples/", "python examples/")
 
 
