@@ -39,6 +39,8 @@ int caffe_command(const std::vector<std::string>& arguments);
 int devices_command(const std::vector<std::string>& arguments);
 int features_command(const std::vector<std::string>& arguments);
 int convert_model_command(const std::vector<std::string>& arguments);
+int upgrade_net_command(const std::vector<std::string>& arguments);
+int upgrade_solver_command(const std::vector<std::string>& arguments);
 
 // Carried out by the program poseidon-data, which this process then becomes.
 int convert_cifar_command(const std::vector<std::string>& arguments);

@@ -1,9 +1,11 @@
 // The command `poseidon`: finds the subcommand and turns whatever escapes it into a sentence and an exit code.
+#include <array>
 #include <cstdio>
 #include <exception>
 #include <functional>
 #include <new>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "apps/poseidon/command.h"
@@ -40,6 +42,8 @@ const std::vector<Subcommand>& subcommands() {
       {"image-mean", "compute the mean image of a data base", &image_mean_command},
       {"parse-log", "make tables of a training's log", &parse_log_command},
       {"partition-data", "cut a data base into parts", &partition_data_command},
+      {"upgrade-net", "rewrite a net of an older form of Caffe's files", &upgrade_net_command},
+      {"upgrade-solver", "rewrite a solver of an older form", &upgrade_solver_command},
   };
   return list;
 }
@@ -84,17 +88,38 @@ int run(const std::vector<std::string>& arguments) {
   return kWrongUsage;
 }
 
+// Commands of others as links to this program: of the published edition, and Caffe's tools.
+struct OtherName {
+  std::string_view name;
+  int (*run)(const std::vector<std::string>& arguments);
+};
+constexpr std::array kOtherNames = {
+    OtherName{"caffe", &caffe_command},
+    OtherName{"caffe.bin", &caffe_command},
+    OtherName{"compute_image_mean", &image_mean_command},
+    OtherName{"convert_cifar_data", &convert_cifar_command},
+    OtherName{"convert_imageset", &convert_images_command},
+    OtherName{"convert_mnist_data", &convert_mnist_command},
+    OtherName{"psd_run", &run_command},
+    OtherName{"upgrade_net_proto_binary", &upgrade_net_command},
+    OtherName{"upgrade_net_proto_text", &upgrade_net_command},
+    OtherName{"upgrade_solver_proto_text", &upgrade_solver_command},
+};
+
+int run_as(std::string_view path, const std::vector<std::string>& arguments) {
+  const std::string_view name = path.substr(path.rfind('/') == path.npos ? 0 : path.rfind('/') + 1);
+  for (const OtherName& other : kOtherNames) {
+    if (name == other.name) return other.run(arguments);
+  }
+  return run(arguments);
+}
+
 }  // namespace
 }  // namespace poseidon::app
 
 int main(int argc, char** argv) {
   try {
-    // Other editions' commands, as links to this program.
-    const std::string_view path = argv[0];
-    const std::string_view name = path.substr(path.rfind('/') == path.npos ? 0 : path.rfind('/') + 1);
-    if (name == "psd_run") return poseidon::app::run_command({argv + 1, argv + argc});
-    if (name == "caffe" || name == "caffe.bin") return poseidon::app::caffe_command({argv + 1, argv + argc});
-    return poseidon::app::run({argv + 1, argv + argc});
+    return poseidon::app::run_as(argv[0], {argv + 1, argv + argc});
   } catch (const poseidon::caffe::ConfigError& error) {
     std::fprintf(stderr, "poseidon: %s\n", error.what());
     return poseidon::app::kWrongInput;

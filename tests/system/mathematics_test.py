@@ -51,6 +51,36 @@ def test_four_workers_follow_one_in_float64(four_workers, one_worker, scheme):
     assert relative(ours, one_worker["float64"]) < 1e-9
 
 
+RULES = {
+    "sgd": {},
+    "nesterov": {"type": '"Nesterov"'},
+    "adagrad": {"type": '"AdaGrad"', "momentum": None},
+    "rmsprop": {"type": '"RMSProp"', "momentum": None, "base_lr": 0.0002, "delta": 1e-6},
+    "adadelta": {"type": '"AdaDelta"', "momentum": 0.95, "base_lr": 1, "delta": 1e-6},
+    "adam": {"type": '"Adam"', "base_lr": 0.001, "delta": 1e-6},
+}
+
+
+@pytest.mark.parametrize("scheme", ["ps", "sfb", "block"])
+@pytest.mark.parametrize("rule", RULES)
+def test_four_workers_follow_one_by_every_rule(lenet, rule, scheme):
+    """With gradients of two batches in each iteration and, for some, above the norm that they are clipped to."""
+    settings = {"max_iter": 40, "iter_size": 2, "clip_gradients": 2, **RULES[rule]}
+    one = lenet.train(lenet.solver(lenet.net(32), **settings), 1, "--dtype", "float64")
+    four = lenet.train(lenet.solver(lenet.net(8), **settings), 4, "--dtype", "float64", "--scheme", scheme)
+    assert relative(job.losses(four), job.losses(one)) < 1e-8
+    assert job.losses(one)[-1] < 0.9 * job.losses(one)[0], "it does not learn"
+    assert "equal on all workers" in four.out
+
+
+def test_several_batches_in_an_iteration_are_one_larger_batch(lenet, one_worker):
+    """Also with factors, which travel together."""
+    for scheme in ("ps", "sfb", "adam"):
+        solver = lenet.solver(lenet.net(8), max_iter=40, iter_size=2)
+        done = lenet.train(solver, 4, "--scheme", scheme, "--dtype", "float64")
+        assert relative(job.losses(done), one_worker["float64"][:40]) < 1e-9
+
+
 @pytest.mark.parametrize("per_host, hosts", [("on", [[0, 1, 2, 3]]), (2, [[0, 1], [2, 3]])], ids=["1x4", "2x2"])
 @pytest.mark.parametrize("scheme", ["ps", "sfb", "block"])
 def test_four_workers_that_combine_in_shared_memory_follow_one(lenet, one_worker, scheme, per_host, hosts):

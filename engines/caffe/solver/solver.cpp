@@ -21,9 +21,17 @@
 namespace poseidon::caffe {
 namespace {
 
-// In double, and not as the square of a root: sums of squares of several arrays make one norm.
+// In double, and not as the square of a root: sums of squares of several arrays make one norm. Row by row, because ATen
+// adds a whole array in an order that depends on the number of threads, in which workers may differ.
 double squared_norm(const at::Tensor& gradient) {
-  return gradient.defined() ? gradient.to(at::kDouble).square().sum().item<double>() : 0;
+  constexpr std::int64_t kRow = 4096;
+  if (!gradient.defined()) return 0;
+  const at::Tensor flat = gradient.flatten();
+  const std::int64_t whole = flat.numel() / kRow * kRow;
+  double squares = flat.slice(0, whole).to(at::kDouble).square().sum().item<double>();
+  if (whole == 0) return squares;
+  const at::Tensor rows = flat.slice(0, 0, whole).view({-1, kRow}).to(at::kDouble).square().sum(1);
+  return std::accumulate(rows.const_data_ptr<double>(), rows.const_data_ptr<double>() + rows.numel(), squares);
 }
 
 // A folder that is not there, or not ours to write, is noticed before training and not at its end.
