@@ -37,6 +37,7 @@ const std::vector<Subcommand>& subcommands() {
       {"image-mean", "compute the mean image of a data base", &image_mean_command},
       {"parse-log", "make tables of a training's log", &parse_log_command},
       {"partition-data", "cut a data base into parts", &partition_data_command},
+      {"plot-log", "draw the curves of trainings", &plot_log_command},
   };
   return list;
 }

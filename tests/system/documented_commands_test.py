@@ -16,7 +16,8 @@ from support import job
 
 DOCUMENTS = sorted([job.ROOT / "README.md", *(job.ROOT / "docs").rglob("*.md")])
 SUBCOMMANDS = ["run", "train", "test", "time", "replay", "plan",
-               "convert-cifar", "convert-images", "convert-mnist", "draw-net", "image-mean", "parse-log", "partition-data"]
+               "convert-cifar", "convert-images", "convert-mnist", "draw-net", "image-mean", "parse-log", "partition-data",
+               "plot-log"]
 OURS = ("build/bin/poseidon", "poseidon", "examples/", "python examples/")
 
 
