@@ -11,6 +11,7 @@ LayerRegistry standard_layers() {
   registry.add("ImageData", make_image_data);
   registry.add("InnerProduct", make_inner_product);
   registry.add("Input", make_input);
+  registry.add("MemoryData", make_memory_data);
   registry.add("Pooling", make_pooling);
   registry.add("ReLU", make_relu);
   registry.add("Softmax", make_softmax);

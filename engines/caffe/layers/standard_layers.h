@@ -14,6 +14,7 @@ std::unique_ptr<Layer> make_dropout(const LayerConfig& config);
 std::unique_ptr<Layer> make_image_data(const LayerConfig& config);
 std::unique_ptr<Layer> make_inner_product(const LayerConfig& config);
 std::unique_ptr<Layer> make_input(const LayerConfig& config);
+std::unique_ptr<Layer> make_memory_data(const LayerConfig& config);
 std::unique_ptr<Layer> make_pooling(const LayerConfig& config);
 std::unique_ptr<Layer> make_relu(const LayerConfig& config);
 std::unique_ptr<Layer> make_softmax(const LayerConfig& config);
