@@ -3,9 +3,12 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <iomanip>
 #include <nlohmann/json.hpp>
 #include <opencv2/imgcodecs.hpp>
 #include <opencv2/imgproc.hpp>
+#include <sstream>
+#include <utility>
 
 #include "base/file.h"
 #include "base/text.h"
@@ -34,28 +37,55 @@ const cv::Scalar kIdeal(160, 160, 160);
 const std::array<cv::Scalar, 6> kColours = {cv::Scalar(178, 114, 0), cv::Scalar(0, 159, 230), cv::Scalar(115, 158, 0),
                                             cv::Scalar(0, 94, 213), cv::Scalar(167, 121, 204), cv::Scalar(233, 180, 86)};
 
-// The powers of two around what is shown, in exponents.
+// What an axis shows, and where its lines are.
 struct Axis {
-  int first = 0;
-  int last = 1;
+  double first = 0;
+  double last = 1;
+  std::vector<double> marks;
+  bool linear = false;
+
+  // How far along the axis a value is, 0 to 1.
+  double share_of(double value) const {
+    return linear ? (value - first) / (last - first) : std::log2(value / first) / std::log2(last / first);
+  }
 };
 
-Axis axis_of(const std::vector<double>& values) {
-  const auto [least, most] = std::minmax_element(values.begin(), values.end());
-  Axis axis{static_cast<int>(std::floor(std::log2(*least) + 1e-9)), static_cast<int>(std::ceil(std::log2(*most) - 1e-9))};
-  if (axis.first == axis.last) ++axis.last;
+// From a power of two to another, with a mark at each.
+Axis doubling_axis(double least, double most) {
+  const double first = std::floor(std::log2(least) + 1e-9);
+  const double last = std::max(std::ceil(std::log2(most) - 1e-9), first + 1);
+  Axis axis{std::exp2(first), std::exp2(last), {}, false};
+  for (double e = first; e <= last; ++e) axis.marks.push_back(std::exp2(e));
   return axis;
+}
+
+// From one mark to another, 1, 2 or 5 times a power of ten apart, so that there are some five of them.
+Axis counting_axis(double least, double most) {
+  // Values that are equal but for their last digits would give marks that cannot be told apart.
+  const double size = std::max(std::abs(least), std::abs(most));
+  const double range = most > least ? std::max({most - least, 1e-9 * size, 1e-100}) : std::max(size, 1.0);
+  const double rough = range / 5;
+  const double power = std::pow(10, std::floor(std::log10(rough)));
+  const double step = power * (rough < 2 * power ? 1 : rough < 5 * power ? 2 : 5);
+  const double first = std::floor(least / step + 1e-9);
+  const double last = std::max(std::ceil(most / step - 1e-9), first + 1);
+  Axis axis{first * step, last * step, {}, true};
+  for (double n = first; n <= last; ++n) axis.marks.push_back(n * step);
+  return axis;
+}
+
+Axis axis_of(const std::vector<double>& values, bool linear) {
+  const auto [least, most] = std::minmax_element(values.begin(), values.end());
+  return linear ? counting_axis(*least, *most) : doubling_axis(*least, *most);
 }
 
 class Canvas {
  public:
-  Canvas(Axis x, Axis y) : image_(kHeight, kWidth, CV_8UC3, cv::Scalar(255, 255, 255)), x_(x), y_(y) {}
+  Canvas(Axis x, Axis y) : image_(kHeight, kWidth, CV_8UC3, cv::Scalar(255, 255, 255)), x_(std::move(x)), y_(std::move(y)) {}
 
   cv::Point at(double x, double y) const {
-    const double across = (std::log2(x) - x_.first) / (x_.last - x_.first);
-    const double up = (std::log2(y) - y_.first) / (y_.last - y_.first);
-    return {kLeft + static_cast<int>(std::lround(across * (kWidth - kLeft - kRight))),
-            kHeight - kBottom - static_cast<int>(std::lround(up * (kHeight - kTop - kBottom)))};
+    return {kLeft + static_cast<int>(std::lround(x_.share_of(x) * (kWidth - kLeft - kRight))),
+            kHeight - kBottom - static_cast<int>(std::lround(y_.share_of(y) * (kHeight - kTop - kBottom)))};
   }
   void line(cv::Point from, cv::Point to, const cv::Scalar& colour, int width) {
     cv::line(image_, from, to, colour, width * kScale, cv::LINE_AA);
@@ -105,21 +135,25 @@ class Canvas {
   Axis y_;
 };
 
-// 0.25, 8, 1024.
-std::string power_text(int exponent) { return exponent >= 0 ? concat(1LL << exponent) : concat(std::exp2(exponent)); }
+// 0.25, 8, 1024; without the noise of the last digits.
+std::string mark_text(double mark) {
+  std::ostringstream text;
+  text << std::setprecision(mark == std::floor(mark) && std::abs(mark) < 1e9 ? 10 : 4) << mark;
+  return std::move(text).str();
+}
 
-void draw_frame(Canvas& canvas, const Chart& chart, Axis x, Axis y) {
-  const cv::Point corner = canvas.at(std::exp2(x.first), std::exp2(y.first));
-  const cv::Point end = canvas.at(std::exp2(x.last), std::exp2(y.last));
-  for (int e = x.first; e <= x.last; ++e) {
-    const cv::Point foot = canvas.at(std::exp2(e), std::exp2(y.first));
+void draw_frame(Canvas& canvas, const Chart& chart, const Axis& x, const Axis& y) {
+  const cv::Point corner = canvas.at(x.first, y.first);
+  const cv::Point end = canvas.at(x.last, y.last);
+  for (const double mark : x.marks) {
+    const cv::Point foot = canvas.at(mark, y.first);
     canvas.line(foot, {foot.x, end.y}, kGrid, 1);
-    canvas.text(power_text(e), {foot.x, foot.y + 18 * kScale}, 0.5, 0.5);
+    canvas.text(mark_text(mark), {foot.x, foot.y + 18 * kScale}, 0.5, 0.5);
   }
-  for (int e = y.first; e <= y.last; ++e) {
-    const cv::Point foot = canvas.at(std::exp2(x.first), std::exp2(e));
+  for (const double mark : y.marks) {
+    const cv::Point foot = canvas.at(x.first, mark);
     canvas.line(foot, {end.x, foot.y}, kGrid, 1);
-    canvas.text(power_text(e), {foot.x - 10 * kScale, foot.y}, 0.5, 1);
+    canvas.text(mark_text(mark), {foot.x - 10 * kScale, foot.y}, 0.5, 1);
   }
   canvas.line(corner, {end.x, corner.y}, kInk, 1);
   canvas.line(corner, {corner.x, end.y}, kInk, 1);
@@ -130,10 +164,12 @@ void draw_frame(Canvas& canvas, const Chart& chart, Axis x, Axis y) {
 
 }  // namespace
 
+bool can_be_drawn(double value) { return std::abs(value) < 1e100; }
+
 Chart parse_chart(std::string_view json) {
   try {
     const nlohmann::json document = nlohmann::json::parse(json);
-    Chart chart{document.value("title", ""), document.value("x", ""), document.value("y", ""), document.value("ideal", ""), {}};
+    Chart chart{document.value("title", ""), document.value("x", ""), document.value("y", ""), document.value("ideal", ""), {}, false};
     for (const nlohmann::json& entry : document.at("lines")) {
       ChartLine line{entry.value("label", ""), {}};
       for (const nlohmann::json& point : entry.at("points")) line.points.emplace_back(point.at(0), point.at(1));
@@ -150,17 +186,19 @@ void draw(const Chart& chart, const std::string& path) {
   std::vector<double> ys;
   for (const ChartLine& line : chart.lines) {
     for (const auto& [x, y] : line.points) {
-      if (!(x > 0 && y > 0 && std::isfinite(x) && std::isfinite(y))) {
-        throw caffe::ConfigError(concat("a chart with a point (", x, ", ", y, "); both must be above 0"));
+      const bool is_seen = can_be_drawn(x) && can_be_drawn(y);
+      if (!is_seen || (!chart.linear && (x <= 0 || y <= 0))) {
+        throw caffe::ConfigError(
+            concat("a chart with a point (", x, ", ", y, "); both must be ", is_seen ? "above 0" : "finite"));
       }
       xs.push_back(x);
       ys.push_back(y);
     }
   }
   if (xs.empty()) throw caffe::ConfigError("a chart without points");
-  const Axis x = axis_of(xs);
+  const Axis x = axis_of(xs, chart.linear);
   if (!chart.ideal.empty()) ys.insert(ys.end(), xs.begin(), xs.end());
-  const Axis y = axis_of(ys);
+  const Axis y = axis_of(ys, chart.linear);
   Canvas canvas(x, y);
   draw_frame(canvas, chart, x, y);
   cv::Point legend(kWidth - kRight + 20 * kScale, kTop + 10 * kScale);
@@ -182,7 +220,7 @@ void draw(const Chart& chart, const std::string& path) {
     for (std::size_t i = 0; i < points.size(); ++i) {
       const cv::Point place = canvas.at(points[i].first, points[i].second);
       if (i > 0) canvas.line(canvas.at(points[i - 1].first, points[i - 1].second), place, colour, 2);
-      canvas.dot(place, colour);
+      if (!chart.linear) canvas.dot(place, colour);
     }
     name(chart.lines[l].label, colour, false);
   }

@@ -1,6 +1,7 @@
-// A line chart of how something grows as something doubles: both axes are logarithmic.
+// A line chart: of how something grows as something doubles, with logarithmic axes, or of how something goes on, with linear
+// ones.
 //
-// Read from JSON:
+// The former is read from JSON:
 //   {"title": "...", "x": "nodes", "y": "speed-up", "ideal": "ideal",
 //    "lines": [{"label": "10Gbit", "points": [[1, 1], [2, 1.98], ...]}, ...]}
 // "ideal", where given, is the name of the line y = x.
@@ -15,7 +16,7 @@ namespace poseidon::data {
 
 struct ChartLine {
   std::string label;
-  std::vector<std::pair<double, double>> points;  // above 0
+  std::vector<std::pair<double, double>> points;  // can_be_drawn; above 0 on logarithmic axes
 };
 
 struct Chart {
@@ -24,7 +25,11 @@ struct Chart {
   std::string y;
   std::string ideal;  // may be empty
   std::vector<ChartLine> lines;
+  bool linear = false;  // axes that count instead of doubling, and lines without dots
 };
+
+// No infinity, nothing like it, and a number.
+bool can_be_drawn(double value);
 
 // Throws caffe::ConfigError, saying what is wrong with the text.
 Chart parse_chart(std::string_view json);

@@ -37,8 +37,9 @@ int image_mean_command(const std::vector<std::string>& arguments);
 int parse_log_command(const std::vector<std::string>& arguments);
 int partition_data_command(const std::vector<std::string>& arguments);
 
-// Of poseidon-images. The second is for `poseidon plan --plot`.
+// Of poseidon-images. The last one is for `poseidon plan --plot`.
 int convert_images_command(const std::vector<std::string>& arguments);
+int plot_log_command(const std::vector<std::string>& arguments);
 int plot_command(const std::vector<std::string>& arguments);
 
 }  // namespace poseidon::data

@@ -22,7 +22,8 @@ constexpr const char* kUsage =
     "  poseidon-data read --database FOLDER ...\n"
     "  poseidon-data read --images LIST ...\n"
     "      write records into a pipe, for a trainer\n"
-    "  poseidon-data convert-cifar, convert-images, convert-mnist, draw-net, image-mean, parse-log, partition-data ...\n"
+    "  poseidon-data convert-cifar, convert-images, convert-mnist, draw-net, image-mean, parse-log, partition-data,\n"
+    "  plot-log ...\n"
     "      the same as `poseidon convert-cifar` and so on\n"
     "\n"
     "`poseidon-data SUBCOMMAND --help` says more.\n";
@@ -77,7 +78,7 @@ int run(const std::vector<std::string>& arguments) {
                                .make_decode = &decode_by_becoming_images,
                                .serve_images = &serve_by_becoming_images});
   }
-  if (subcommand == "convert-images") become_images(arguments);
+  if (subcommand == "convert-images" || subcommand == "plot-log") become_images(arguments);
   if (const auto tool = tools().find(subcommand); tool != tools().end()) return tool->second(rest);
   const bool help = subcommand == "--help" || subcommand == "-h" || subcommand == "help";
   std::fputs(kUsage, help ? stdout : stderr);

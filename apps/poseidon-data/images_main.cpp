@@ -24,6 +24,7 @@ int run(const std::vector<std::string>& arguments) {
   caffe::prepare_image_library();
   if (subcommand == "read") return read_command(rest, {.decodes_here = true, .make_decode = &decode_here, .serve_images = &serve_here});
   if (subcommand == "convert-images") return convert_images_command(rest);
+  if (subcommand == "plot-log") return plot_log_command(rest);
   if (subcommand == "plot") return plot_command(rest);
   std::fputs("poseidon-images belongs to poseidon and poseidon-data; `poseidon --help` says more\n", stderr);
   return kWrongUsage;

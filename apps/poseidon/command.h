@@ -50,6 +50,7 @@ int draw_net_command(const std::vector<std::string>& arguments);
 int image_mean_command(const std::vector<std::string>& arguments);
 int parse_log_command(const std::vector<std::string>& arguments);
 int partition_data_command(const std::vector<std::string>& arguments);
+int plot_log_command(const std::vector<std::string>& arguments);
 
 // What every subcommand does with its arguments: Caffe's old spelling is understood, `--help` and mistakes end the command
 // with the exit code that is returned; nothing: go on.

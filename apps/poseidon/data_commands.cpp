@@ -37,5 +37,6 @@ int draw_net_command(const std::vector<std::string>& arguments) { return run_dat
 int image_mean_command(const std::vector<std::string>& arguments) { return run_data_program("image-mean", arguments); }
 int parse_log_command(const std::vector<std::string>& arguments) { return run_data_program("parse-log", arguments); }
 int partition_data_command(const std::vector<std::string>& arguments) { return run_data_program("partition-data", arguments); }
+int plot_log_command(const std::vector<std::string>& arguments) { return run_data_program("plot-log", arguments); }
 
 }  // namespace poseidon::app

@@ -42,6 +42,7 @@ const std::vector<Subcommand>& subcommands() {
       {"image-mean", "compute the mean image of a data base", &image_mean_command},
       {"parse-log", "make tables of a training's log", &parse_log_command},
       {"partition-data", "cut a data base into parts", &partition_data_command},
+      {"plot-log", "draw the curves of trainings", &plot_log_command},
       {"upgrade-net", "rewrite a net of an older form of Caffe's files", &upgrade_net_command},
       {"upgrade-solver", "rewrite a solver of an older form", &upgrade_solver_command},
   };

@@ -133,3 +133,19 @@ def test_an_image_that_is_missing_ends_the_training_with_its_line(lenet, digits)
     net = lenet.net(64, edit=from_images(images, lenet.folder / "list.txt", 16))
     done = lenet.train(lenet.solver(net, max_iter=20), 2, code=WRONG_INPUT)
     assert f"{lenet.folder}/list.txt:41: " in done.err and f"{images}/none.pgm" in done.err
+
+
+def test_curves_of_logs_are_drawn(poseidon, tmp_path):
+    log = tmp_path / "a.log"
+    log.write_text(" iteration       loss       rate  samples/s  waiting\n"
+                   "         0      2.345       0.01       1280    0.0 %\n"
+                   "        10        nan       0.01       2560   12.5 %\n"
+                   "        20        1.5       0.01       2560   12.5 %\n")
+    for chart in (4, 6):
+        job.run(poseidon, "plot-log", chart, tmp_path / f"{chart}.png", log, log).expect()
+        assert (tmp_path / f"{chart}.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+    for chart, words in ((0, "tells no accuracy of tests"), (7, "tells no loss of training with its time")):
+        done = job.run(poseidon, "plot-log", chart, tmp_path / "none.png", log).expect(WRONG_INPUT)
+        assert done.err == f"poseidon plot-log: {log}: {words}\n"
+    job.run(poseidon, "plot-log", 8, tmp_path / "none.png", log).expect(WRONG_USAGE)
+    assert not (tmp_path / "none.png").exists()

@@ -16,7 +16,7 @@ from support import job
 
 DOCUMENTS = sorted([job.ROOT / "README.md", *(job.ROOT / "docs").rglob("*.md")])
 SUBCOMMANDS = ["run", "train", "test", "time", "replay", "plan", "devices", "features", "convert-model",
-               "convert-cifar", "convert-images", "convert-mnist", "draw-net", "image-mean", "parse-log", "partition-data",
+               "convert-cifar", "convert-images", "convert-mnist", "draw-net", "image-mean", "parse-log", "partition-data", "plot-log",
                "upgrade-net", "upgrade-solver"]
 OURS = ("build/bin/poseidon", "poseidon", "examples/", "python examples/", "ln -sf ", "./caffe ")
 

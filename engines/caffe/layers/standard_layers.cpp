@@ -37,6 +37,7 @@ LayerRegistry standard_layers() {
   registry.add("LRN", make_lrn);
   registry.add("LSTM", make_lstm);
   registry.add("LSTMUnit", make_lstm_unit);
+  registry.add("MemoryData", make_memory_data);
   registry.add("MultinomialLogisticLoss", make_multinomial_logistic_loss);
   registry.add("MVN", make_mvn);
   registry.add("Parameter", make_parameter);

@@ -40,6 +40,7 @@ std::unique_ptr<Layer> make_log(const LayerConfig& config);
 std::unique_ptr<Layer> make_lrn(const LayerConfig& config);
 std::unique_ptr<Layer> make_lstm(const LayerConfig& config);
 std::unique_ptr<Layer> make_lstm_unit(const LayerConfig& config);
+std::unique_ptr<Layer> make_memory_data(const LayerConfig& config);
 std::unique_ptr<Layer> make_multinomial_logistic_loss(const LayerConfig& config);
 std::unique_ptr<Layer> make_mvn(const LayerConfig& config);
 std::unique_ptr<Layer> make_parameter(const LayerConfig& config);
