@@ -16,7 +16,8 @@ void append(const at::Tensor& value, std::vector<double>& to) {
   to.insert(to.end(), data, data + flat.numel());
 }
 
-// Element by element there is a mean only where each batch has the same ones. Filter is a layer that sees to it that not.
+// A mean of each element asks for the same elements in every batch, and behind Filter their number differs.
+// not.
 void check_elements(const Net& net, const Output& output) {
   const std::int64_t elements = elements_of(output.shape);
   if (output.value.numel() == elements) return;

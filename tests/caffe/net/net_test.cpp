@@ -271,7 +271,7 @@ std::string between(std::string_view layer) {
 
 TEST(Net, RefusesALayerWithoutGradientBelowALossAndAboveATrainedArray) {
   EXPECT_EQ(net_error(between("layer { name: 't' type: 'Threshold' bottom: 'x' top: 'y' }")),
-            "net.prototxt:4:41: layer \"t\" (Threshold) has no gradient for bottom \"x\", on which arrays are to be "
+            "net.prototxt:4:43: layer \"t\" (Threshold) has no gradient for bottom \"x\", on which arrays are to be "
             "trained through it; propagate_down: false, one for each bottom, ends the gradient there");
   EXPECT_NE(net_error(between("layer { name: 'i' type: 'Slice' bottom: 'x' top: 'u' top: 'v' }"
                               "layer { name: 'f' type: 'Filter' bottom: 'data' bottom: 'u' top: 'y' }"
