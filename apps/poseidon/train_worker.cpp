@@ -322,6 +322,8 @@ int run_train_worker(const TrainOptions& options, const cluster::JobAddress& job
     return fail({ErrorCode::kSystem, error.what()}, kSystem);
   } catch (const std::bad_alloc&) {
     return fail({ErrorCode::kSystem, "out of memory"}, kSystem);
+  } catch (const c10::Error& error) {
+    return fail({ErrorCode::kSystem, error.what_without_backtrace()}, kBroken);
   } catch (const std::exception& error) {
     return fail({ErrorCode::kSystem, error.what()}, kBroken);
   }

@@ -16,6 +16,8 @@
 #include <cstring>
 #include <utility>
 
+#include "base/checksum.h"
+#include "base/hex.h"
 #include "engines/torch/tensor_view.h"
 
 namespace poseidon::aten {
@@ -274,14 +276,16 @@ std::vector<at::Tensor> SessionExchange::gather(const at::Tensor& own) {
   if (workers() == 1) return {own};
   TORCH_CHECK(options_.gather && own.scalar_type() == at::kDouble, "this exchange has no way to gather, or not this type");
   const at::Tensor flat = own.contiguous();
-  Result<std::vector<std::string>> all = options_.gather(std::string(static_cast<const char*>(flat.const_data_ptr()), flat.nbytes()));
+  // Control messages carry text only.
+  const Result<std::vector<std::string>> all =
+      options_.gather(base::to_hex({static_cast<const std::byte*>(flat.const_data_ptr()), flat.nbytes()}));
   if (!all) throw JobOver(all.error());
   std::vector<at::Tensor> tensors;
   for (std::size_t rank = 0; rank < all->size(); ++rank) {
-    const std::string& bytes = (*all)[rank];
-    TORCH_CHECK(bytes.size() == flat.nbytes(), "rank ", rank, " gathers ", bytes.size(), " bytes where this one does ", flat.nbytes());
+    const std::optional<std::string> bytes = base::from_hex((*all)[rank]);
+    TORCH_CHECK(bytes && bytes->size() == flat.nbytes(), "rank ", rank, " gathers something else than this one, which gathers ", flat.numel(), " numbers");
     tensors.push_back(at::empty_like(flat));
-    std::memcpy(tensors.back().mutable_data_ptr(), bytes.data(), bytes.size());
+    std::memcpy(tensors.back().mutable_data_ptr(), bytes->data(), bytes->size());
   }
   return tensors;
 }

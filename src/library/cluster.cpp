@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "base/checksum.h"
+#include "base/hex.h"
 #include "base/text.h"
 #include "launch/sentence.h"
 #include "library/door.h"
@@ -23,25 +24,10 @@ constexpr std::size_t kMessageOverhead = 256;
 // Control messages are JSON, which carries text only.
 std::string to_hex(const std::string& bytes) { return base::to_hex(std::as_bytes(std::span(bytes.data(), bytes.size()))); }
 
-int digit_of(char c) {
-  constexpr std::string_view kDigits = "0123456789abcdef";
-  const std::size_t at = kDigits.find(c);
-  return at == kDigits.npos ? -1 : static_cast<int>(at);
-}
-
 Result<std::string> from_hex(const std::string& text) {
-  const Error corrupt{ErrorCode::kCorruptFrame,
-                      "a part of a gathering is not one of this library's: all workers must gather by it"};
-  if (text.size() % 2 != 0) return corrupt;
-  std::string bytes;
-  bytes.reserve(text.size() / 2);
-  for (std::size_t i = 0; i < text.size(); i += 2) {
-    const int high = digit_of(text[i]);
-    const int low = digit_of(text[i + 1]);
-    if (high < 0 || low < 0) return corrupt;
-    bytes.push_back(static_cast<char>(16 * high + low));
-  }
-  return bytes;
+  std::optional<std::string> bytes = base::from_hex(text);
+  if (bytes) return std::move(*bytes);
+  return Error{ErrorCode::kCorruptFrame, "a part of a gathering is not one of this library's: all workers must gather by it"};
 }
 
 }  // namespace

@@ -17,7 +17,6 @@ void append(const at::Tensor& value, std::vector<double>& to) {
 }
 
 // A mean of each element asks for the same elements in every batch, and behind Filter their number differs.
-// not.
 void check_elements(const Net& net, const Output& output) {
   const std::int64_t elements = elements_of(output.shape);
   if (output.value.numel() == elements) return;
