@@ -66,6 +66,8 @@ bool both_reach(const std::string& step) {
   return false;
 }
 
+}  // namespace
+
 // Both are in a product when they close, and it ends only then. What it reads and writes must stay until it has ended, and
 // the sum, which will not come, must be called back.
 Wrong closing_in_a_product() {
