@@ -38,7 +38,7 @@ def the_sentence(done, lenet, before, prefix):
     assert of_job(lenet.run_folder) == []
     # The plan is known before training begins; logs are what a user looks into next.
     left = [path for path in files_of(lenet.folder) - before
-            if not re.fullmatch(rf"{lenet.run_folder}/(worker-\d+\.log|plan\.json)", path)]
+            if not re.fullmatch(rf"{lenet.run_folder}/(worker-\d+\.log|train\.log|plan\.json)", path)]
     assert left == [], "something was left behind"
     return said[0]
 
@@ -387,7 +387,7 @@ def test_a_run_folder_that_cannot_be_made(lenet, solver):
 def test_a_run_folder_that_takes_no_logs(solver, poseidon, small_disk):
     folder = small_disk("ro")
     done = job.run(poseidon, "train", "--solver", solver, "--workers", 2, "--run-folder", folder).expect(SYSTEM)
-    expect(done.err, f"cannot write the log {folder}/worker-0.log: Read-only file system")
+    expect(done.err, f"cannot write {folder}/train.log: Read-only file system")
 
 
 def test_a_port_that_somebody_else_has(refused, solver):
