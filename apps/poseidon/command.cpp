@@ -2,7 +2,9 @@
 
 #include <stdlib.h>
 
+#include <algorithm>
 #include <cstdio>
+#include <thread>
 
 #include "engines/caffe/tools/old_flags.h"
 #include "plan/lanes.h"
@@ -38,6 +40,8 @@ std::optional<int> parse(CLI::App& app, const std::vector<std::string>& argument
     return kWrongUsage;
   }
 }
+
+int shared_threads(int processes_here) { return std::max(1, static_cast<int>(std::thread::hardware_concurrency()) / processes_here); }
 
 CLI::Option* add_wire(CLI::App& app, std::optional<DType>& wire) {
   return app.add_option_function<std::string>(

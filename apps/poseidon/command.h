@@ -59,6 +59,9 @@ std::optional<int> parse(CLI::App& app, const std::vector<std::string>& argument
 // More than anybody runs. Without a bound CLI11 takes -5 for 2^64 - 5.
 constexpr std::int64_t kIterationsMax = 1'000'000'000'000;
 
+// Threads of a process that computes, where the user gives no number: this host's cores over the processes that share them.
+int shared_threads(int processes_here);
+
 // "float32" and "float64", for --dtype.
 CLI::Option* add_dtype(CLI::App& app, std::string& dtype);
 // "bf16" and "fp16", for --wire.

@@ -3,15 +3,14 @@
 // Worker k of P computes batches k, k + P, ... and writes its rows to their places in one file, so the result is in the order of the input,
 // whatever P is. A data base is made of it in the end.
 #include <ATen/Parallel.h>
+#include <poll.h>
 #include <sys/wait.h>
 
 #include <algorithm>
-#include <cerrno>
+#include <chrono>
 #include <cstdio>
 #include <cstring>
 #include <filesystem>
-#include <poll.h>
-#include <thread>
 
 #include "apps/poseidon/command.h"
 #include "apps/poseidon/job_files.h"
@@ -88,11 +87,9 @@ std::filesystem::path part_file(const FeaturesOptions& options, const std::strin
   return std::filesystem::path(options.out) / base::concat(".", file_stem(blob), ".npy.part");
 }
 
-caffe::Net load(const FeaturesOptions& options) {
-  caffe::Net net(caffe::proto::read_text(options.model, "NetParameter"), caffe::standard_layers(),
-                 {.state = {.phase = caffe::Phase::kTest}, .dtype = options.dtype == "float64" ? at::kDouble : at::kFloat, .keep_blobs = true});
-  for (const std::string& file : options.weights) caffe::copy_trained(caffe::proto::read_model(file), file, net);
-  return net;
+caffe::Net build(const FeaturesOptions& options) {
+  return {caffe::proto::read_text(options.model, "NetParameter"), caffe::standard_layers(),
+          {.state = {.phase = caffe::Phase::kTest}, .dtype = options.dtype == "float64" ? at::kDouble : at::kFloat, .keep_blobs = true}};
 }
 
 // By blob: the shape of the whole result.
@@ -120,7 +117,8 @@ std::vector<caffe::Shape> result_shapes(const FeaturesOptions& options, const ca
 int compute(const FeaturesOptions& options) {
   base::log::configure("poseidon features", base::log::Level::kInfo);
   at::set_num_threads(options.threads);
-  caffe::Net net = load(options);
+  caffe::Net net = build(options);
+  for (const std::string& file : options.weights) caffe::copy_trained(caffe::proto::read_model(file), file, net);
   const std::vector<caffe::Shape> shapes = result_shapes(options, net);
   std::vector<NpyFile> files;
   for (std::size_t i = 0; i < shapes.size(); ++i) {
@@ -153,7 +151,7 @@ class Features {
   }
 
   int run() {
-    shapes_ = result_shapes(options_, load(options_));
+    shapes_ = result_shapes(options_, build(options_));
     std::error_code failed;
     std::filesystem::create_directories(options_.out, failed);
     if (failed) return complain({ErrorCode::kSystem, base::concat("cannot make the folder ", options_.out, ": ", failed.message())});
@@ -219,7 +217,7 @@ class Features {
         end_all();
         return tell_failure(number, exit);
       }
-      show_progress(left == 0);
+      if (left > 0) show_progress();
     }
     return kSuccess;
   }
@@ -236,18 +234,18 @@ class Features {
     return complain({ErrorCode::kPeerLost, base::concat("worker ", number, " ended with ", exit.text(), last.empty() ? "" : ": ", last)});
   }
 
-  // Each worker writes a line for a batch.
-  void show_progress(bool is_last) {
+  // Now and then. Each worker writes a line for a batch.
+  void show_progress() {
+    const auto now = std::chrono::steady_clock::now();
+    if (now - told_ < std::chrono::seconds(5)) return;
+    told_ = now;
     std::uint64_t done = 0;
     for (int number = 0; number < options_.workers; ++number) {
       const Result<std::string> log = base::read_file(log_of(number));
       if (log) done += static_cast<std::uint64_t>(std::count(log->begin(), log->end(), '\n'));
     }
-    done = std::min(done, options_.iterations);
-    const auto now = std::chrono::steady_clock::now();
-    if (!is_last && now - told_ < std::chrono::seconds(5)) return;
-    told_ = now;
-    if (!is_last) std::fprintf(stderr, "poseidon features: about %llu of %llu batches\n", static_cast<unsigned long long>(done), static_cast<unsigned long long>(options_.iterations));
+    std::fprintf(stderr, "poseidon features: about %llu of %llu batches\n", static_cast<unsigned long long>(std::min(done, options_.iterations)),
+                 static_cast<unsigned long long>(options_.iterations));
   }
 
   Status finish(const std::string& blob, const caffe::Shape& shape) const {
@@ -304,7 +302,7 @@ int features_command(const std::vector<std::string>& arguments) {
   CLI::App app;
   describe(app, options);
   if (const std::optional<int> code = parse(app, arguments)) return *code;
-  if (options.threads == 0) options.threads = std::max(1, static_cast<int>(std::thread::hardware_concurrency()) / options.workers);
+  if (options.threads == 0) options.threads = shared_threads(options.workers);
   if (options.part) return compute(options);
   return Features(std::move(options), arguments).run();
 }

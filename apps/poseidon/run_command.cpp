@@ -139,9 +139,7 @@ int hand_over(const RunOptions& options, const CLI::App& app, std::vector<std::s
     say(option->get_name() + " is for scripts; `poseidon train` does not have it");
     return kWrongUsage;
   }
-  if (options.where.given() || !options.where.ssh_flags.empty()) {
-    for (std::string& flag : options.where.as_flags()) training.push_back(std::move(flag));
-  }
+  for (std::string& flag : options.where.as_flags()) training.push_back(std::move(flag));
   if (options.workers) training.push_back(base::concat("--workers=", *options.workers));
   if (options.folder) training.push_back("--run-folder=" + *options.folder);
   if (options.bandwidth) training.push_back("--bandwidth=" + *options.bandwidth);

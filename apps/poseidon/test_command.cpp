@@ -1,10 +1,8 @@
 // `poseidon test`: scores a trained net over batches of its TEST phase.
 #include <ATen/Parallel.h>
 
-#include <algorithm>
 #include <cstdio>
 #include <nlohmann/json.hpp>
-#include <thread>
 
 #include "apps/poseidon/command.h"
 #include "base/log.h"
@@ -65,7 +63,7 @@ int test_command(const std::vector<std::string>& arguments) {
     return kWrongInput;
   }
   base::log::configure("poseidon test", base::log::Level::kInfo);  // which layers the files have nothing for
-  at::set_num_threads(options.threads > 0 ? options.threads : std::max(1, static_cast<int>(std::thread::hardware_concurrency())));
+  at::set_num_threads(options.threads > 0 ? options.threads : shared_threads(1));
   caffe::Net net(caffe::proto::read_text(options.model, "NetParameter"), caffe::standard_layers(),
                  {.state = {.phase = caffe::Phase::kTest, .level = options.level.value_or(0), .stages = options.stages}, .dtype = options.dtype == "float64" ? at::kDouble : at::kFloat});
   for (const std::string& file : options.weights) caffe::copy_trained(caffe::proto::read_model(file), file, net);

@@ -1,10 +1,8 @@
 // `poseidon time`: how long each layer takes, forward and backward.
 #include <ATen/Parallel.h>
 
-#include <algorithm>
 #include <cstdio>
 #include <nlohmann/json.hpp>
-#include <thread>
 
 #include "apps/poseidon/command.h"
 #include "engines/caffe/layers/standard_layers.h"
@@ -67,7 +65,7 @@ int time_command(const std::vector<std::string>& arguments) {
     std::fprintf(stderr, "poseidon time: %s\n", status.error().message.c_str());
     return kWrongInput;
   }
-  at::set_num_threads(options.threads > 0 ? options.threads : std::max(1, static_cast<int>(std::thread::hardware_concurrency())));
+  at::set_num_threads(options.threads > 0 ? options.threads : shared_threads(1));
   caffe::Net net(caffe::proto::read_text(options.model, "NetParameter"), caffe::standard_layers(),
                  {.state = {.phase = options.phase == "TEST" ? caffe::Phase::kTest : caffe::Phase::kTrain, .level = options.level.value_or(0), .stages = options.stages}, .dtype = options.dtype == "float64" ? at::kDouble : at::kFloat});
   const caffe::NetTime time = caffe::time_layers(net, options.iterations);

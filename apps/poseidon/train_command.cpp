@@ -60,8 +60,6 @@ class Launcher {
     Result<std::filesystem::path> folder = make_run_folder(options_.run_folder, std::filesystem::path(options_.solver).stem().string());
     if (!folder) return complain(folder.error());
     folder_ = std::move(*folder);
-    log_file_.reset(std::fopen((folder_ / "train.log").c_str(), "w"));
-    if (!log_file_) return complain({ErrorCode::kSystem, base::concat("cannot write ", (folder_ / "train.log").string(), ": ", std::strerror(errno))});
     return on_hosts == nullptr ? run_here() : run_on(*on_hosts);
   }
 
@@ -152,11 +150,12 @@ class Launcher {
                 }};
   }
 
-  // A disk that is full is no reason to end the training: the last line says so.
+  // Into a file that is made with the first line, when the training begins. A disk that is full is no reason to end it: that is said once.
   void write_log(const std::string& line) {
-    if (log_file_ && (std::fputs(line.c_str(), log_file_.get()) < 0 || std::fflush(log_file_.get()) != 0)) {
-      std::fprintf(stderr, "poseidon train: train.log cannot be written any more: %s\n", std::strerror(errno));
-      log_file_.reset();
+    if (!log_is_broken_) {
+      if (!log_file_) log_file_.reset(std::fopen((folder_ / "train.log").c_str(), "w"));
+      log_is_broken_ = !log_file_ || std::fputs(line.c_str(), log_file_.get()) < 0 || std::fflush(log_file_.get()) != 0;
+      if (log_is_broken_) std::fprintf(stderr, "poseidon train: train.log cannot be written: %s\n", std::strerror(errno));
     }
     if (options_.log_format == "caffe") std::fputs(line.c_str(), stderr);
   }
@@ -214,6 +213,7 @@ class Launcher {
   std::string plan_json_;
   std::filesystem::path folder_;
   std::unique_ptr<std::FILE, Closer> log_file_;
+  bool log_is_broken_ = false;
   std::function<void(const Error&)> abort_;
 };
 

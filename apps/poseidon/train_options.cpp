@@ -1,8 +1,6 @@
 #include "apps/poseidon/train_options.h"
 
-#include <algorithm>
 #include <cstdio>
-#include <thread>
 #include <tuple>
 
 #include "apps/poseidon/command.h"
@@ -117,8 +115,6 @@ std::map<int, launch::SignalEffect> signal_effects(const TrainOptions& options) 
   };
   return {{SIGINT, effect(options.sigint_effect)}, {SIGHUP, effect(options.sighup_effect)}};
 }
-
-int shared_threads(int workers_here) { return std::max(1, static_cast<int>(std::thread::hardware_concurrency()) / workers_here); }
 
 ParsedTrainOptions parse_train_options(const std::vector<std::string>& arguments) {
   ParsedTrainOptions parsed;

@@ -51,9 +51,6 @@ struct TrainOptions {
 // What Ctrl-C and a closed terminal do.
 std::map<int, launch::SignalEffect> signal_effects(const TrainOptions& options);
 
-// Of a worker, where the user gives no number: this host's cores over the workers that are on it.
-int shared_threads(int workers_here);
-
 // The options, or the exit code with which the command ends (after --help, or a message).
 struct ParsedTrainOptions {
   TrainOptions options;

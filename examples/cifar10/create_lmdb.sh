@@ -8,9 +8,7 @@
 set -euo pipefail
 
 here="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
-root="$(cd "$here/../.." && pwd)"
-poseidon="${POSEIDON:-$root/build/bin/poseidon}"
-if [ -z "${POSEIDON:-}" ] && [ ! -x "$poseidon" ]; then poseidon=poseidon; fi
+source "$here/../find_poseidon.sh"
 
 "$here/../fetch.sh" "$here/files.md5" "$here/files"
 tar --extract --gzip --file "$here/files/cifar-10-binary.tar.gz" --directory "$here/files"

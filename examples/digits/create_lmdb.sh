@@ -13,7 +13,6 @@
 set -euo pipefail
 
 here="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
-root="$(cd "$here/../.." && pwd)"
 folder="$here"
 force=""
 seed=1
@@ -43,14 +42,7 @@ if [ -z "$force" ] && [ -e "$folder/digits_train_lmdb/data.mdb" ] && [ -e "$fold
   exit 0
 fi
 
-poseidon="${POSEIDON:-$root/build/bin/poseidon}"
-if [ -z "${POSEIDON:-}" ] && [ ! -x "$poseidon" ]; then
-  poseidon="$(command -v poseidon || true)"
-fi
-if [ -z "$poseidon" ] || ! command -v "$poseidon" > /dev/null; then
-  echo "create_lmdb.sh: there is no command poseidon in $root/build/bin; build it (scripts/setup), or set POSEIDON" >&2
-  exit 1
-fi
+source "$here/../find_poseidon.sh"
 
 mkdir -p "$folder"
 "${PYTHON:-python3}" "$here/make_images.py" --seed "$seed" "$folder/images"

@@ -21,6 +21,7 @@
 #include <memory>
 #include <thread>
 
+#include "base/hex.h"
 #include "base/text.h"
 #include "launch/agent_messages.h"
 #include "launch/descriptor.h"
@@ -120,13 +121,6 @@ std::vector<pid_t> children() {
     if (std::atoi(text.c_str() + end + 4) == ::getpid()) found.push_back(std::atoi(name.c_str()));
   }
   return found;
-}
-
-std::vector<std::byte> bytes_of_hexadecimal(std::string_view digits) {
-  const auto value = [](char digit) { return digit <= '9' ? digit - '0' : digit - 'a' + 10; };
-  std::vector<std::byte> bytes;
-  for (std::size_t i = 0; i + 1 < digits.size(); i += 2) bytes.push_back(static_cast<std::byte>(16 * value(digits[i]) + value(digits[i + 1])));
-  return bytes;
 }
 
 // A folder for the sentences that processes leave; gone with the agent.
@@ -242,7 +236,10 @@ class Agent {
     Result<std::unique_ptr<SentenceFolder>> sentences = SentenceFolder::create();
     if (!sentences) return sentences.error();
     sentences_ = std::move(*sentences);
-    Result<SecretFile> secret = SecretFile::create(bytes_of_hexadecimal(start.secret));
+    const std::optional<std::string> bytes = base::from_hex(start.secret);
+    if (!bytes) return Error{ErrorCode::kCorruptFrame, "the job's secret is not written in hexadecimal digits"};
+    const auto* const begin = reinterpret_cast<const std::byte*>(bytes->data());
+    Result<SecretFile> secret = SecretFile::create(std::vector<std::byte>(begin, begin + bytes->size()));
     if (!secret) return secret.error();
     secret_ = std::make_unique<SecretFile>(std::move(*secret));
     workers_ = start.workers;

@@ -34,16 +34,6 @@ constexpr auto kStep = milliseconds(500);                 // for what nothing wa
 constexpr int kSshFailed = 255;                           // ssh(1)
 constexpr int kNoSuchProgram = 127;                       // POSIX shells
 
-std::string hexadecimal(const std::vector<std::byte>& bytes) {
-  constexpr std::string_view kDigits = "0123456789abcdef";
-  std::string digits;
-  for (const std::byte byte : bytes) {
-    digits += kDigits[std::to_integer<std::size_t>(byte >> 4)];
-    digits += kDigits[std::to_integer<std::size_t>(byte & std::byte{15})];
-  }
-  return digits;
-}
-
 // The last line with something in it.
 std::string last_line(std::string_view text) {
   while (!text.empty() && (text.back() == '\n' || text.back() == '\r' || text.back() == ' ')) text.remove_suffix(1);
@@ -69,7 +59,7 @@ class ClusterJob {
     if (status) status = await("to answer", [](const Link& link) { return link.hello.has_value(); });
     if (status) status = check_agents();
     if (status) {
-      start_processes(hexadecimal(secret));
+      start_processes(base::to_hex(secret));
       status = await("to start its processes", [](const Link& link) { return link.has_started; });
     }
     if (status) {

@@ -387,7 +387,7 @@ def test_a_run_folder_that_cannot_be_made(lenet, solver):
 def test_a_run_folder_that_takes_no_logs(solver, poseidon, small_disk):
     folder = small_disk("ro")
     done = job.run(poseidon, "train", "--solver", solver, "--workers", 2, "--run-folder", folder).expect(SYSTEM)
-    expect(done.err, f"cannot write {folder}/train.log: Read-only file system")
+    expect(done.err, f"cannot write the log {folder}/worker-0.log: Read-only file system")
 
 
 def test_a_port_that_somebody_else_has(refused, solver):

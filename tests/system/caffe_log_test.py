@@ -1,12 +1,11 @@
 """The log in Caffe's words (train.log), and Caffe's command lines, with the patterns by which people's scripts read Caffe's log."""
-import json
 import os
 import re
 import signal
-import subprocess
 
 import pytest
-from support import job, processes
+from support import job
+from support.processes import LiveJob
 
 # As Caffe 1.0 prints, glog's prefix in front.
 PREFIX = r"^[IWEF]\d{4} \d{2}:\d{2}:\d{2}\.\d{6} +\d+ [a-z_]+\.cpp:\d+\] "
@@ -80,34 +79,22 @@ def test_mistakes_in_caffes_command_lines_are_told(caffe, tmp_path, arguments, c
     assert words in done.err + done.out
 
 
-@pytest.mark.parametrize("where", [["--workers", "2"], ["--hosts", "localhost:2"]], ids=["here", "by agents"])
+@pytest.mark.parametrize("where", [[], ["--hosts", "localhost:2"]], ids=["here", "by agents"])
 def test_a_signal_may_ask_for_a_snapshot_and_another_be_ignored(lenet, where):
     solver = lenet.solver(lenet.net(8), max_iter=100_000, display=1)
-    launcher = subprocess.Popen([lenet.poseidon, "train", "--solver", solver, "--run-folder", "out", *where, "--sigint-effect", "none", "--sighup-effect",
-                                 "snapshot"], cwd=lenet.folder, env=job.environment(), text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    log = lenet.folder / "out/train.log"
-
-    def reached(iteration):
-        return log.exists() and any(int(i) >= iteration for i, *_ in found(TRAINED, log.read_text().splitlines()))
-
-    try:
-        processes.wait_for(lambda: reached(3), "iteration 3")
-        launcher.send_signal(signal.SIGINT)
-        launcher.send_signal(signal.SIGHUP)
+    with LiveJob(lenet, solver, 2, *where, "--sigint-effect", "none", "--sighup-effect", "snapshot") as training:
+        training.wait_for_iteration(3)
+        training.signal(signal.SIGINT)
+        training.signal(signal.SIGHUP)
         snapshots = lenet.folder / "snapshots"
-        processes.wait_for(lambda: any(snapshots.glob("*.solverstate")), "a snapshot")
-        now = int(found(TRAINED, log.read_text().splitlines())[-1][0])
-        processes.wait_for(lambda: reached(now + 3), "the training to go on")
-        launcher.send_signal(signal.SIGTERM)
-        _, err = launcher.communicate(timeout=60)
-    finally:
-        launcher.kill()
-        launcher.wait()
-    assert launcher.returncode == 143, err
+        training.wait_for(lambda: any(snapshots.glob("*.solverstate")), "a snapshot")
+        now = int(found(TRAINED, (training.run_folder / "train.log").read_text().splitlines())[-1][0])
+        training.wait_for_iteration(now + 3)
+        training.signal(signal.SIGTERM)
+        training.end(60).expect(143)
     states = list(snapshots.glob("*.solverstate"))
     assert len(states) == 1
     # It is a whole one.
     iteration = int(re.search(r"iter_(\d+)", states[0].name)[1])
-    done = job.run(lenet.poseidon, "train", "--solver", solver, "--workers", 1, "--snapshot", states[0], "--iterations", iteration + 1, "--report", "report.json",
-                   cwd=lenet.folder).expect()
-    assert json.loads((lenet.folder / "report.json").read_text())["train_loss"][0][0] == iteration, done.out
+    done = lenet.train(solver, 1, "--snapshot", states[0], "--iterations", iteration + 1)
+    assert done.report["train_loss"][0][0] == iteration

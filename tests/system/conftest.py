@@ -13,8 +13,10 @@ import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(pathlib.Path(__file__).parent))
+sys.path.insert(0, str(ROOT / "bench"))
 
-from support import job  # noqa: E402 (after the path that finds it)
+from cluster import netns  # noqa: E402 (after the paths that find them)
+from support import job  # noqa: E402
 
 
 @pytest.fixture(scope="session")
@@ -38,3 +40,17 @@ def digits(poseidon, tmp_path_factory):
 def lenet(poseidon, digits, tmp_path):
     """A factory of LeNet trainings that write under tmp_path."""
     return job.Workbench(poseidon, digits, tmp_path)
+
+
+@pytest.fixture
+def hosts(tmp_path):
+    """Three hosts, network namespaces on one bridge; its `ssh` is a program that enters them in the place of ssh."""
+    if os.geteuid() != 0:
+        pytest.skip("making network namespaces needs root")
+    with netns.Cluster(3, 10**9) as cluster:
+        lines = "".join(f'{host.address}) exec {" ".join(host.prefix)} sh -c "$command" ;;\n' for host in cluster.hosts)
+        ssh = tmp_path / "enter"
+        ssh.write_text('#!/bin/sh\nfor word in "$@"; do host="$command"; command="$word"; done\ncase "$host" in\n' + lines + '*) exit 255 ;;\nesac\n')
+        ssh.chmod(0o755)
+        cluster.ssh = ssh
+        yield cluster

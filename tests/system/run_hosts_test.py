@@ -1,18 +1,12 @@
 """`poseidon run` over several hosts: network namespaces, with a program in the place of ssh that enters them."""
 import json
-import os
 import re
 import subprocess
 import sys
 
 import pytest
 
-from support import job, processes
-
-sys.path.insert(0, str(job.ROOT / "bench"))
-from cluster import netns  # noqa: E402
-
-pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="making network namespaces needs root")
+from support import processes
 
 SCRIPT = """
 import sys
@@ -32,17 +26,6 @@ for epoch in range(2):
         optimizer.step()
 print(*(f"{value:.9f}" for p in model.parameters() for value in p.flatten().tolist()))
 """
-
-
-@pytest.fixture
-def hosts(tmp_path):
-    with netns.Cluster(3, 10**9) as cluster:
-        lines = "".join(f'{host.address}) exec {" ".join(host.prefix)} sh -c "$command" ;;\n' for host in cluster.hosts)
-        ssh = tmp_path / "enter"
-        ssh.write_text('#!/bin/sh\nfor word in "$@"; do host="$command"; command="$word"; done\ncase "$host" in\n' + lines + '*) exit 255 ;;\nesac\n')
-        ssh.chmod(0o755)
-        cluster.ssh = ssh
-        yield cluster
 
 
 def run(poseidon, folder, *arguments, timeout=120):

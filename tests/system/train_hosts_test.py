@@ -1,30 +1,14 @@
 """`poseidon train` on several hosts: network namespaces, with a program in the place of ssh that enters them."""
 import json
-import os
 import signal
 import subprocess
-import sys
 
 import pytest
-from support import job, processes
+from support import job
+from support.processes import LiveJob
 
-sys.path.insert(0, str(job.ROOT / "bench"))
-from cluster import netns  # noqa: E402
-
-needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="making network namespaces needs root")
 # The number of threads changes how ATen adds.
 PLAN = ("--scheme", "ps,ip1=sfb,ip2=sfb", "--threads", 1)
-
-
-@pytest.fixture
-def hosts(tmp_path):
-    with netns.Cluster(3, 10**9) as cluster:
-        lines = "".join(f'{host.address}) exec {" ".join(host.prefix)} sh -c "$command" ;;\n' for host in cluster.hosts)
-        ssh = tmp_path / "enter"
-        ssh.write_text('#!/bin/sh\nfor word in "$@"; do host="$command"; command="$word"; done\ncase "$host" in\n' + lines + '*) exit 255 ;;\nesac\n')
-        ssh.chmod(0o755)
-        cluster.ssh = ssh
-        yield cluster
 
 
 def digest(lenet, solver, *flags):
@@ -37,7 +21,6 @@ def digest(lenet, solver, *flags):
     return told["parameters_digest"], told["workers"]
 
 
-@needs_root
 def test_hosts_train_what_as_many_workers_of_one_host_train(lenet, hosts):
     """Bit for bit: the same plan on three hosts, one of which has two workers, and on this host alone."""
     solver = lenet.solver(lenet.net(8), max_iter=6, test=True, test_interval=3, test_iter=2, snapshot=6)
@@ -52,7 +35,6 @@ def test_hosts_train_what_as_many_workers_of_one_host_train(lenet, hosts):
     assert len(workers) == 4
 
 
-@needs_root
 def test_servers_have_hosts_of_their_own(lenet, hosts):
     solver = lenet.solver(lenet.net(8), max_iter=4)
     here, there, server = (host.address for host in hosts.hosts)
@@ -62,22 +44,14 @@ def test_servers_have_hosts_of_their_own(lenet, hosts):
     assert served == digest(lenet, solver, "--workers", 2)
 
 
-@needs_root
 def test_a_host_that_is_lost_ends_the_training(lenet, hosts):
     lost = hosts.hosts[1]
     solver = lenet.solver(lenet.net(8), max_iter=100_000, display=1)
-    launcher = subprocess.Popen([lenet.poseidon, "train", "--solver", solver, "--run-folder", "out", "--hosts", f"{hosts.hosts[0].address},{lost.address}",
-                                 "--ssh", hosts.ssh, "--network", hosts.network], cwd=lenet.folder, env=job.environment(), text=True,
-                                stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-    try:
-        processes.wait_for((lenet.folder / "out/plan.json").exists, "the training to begin")
+    with LiveJob(lenet, solver, 2, "--hosts", f"{hosts.hosts[0].address},{lost.address}", "--ssh", hosts.ssh, "--network", hosts.network) as training:
+        training.wait_for_iteration(1)
         subprocess.run([*lost.prefix, "ip", "link", "set", "eth0", "down"], check=True)
-        _, err = launcher.communicate(timeout=60)
-    finally:
-        launcher.kill()
-        launcher.wait()
-    assert launcher.returncode == 4, err
-    assert "rank 1" in err and "out/worker-*.log" in err
+        done = training.end(60).expect(4)
+    assert "rank 1" in done.err and f"{training.run_folder}/worker-*.log" in done.err
 
 
 def test_hosts_may_all_be_this_one(lenet):
@@ -101,19 +75,12 @@ def test_run_hands_a_training_over(lenet):
 
 def test_ctrl_c_on_hosts_stops_all_workers_after_the_same_iteration(lenet):
     solver = lenet.solver(lenet.net(8), max_iter=100_000, display=1)
-    launcher = subprocess.Popen([lenet.poseidon, "train", "--solver", solver, "--run-folder", "out", "--hosts", "localhost:2", "--on-interrupt", "snapshot"],
-                                cwd=lenet.folder, env=job.environment(), text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    try:
-        log = lenet.folder / "out/train.log"
-        processes.wait_for(lambda: log.exists() and "Iteration 3 (" in log.read_text(), "iteration 3")
-        launcher.send_signal(signal.SIGINT)
-        out, err = launcher.communicate(timeout=60)
-    finally:
-        launcher.kill()
-        launcher.wait()
-    assert launcher.returncode == 130, err
-    assert "all workers stopped after the same iteration" in err
-    assert "equal on all workers" in out
+    with LiveJob(lenet, solver, 2, "--hosts", "localhost:2", "--on-interrupt", "snapshot") as training:
+        training.wait_for_iteration(3)
+        training.signal(signal.SIGINT)
+        done = training.end(60).expect(130)
+    assert "all workers stopped after the same iteration" in done.err
+    assert "equal on all workers" in done.out
     assert len(list((lenet.folder / "snapshots").glob("*.solverstate"))) == 1
 
 

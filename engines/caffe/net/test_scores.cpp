@@ -26,6 +26,18 @@ void check_elements(const Net& net, const Output& output) {
                                  "Silence layer that reads it"));
 }
 
+// `values`: of all elements of all outputs in their order, and perhaps more behind them.
+std::vector<TestScore> named(const Net& net, const std::vector<double>& values) {
+  std::vector<TestScore> scores;
+  for (const Output& output : net.outputs()) {
+    const std::int64_t elements = output.value.defined() ? output.value.numel() : elements_of(output.shape);
+    for (std::int64_t element = 0; element < elements; ++element) {
+      scores.push_back({.name = output.name, .value = values.at(scores.size()), .loss_weight = output.loss_weight});
+    }
+  }
+  return scores;
+}
+
 }  // namespace
 
 std::vector<BatchScores> score_batches(Net& net, const TestBatches& batches) {
@@ -47,15 +59,9 @@ std::vector<BatchScores> score_batches(Net& net, const TestBatches& batches) {
 }
 
 std::vector<TestScore> last_scores(const Net& net) {
-  std::vector<TestScore> scores;
-  for (const Output& output : net.outputs()) {
-    std::vector<double> values;
-    append(output.value, values);
-    for (const double value : values) {
-      scores.push_back({.name = output.name, .value = value, .loss_weight = output.loss_weight});
-    }
-  }
-  return scores;
+  std::vector<double> values;
+  for (const Output& output : net.outputs()) append(output.value, values);
+  return named(net, values);
 }
 
 TestScores averaged(const Net& net, std::vector<BatchScores> scores, std::uint64_t count) {
@@ -70,14 +76,8 @@ TestScores averaged(const Net& net, std::vector<BatchScores> scores, std::uint64
     for (std::size_t i = 0; i < means.size(); ++i) means[i] += scores[batch].values.at(i);
   }
   for (double& mean : means) mean /= static_cast<double>(count);
-  TestScores result{.scores = {}, .loss = means.at(means.size() - 1)};
-  for (const Output& output : net.outputs()) {
-    for (std::int64_t element = 0; element < elements_of(output.shape); ++element) {
-      result.scores.push_back(
-          {.name = output.name, .value = means.at(result.scores.size()), .loss_weight = output.loss_weight});
-    }
-  }
-  return result;
+  const double loss = means.at(means.size() - 1);
+  return {.scores = named(net, means), .loss = loss};
 }
 
 }  // namespace poseidon::caffe
