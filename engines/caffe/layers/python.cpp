@@ -79,11 +79,11 @@ class PythonLayer final : public Layer {
 
 // The layer outlives the graph, as all layers of a net do.
 struct CallPython : torch::autograd::Function<CallPython> {
-  static variable_list forward(AutogradContext* context, const variable_list& inputs, const PythonLayer* layer,
+  static variable_list forward(AutogradContext* context, at::TensorList inputs, const PythonLayer* layer,
                                const PythonPass& pass) {
     context->saved_data["layer"] = reinterpret_cast<std::int64_t>(layer);
     context->saved_data["inputs"] = static_cast<std::int64_t>(inputs.size());
-    return layer->call_forward(pass, inputs);
+    return layer->call_forward(pass, inputs.vec());
   }
 
   static variable_list backward(AutogradContext* context, const variable_list& gradients) {
@@ -104,7 +104,7 @@ std::vector<at::Tensor> PythonLayer::forward(const ForwardContext& context, cons
       .iteration = context.iteration, .first_record = context.first_record, .records = context.records};
   // Autograd has no use for a function of nothing.
   if (inputs.empty()) return call_forward(pass, inputs);
-  return CallPython::apply(inputs, static_cast<const PythonLayer*>(this), pass);
+  return CallPython::apply(at::TensorList(inputs), static_cast<const PythonLayer*>(this), pass);
 }
 
 }  // namespace

@@ -28,7 +28,7 @@ auto in_python(const Action& action) -> decltype(action()) {
   } catch (py::error_already_set& error) {
     if (!error.matches(PyExc_Exception)) throw;
     const py::object describe = py::module_::import("poseidon.caffe._layer").attr("describe");
-    throw PythonComplaint(py::cast<std::string>(describe(error.value())));
+    throw PythonComplaint(py::cast<std::string>(describe(error.value(), error.trace())));
   } catch (const ConfigError& error) {  // of a blob that cannot take a shape
     throw PythonComplaint(error.what());
   }

@@ -97,16 +97,14 @@ def make(module, name, folder, param_str, layer_name, phase, dtype):
     return layer
 
 
-def describe(error):
+def describe(error, trace):
     """One sentence: where the exception was raised, and what it says."""
     what = "".join(traceback.format_exception_only(type(error), error)).strip()
-    frames = traceback.extract_tb(error.__traceback__)
-    if isinstance(error, SyntaxError) or not frames:
-        return f"cannot be loaded: {what}" if isinstance(error, SyntaxError) else f"failed: {what}"
-    # The user's line, and not one of the libraries that it calls.
-    ours = [frame for frame in frames if frame.filename != __file__ and not frame.filename.startswith("<frozen")]
-    own = [frame for frame in ours if "site-packages" not in frame.filename]
-    frame = (own or ours or frames)[-1]
-    if not ours:
-        return f"cannot be made: {what}"
-    return f"failed at {frame.filename}:{frame.lineno} in {frame.name}: {what}"
+    if isinstance(error, SyntaxError):
+        return f"cannot be loaded: {what}"
+    # The user's last line, and not one of this file, of the import system or of a library that it calls.
+    frames = [frame for frame in traceback.extract_tb(trace) if frame.filename != __file__ and not frame.filename.startswith("<frozen")]
+    own = [frame for frame in frames if "site-packages" not in frame.filename] or frames
+    if not own:
+        return f"failed: {what}"
+    return f"failed at {own[-1].filename}:{own[-1].lineno} in {own[-1].name}: {what}"
