@@ -1,6 +1,8 @@
 """poseidon.caffe: every name of pycaffe that scripts use, against NumPy written out here."""
+import gc
 import subprocess
 import sys
+import weakref
 
 import numpy as np
 import pytest
@@ -437,6 +439,15 @@ def test_an_own_loop_of_passes_and_updates_trains_as_step_does(tmp_path):
         assert np.array_equal(one.data, other.data)
 
 
+def test_a_solver_that_nobody_has_any_more_is_gone(tmp_path):
+    solver = caffe.SGDSolver(line_solver(tmp_path, "SGD"))
+    solver.add_callback(lambda: solver.iter)
+    weight, gone = solver.net.params["line"][0].data, weakref.ref(solver)
+    del solver
+    gc.collect()
+    assert gone() is None and weight.shape == (2, 3)
+
+
 def test_callbacks_stand_around_the_gradients(tmp_path):
     solver = caffe.SGDSolver(line_solver(tmp_path, "SGD", "iter_size: 2"), dtype="float64")
     told = []
@@ -493,6 +504,15 @@ def test_snapshots_are_written_and_gone_on_from(tmp_path):
     third.solve(state)
     for solver in (second, third):
         assert np.array_equal(straight.net.params["line"][0].data, solver.net.params["line"][0].data)
+
+
+def test_only_passes_with_data_layers_take_records(lenet):
+    net = caffe.Net(str(lenet.net(8)), caffe.TEST)
+    batches = [net.forward(blobs=["label"])["label"].copy() for _ in range(2)]
+    again = caffe.Net(str(lenet.net(8)), caffe.TEST)
+    again.forward()
+    again.forward(start="conv1")
+    assert np.array_equal(again.forward(blobs=["label"])["label"], batches[1]) and not np.array_equal(*batches)
 
 
 def test_a_solver_from_python_trains_as_the_command_does(lenet):

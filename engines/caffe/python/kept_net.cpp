@@ -87,9 +87,11 @@ std::vector<at::Tensor> KeptNet::leaves_of(std::size_t index) const {
 double KeptNet::forward(const Pass& pass, std::size_t first, std::size_t last) {
   const at::AutoGradMode graph(true);
   double loss = 0;
+  bool reads = false;
   for (std::size_t index = first; index <= last; ++index) {
     const Step& step = net_.steps()[index];
     if (step.layer->type() == "Input") continue;
+    reads = reads || step.layer->records_per_batch() > 0;
     graphs_[index] = {};
     Graph made{.bottoms = leaves_of(index), .tops = {}};
     made.tops = net_.run(step, pass, made.bottoms);
@@ -104,7 +106,7 @@ double KeptNet::forward(const Pass& pass, std::size_t first, std::size_t last) {
     graphs_[index] = std::move(made);
   }
   next_ = {.iteration = pass.iteration + 1,
-           .first_record = pass.first_record + pass.record_stride,
+           .first_record = pass.first_record + (reads ? pass.record_stride : 0),
            .record_stride = pass.record_stride};
   return loss;
 }

@@ -38,7 +38,7 @@ class KeptNet {
   void reshape();
   // Layers [first, last], and the weighted sum of their losses. Blobs of Input layers are taken as they are.
   double forward(const Pass& pass, std::size_t first, std::size_t last);
-  // The next batch: records and random draws go on from pass to pass.
+  // As the pass after the last one: random draws are new, and so are records where a layer in between reads any.
   double forward_next(std::size_t first, std::size_t last);
   // Layers last, last - 1, ... first. The gradients of trained arrays are added to what is in their `diff`.
   void backward(std::size_t first, std::size_t last);

@@ -1,4 +1,6 @@
 """pycaffe's solvers."""
+import weakref
+
 from . import _settings
 from ._engine import Trainer
 from ._layer import collected
@@ -12,8 +14,11 @@ class Solver:
     def __init__(self, solver_file, dtype="float32"):
         self._file = str(solver_file)
         self._callbacks = []
+        # The engine's solver must not keep this one alive, which keeps it.
+        me = weakref.ref(self)
         with collected() as instances:
-            self._trainer = Trainer(self._file, self.type, dtype, _settings.seed, self._on_start, self._on_gradients_ready)
+            self._trainer = Trainer(self._file, self.type, dtype, _settings.seed, lambda: me()._on_start(),
+                                    lambda: me()._on_gradients_ready())
         self.net = Net._around(self._trainer.net(), instances)
         self.test_nets = [Net._around(net, instances) for net in self._trainer.test_nets()]
 
