@@ -67,6 +67,7 @@ class Greedy(Twice):
 class NoLayer:
     pass
 """
+LINE_OF_SEVEN = CLASSES[:CLASSES.index("seven")].count("\n") + 1
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -119,7 +120,7 @@ def test_a_layer_trains_arrays_of_its_own(net, tmp_path):
     loss = 'layer { name: "loss" type: "EuclideanLoss" bottom: "y" bottom: "x" top: "loss" }'
     made = net(INPUT + python("Weighted", 'bottom: "x"') + loss)
     weight, = made.params["weighted"]
-    assert weight is made.layer_dict["weighted"].blobs[0] or np.array_equal(weight.data, [0.5, 0.5, 0.5])
+    assert np.array_equal(weight.data, [0.5, 0.5, 0.5])
     x = np.array([[1.0, 2, 3], [4, 5, 6]])
     made.forward(x=x)
     made.backward()
@@ -133,12 +134,12 @@ def test_a_layer_trains_arrays_of_its_own(net, tmp_path):
     again = net(INPUT + python("Weighted", 'bottom: "x"') + loss, name="again.prototxt")
     again.copy_from(tmp_path / "m.caffemodel")
     assert np.array_equal(again.forward(x=x, blobs=["y"])["y"], 3 * x)
-    solver = caffe.SGDSolver(write(tmp_path, f'net: "{tmp_path}/data.prototxt" base_lr: 0.5 lr_policy: "fixed" max_iter: 1',
-                                   "solver.prototxt") if write(tmp_path, INPUT.replace(
-                                       'type: "Input"', 'type: "DummyData"').replace("input_param { shape { dim: 2 dim: 3 } }",
-                                       "dummy_data_param { shape { dim: 2 dim: 3 } data_filler { value: 2 } }")
-                                       + python("Weighted", 'bottom: "x"') + loss, "data.prototxt") else "", dtype="float64")
+    data = INPUT.replace('"Input"', '"DummyData"').replace("input_param { shape { dim: 2 dim: 3 } }",
+                                                         "dummy_data_param { shape { dim: 2 dim: 3 } data_filler { value: 2 } }")
+    trained = write(tmp_path, data + python("Weighted", 'bottom: "x"') + loss, "trained.prototxt")
+    solver = caffe.SGDSolver(write(tmp_path, f'net: "{trained}" base_lr: 0.5 lr_policy: "fixed" max_iter: 1', "solver.prototxt"), dtype="float64")
     solver.step(1)
+    # By w the loss has the gradient -0.5 x² (2 records of it, over 2), which the rate halves.
     assert np.allclose(solver.net.params["weighted"][0].data, 0.5 + 0.5 * 0.5 * 2 * 2, atol=1e-12)
 
 
@@ -149,7 +150,7 @@ def test_a_layer_is_told_of_its_place(net):
 
 
 @pytest.mark.parametrize("name, settings, words", [
-    ("Failing", 'param_str: "forward"', [r"net.prototxt:2", '"failing" (Python)', r"classes_of_test.py:42 in forward", "ValueError", "'seven'"]),
+    ("Failing", 'param_str: "forward"', ["net.prototxt:2", '"failing" (Python)', f"classes_of_test.py:{LINE_OF_SEVEN} in forward: ValueError", "'seven'"]),
     ("Nothing", "", ["has no class Nothing"]),
     ("NoLayer", "", ["classes_of_test.NoLayer is not derived from caffe.Layer"]),
     ("Unfinished", "", ["no method forward"]),
@@ -167,7 +168,7 @@ def test_mistakes_in_backward_and_in_modules_are_told(net, tmp_path):
     with pytest.raises(caffe.ConfigError, match=r"classes_of_test.py:\d+ in backward: ZeroDivisionError: on purpose"):
         made.backward()
     (tmp_path / "broken_of_test.py").write_text("class Broken(:\n")
-    for module, words in (("broken_of_test", "SyntaxError"), ("no_such_module", "No module named 'no_such_module'")):
+    for module, words in (("broken_of_test", r"cannot be loaded: .*broken_of_test.py:1: "), ("no_such_module", "No module named 'no_such_module'")):
         with pytest.raises(caffe.ConfigError, match=words):
             net(INPUT + python("Twice", 'bottom: "x"').replace("classes_of_test", module))
 
@@ -268,7 +269,7 @@ def test_modules_are_found_on_pythonpath_and_in_the_working_folder(poseidon, lin
 def test_an_exception_ends_the_job_with_file_and_line(poseidon, line, tmp_path):
     solver = line(4)
     classes = solver.parent / "layers.py"
-    classes.write_text(classes.read_text().replace("self.distance =", "self.distance = [][self.iteration]"))
+    classes.write_text(classes.read_text().replace("self.distance =", "self.distance = [][self.iteration] +"))
     done = train(poseidon, tmp_path, solver, 2, code=WRONG_INPUT)
     assert re.search(r'net.prototxt:\d+:\d+: layer "loss" \(Python\) failed at .*layers.py:\d+ in forward: IndexError', done.err), done.err
 

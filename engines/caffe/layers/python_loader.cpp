@@ -29,7 +29,7 @@ fs::path program_folder() {
   return fs::read_symlink("/proc/self/exe", error).parent_path();
 }
 
-// That of the active environment, else of the environment that the program is installed in, else what it was built with.
+// That of the active environment, else of the one that the program is installed in, else what it was built with.
 std::string interpreter_path() {
   std::vector<fs::path> candidates;
   if (const char* const active = std::getenv("VIRTUAL_ENV"); active != nullptr && *active != '\0') {

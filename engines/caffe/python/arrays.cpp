@@ -24,7 +24,8 @@ at::Tensor copied(const py::handle& array, at::ScalarType dtype) {
   if (!values) throw py::error_already_set();
   const std::vector<std::int64_t> shape(values.shape(), values.shape() + values.ndim());
   at::Tensor tensor = at::empty(shape, at::TensorOptions(dtype));
-  if (values.nbytes() > 0) std::memcpy(tensor.mutable_data_ptr(), values.data(), static_cast<std::size_t>(values.nbytes()));
+  const auto bytes = static_cast<std::size_t>(values.nbytes());
+  if (bytes > 0) std::memcpy(tensor.mutable_data_ptr(), values.data(), bytes);
   return tensor;
 }
 

@@ -16,9 +16,9 @@ namespace {
 
 using Blobs = std::vector<std::shared_ptr<Blob>>;
 
-// Runs `action` with the interpreter's lock, and without recording a graph: what a class computes autograd is told by its
-// backward. An exception becomes a sentence that begins with the last line of Python that it has passed. Those that are
-// no errors (KeyboardInterrupt, SystemExit) go on as they are.
+// Runs `action` with the interpreter's lock, and without recording a graph: what a class computes autograd is told by
+// its backward. An exception becomes a sentence with the last line of the user's that it has passed. Those that are no
+// errors (KeyboardInterrupt, SystemExit) go on as they are.
 template <typename Action>
 auto in_python(const Action& action) -> decltype(action()) {
   const py::gil_scoped_acquire lock;

@@ -188,8 +188,7 @@ void KeptNet::share_with(const KeptNet& other) {
     if (theirs == nullptr) continue;
     const std::vector<Parameter>& arrays = theirs->layer->parameters();
     if (arrays.size() != own.parameters().size()) {
-      own.fail(base::concat("has ", own.parameters().size(), " arrays, and the layer of this name in the other net has ",
-                            arrays.size()));
+      own.fail(base::concat("has ", own.parameters().size(), " arrays, and its like in the other net ", arrays.size()));
     }
     for (std::size_t i = 0; i < arrays.size(); ++i) {
       if (arrays[i].shape != own.parameters()[i].shape) {

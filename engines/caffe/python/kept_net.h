@@ -4,7 +4,7 @@
 // write into it, to begin in the middle and to see the gradients of all, so here the graph is cut in front of each
 // layer: a forward pass copies what a layer makes into its tops' blobs, and a backward pass takes a layer's gradients
 // from its tops' `diff` and leaves those of its bottoms in theirs. Layers that work in place share one blob with the
-// layer before, as in Caffe; since each layer's own graph keeps what it computed with, gradients are right all the same.
+// layer before, as in Caffe; since each layer's own graph keeps what it computed with, gradients are right even so.
 //
 // Gradients are computed of what a trained array stands before, as in Caffe, and of all where the net says
 // force_backward or has no loss.

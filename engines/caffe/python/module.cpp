@@ -1,5 +1,5 @@
-// The Python module `poseidon.caffe._engine`: nets that keep their blobs, solvers around them, and nothing that a script
-// could do by itself; names and calling conventions of pycaffe are made of this in python/poseidon/caffe.
+// The Python module `poseidon.caffe._engine`: nets that keep their blobs, solvers around them, and nothing that a
+// script could do by itself; names and calling conventions of pycaffe are made of this in python/poseidon/caffe.
 //
 // Whatever computes lets other Python threads run meanwhile.
 #include <pybind11/functional.h>
@@ -50,7 +50,8 @@ std::shared_ptr<KeptNet> make_net(const std::string& file, int phase, std::int64
                                   const std::vector<std::string>& stages, const std::string& dtype,
                                   std::uint64_t seed) {
   if (phase != 0 && phase != 1) throw ConfigError("the phase of a net is caffe.TRAIN or caffe.TEST");
-  const NetOptions options{.state = {.phase = phase == 0 ? Phase::kTrain : Phase::kTest, .level = level, .stages = stages},
+  const Phase of_net = phase == 0 ? Phase::kTrain : Phase::kTest;
+  const NetOptions options{.state = {.phase = of_net, .level = level, .stages = stages},
                            .dtype = dtype_named(dtype),
                            .seed = seed};
   const auto made = std::make_shared<OwnNet>(proto::read_text(file, "NetParameter"), options);
@@ -117,7 +118,8 @@ void translate(std::exception_ptr thrown) {
 }
 
 void define_blob(py::module_& module) {
-  py::class_<Blob, std::shared_ptr<Blob>>(module, "Blob", "Values and gradient of a blob, as NumPy arrays over the engine's memory.")
+  py::class_<Blob, std::shared_ptr<Blob>>(module, "Blob",
+                                          "Values and gradient of a blob, as NumPy arrays over the engine's memory.")
       .def(py::init([](const Shape& shape, const std::string& dtype) { return Blob(shape, dtype_named(dtype)); }),
            py::arg("shape"), py::arg("dtype") = "float32")
       .def_property_readonly("data", [](const Blob& blob) { return array_over(blob.data()); })

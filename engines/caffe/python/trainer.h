@@ -1,9 +1,9 @@
 // A solver whose nets keep their blobs: what pycaffe's solvers are.
 //
 // It makes the solver's own iterations, tests, snapshots and updates, in a process that trains alone; only the training
-// net's passes are run layer by layer. Where the solver puts an update off until the next pass needs it, here it is made
-// at once, so a script sees the new values between two steps. As in Caffe an array's `diff` is the gradient until the
-// update, and after it what the update has taken from the array.
+// net's passes are run layer by layer. Where the solver puts an update off until the next pass needs it, here it is
+// made at once, so a script sees the new values between two steps. As in Caffe an array's `diff` is the gradient until
+// the update, and after it what the update has taken from the array.
 #pragma once
 
 #include <filesystem>

@@ -99,9 +99,9 @@ def make(module, name, folder, param_str, layer_name, phase, dtype):
 
 def describe(error, trace):
     """One sentence: where the exception was raised, and what it says."""
-    what = "".join(traceback.format_exception_only(type(error), error)).strip()
     if isinstance(error, SyntaxError):
-        return f"cannot be loaded: {what}"
+        return f"cannot be loaded: {error.filename}:{error.lineno}: {error.msg}"
+    what = "".join(traceback.format_exception_only(type(error), error)).strip()
     # The user's last line, and not one of this file, of the import system or of a library that it calls.
     frames = [frame for frame in traceback.extract_tb(trace) if frame.filename != __file__ and not frame.filename.startswith("<frozen")]
     own = [frame for frame in frames if "site-packages" not in frame.filename] or frames
