@@ -200,6 +200,3 @@ class Net:
             raise ValueError("the net has no MemoryData layer to take arrays")
         for blob, values in zip(layers[0].tops, (data, labels)):
             self._kept.feed(blob, values)
-
-    def set_mean(self, *_arguments):
-        raise AttributeError("Net has no set_mean; a caffe.io.Transformer subtracts means")

@@ -152,7 +152,7 @@ class Transformer:
 
     def _check(self, in_):
         if in_ not in self.inputs:
-            raise Exception(f"{in_} is not one of the net inputs: {list(self.inputs)}")
+            raise ValueError(f"{in_} is not one of the net inputs: {list(self.inputs)}")
 
     def preprocess(self, in_, data):
         self._check(in_)
@@ -193,14 +193,14 @@ class Transformer:
         """The axes of what preprocess() is given in the order of the net's: (2, 0, 1) for images with channels last."""
         self._check(in_)
         if len(order) != len(self.inputs[in_]) - 1:
-            raise Exception(f"the order of axes of {in_} must have {len(self.inputs[in_]) - 1} entries, not {len(order)}")
+            raise ValueError(f"the order of axes of {in_} must have {len(self.inputs[in_]) - 1} entries, not {len(order)}")
         self.transpose[in_] = tuple(order)
 
     def set_channel_swap(self, in_, order):
         """The order of channels of the net: (2, 1, 0) makes BGR of RGB."""
         self._check(in_)
         if len(order) != self.inputs[in_][1]:
-            raise Exception(f"{in_} has {self.inputs[in_][1]} channels, and the order has {len(order)}")
+            raise ValueError(f"{in_} has {self.inputs[in_][1]} channels, and the order has {len(order)}")
         self.channel_swap[in_] = tuple(order)
 
     def set_raw_scale(self, in_, scale):
