@@ -34,6 +34,7 @@ CAFFE = {
     "layers": {"proto", "data"},
     "net": {"proto", "data", "layers"},
     "solver": {"proto", "data", "layers", "net"},
+    "python": {"proto", "data", "layers", "net", "solver"},
     "tools": {"proto", "data"},
 }
 TORCH = re.compile(r"^(torch|ATen|c10|caffe2)/")

@@ -18,7 +18,7 @@ DOCUMENTS = sorted([job.ROOT / "README.md", *(job.ROOT / "docs").rglob("*.md")])
 SUBCOMMANDS = ["run", "train", "test", "time", "replay", "plan", "devices", "features", "convert-model",
                "convert-cifar", "convert-images", "convert-mnist", "draw-net", "image-mean", "parse-log", "partition-data", "plot-log",
                "upgrade-net", "upgrade-solver"]
-OURS = ("build/bin/poseidon", "poseidon", "examples/", "python examples/", "ln -sf ", "./caffe ")
+OURS = ("build/bin/poseidon", "poseidon", "examples/", "python examples/", "ln -sf ", "./caffe ", "PYTHONPATH=build/python python examples/")
 
 
 def joined(lines):
@@ -46,6 +46,7 @@ def tree(poseidon, tmp_path_factory):
     shutil.copytree(job.ROOT / "examples", folder / "examples", ignore=shutil.ignore_patterns("*_lmdb", "images", "snapshots"))
     (folder / "build").mkdir()
     (folder / "build" / "bin").symlink_to(poseidon.parent)
+    (folder / "build" / "python").symlink_to(poseidon.parents[1] / "python")
     run(folder, "examples/digits/create_lmdb.sh")
     run(folder, "build/bin/poseidon train --solver examples/digits/lenet_solver.prototxt --workers 2")
     return folder

@@ -93,7 +93,9 @@ void Layer::add_parameter(std::string_view suffix, Shape shape, const Filler& fi
 
 void Layer::fill(Parameter& parameter) const {
   try {
-    parameter.value = filled(parameter.filler, parameter.shape, dtype(), base::RandomStream(seed(), parameter.name));
+    parameter.value = parameter.initial.defined() ? parameter.initial.to(dtype(), false, /*copy=*/true)
+                                                  : filled(parameter.filler, parameter.shape, dtype(),
+                                                           base::RandomStream(seed(), parameter.name));
   } catch (const ConfigError& error) {
     fail(error.what());
   }

@@ -55,6 +55,7 @@ struct Parameter {
   std::string name;  // "conv1.weight"
   Shape shape;       // as the layer computes with it
   Filler filler;
+  at::Tensor initial = {};  // the first values, where no filler draws them
   // As the prototxt states them; 1 where it does not, unless another layer that shares the array states them.
   std::optional<double> lr_mult;
   std::optional<double> decay_mult;

@@ -44,6 +44,7 @@ LayerRegistry standard_layers() {
   registry.add("Pooling", make_pooling);
   registry.add("Power", make_power);
   registry.add("PReLU", make_prelu);
+  registry.add("Python", make_python);
   registry.add("Reduction", make_reduction);
   registry.add("ReLU", make_relu);
   registry.add("Reshape", make_reshape);

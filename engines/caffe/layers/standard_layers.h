@@ -47,6 +47,7 @@ std::unique_ptr<Layer> make_parameter(const LayerConfig& config);
 std::unique_ptr<Layer> make_pooling(const LayerConfig& config);
 std::unique_ptr<Layer> make_power(const LayerConfig& config);
 std::unique_ptr<Layer> make_prelu(const LayerConfig& config);
+std::unique_ptr<Layer> make_python(const LayerConfig& config);
 std::unique_ptr<Layer> make_reduction(const LayerConfig& config);
 std::unique_ptr<Layer> make_relu(const LayerConfig& config);
 std::unique_ptr<Layer> make_reshape(const LayerConfig& config);

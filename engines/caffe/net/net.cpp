@@ -68,6 +68,7 @@ Net::Net(const proto::Message& net, const LayerRegistry& registry, NetOptions op
     : name_(net.text("name")),
       options_(std::move(options)),
       wiring_(layers_for(net, options_.state)),
+      force_backward_(net.flag("force_backward")),
       debug_info_(net.flag("debug_info")) {
   const std::vector<proto::Message>& layers = wiring_.layers();
   if (layers.empty()) {

@@ -91,6 +91,8 @@ class Net {
   void feed(const std::string& blob, const at::Tensor& value);
 
   bool has_loss() const { return has_loss_; }
+  // The prototxt asks for the gradients of all blobs, whether or not an array is trained by them.
+  bool force_backward() const { return force_backward_; }
   // Per batch, of the first layer where data enters; 1 where none says.
   std::size_t records_per_batch() const { return records_per_batch_; }
 
@@ -132,6 +134,7 @@ class Net {
   std::vector<std::vector<std::size_t>> trained_;  // per LayerId and parameter, the number of the array
   std::size_t records_per_batch_ = 0;
   bool has_loss_ = false;
+  bool force_backward_ = false;
   bool debug_info_ = false;
 
   std::vector<at::Tensor> values_;  // per blob: of the pass that runs, and what is kept of it

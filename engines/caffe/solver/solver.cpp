@@ -49,7 +49,7 @@ void prepare_folder(const std::string& prefix) {
 }  // namespace
 
 Solver::Solver(const proto::Message& solver, const LayerRegistry& layers, const SolverOptions& options)
-    : settings_(read_solver_settings(solver)), options_(options), rule_(read_update_rule(solver)) {
+    : settings_(read_solver_settings(solver)), options_(options), rule_(read_update_rule(solver, options.type)) {
   if (!options_.iterations_max && !solver.has("max_iter")) {
     throw ConfigError(base::concat(solver.position().text(), ": the solver needs max_iter"));
   }
@@ -177,11 +177,13 @@ IterationReport Solver::step(aten::GradientExchange& exchange) {
 }
 
 double Solver::forward_backward(aten::GradientExchange& exchange, std::uint64_t first_record, std::uint64_t stride) {
-  const at::Tensor loss = train_net_->forward({.iteration = progress_.iteration,
-                                               .first_record = first_record,
-                                               .record_stride = stride,
-                                               .exchange = &exchange,
-                                               .debug_info = settings_.debug_info && displays(progress_.iteration)});
+  const Pass pass{.iteration = progress_.iteration,
+                  .first_record = first_record,
+                  .record_stride = stride,
+                  .exchange = &exchange,
+                  .debug_info = settings_.debug_info && displays(progress_.iteration)};
+  if (options_.run_pass) return options_.run_pass(pass);
+  const at::Tensor loss = train_net_->forward(pass);
   train_net_->backward();
   return loss.item<double>();
 }
@@ -195,8 +197,17 @@ double Solver::smoothed(double loss) {
 bool Solver::train(aten::GradientExchange& exchange, SolverHost& host) {
   const bool saves = settings_.snapshot > 0 || settings_.snapshot_after_train;
   if (saves && host.writes_snapshots()) prepare_folder(settings_.snapshot_prefix);
+  const bool finished = advance(exchange, host, iterations_max());
+  exchange.settle_all();
+  average_statistics(exchange);
+  if (settings_.snapshot_after_train && last_snapshot_ != iteration()) save(exchange, host);
+  if (finished && test_is_due(iteration())) test(exchange, host);
+  return finished;
+}
+
+bool Solver::advance(aten::GradientExchange& exchange, SolverHost& host, Iteration end) {
   bool stopped = false;
-  while (!stopped && iteration() < iterations_max()) {
+  while (!stopped && iteration() < end) {
     if (test_is_due(iteration()) && (iteration() > 0 || settings_.test_initialization)) test(exchange, host);
     host.on_iteration(step(exchange));
     const Wish wish = host.wish(iteration());
@@ -206,10 +217,6 @@ bool Solver::train(aten::GradientExchange& exchange, SolverHost& host) {
     // At a worker's wish, which the others need not share at this iteration, its own statistics must do.
     if (due || wish == Wish::kSnapshot) save(exchange, host);
   }
-  exchange.settle_all();
-  average_statistics(exchange);
-  if (settings_.snapshot_after_train && last_snapshot_ != iteration()) save(exchange, host);
-  if (!stopped && test_is_due(iteration())) test(exchange, host);
   return !stopped;
 }
 

@@ -18,6 +18,7 @@
 #include <cstdint>
 #include <deque>
 #include <filesystem>
+#include <functional>
 #include <map>
 #include <memory>
 #include <optional>
@@ -44,6 +45,10 @@ struct SolverOptions {
   std::optional<std::int64_t> train_level = {};
   std::vector<std::string> train_stages = {};
   bool sync_batch_norm = false;  // of the training net, as NetOptions has it
+  std::string type = {};         // of the update rule, instead of the file's; empty: the file's
+  // Runs a pass of the training net forward and backward and returns its loss; empty: the net does, as one graph. The
+  // trained arrays' gradients are to be added to their .grad before the host's on_iteration returns.
+  std::function<double(const Pass&)> run_pass = {};
   base::EventListener* events = nullptr;  // outlives the solver; may read span names while the solver lives
 };
 
@@ -96,6 +101,8 @@ class Solver {
   Solver& operator=(const Solver&) = delete;
 
   Net& net() { return *train_net_; }
+  // They borrow the training net's arrays.
+  const std::vector<std::unique_ptr<Net>>& test_nets() const { return test_nets_; }
   const SolverSettings& settings() const { return settings_; }
   // How many iterations are done, and how many there are to be.
   Iteration iteration() const { return progress_.iteration; }
@@ -117,7 +124,10 @@ class Solver {
   // wished to stop before.
   bool train(aten::GradientExchange& exchange, SolverHost& host);
 
-  // The parts of train(). One iteration: begin, then forward and backward for each of its batches.
+  // The parts of train(). Iterations until so many are done, with the tests that are due before them and the snapshots
+  // that are due after them. Returns false where the host wished to stop before.
+  bool advance(aten::GradientExchange& exchange, SolverHost& host, Iteration end);
+  // One iteration: begin, then forward and backward for each of its batches.
   IterationReport step(aten::GradientExchange& exchange);
   // Tests batches first, first + stride, ... of a test net, at the arrays as they are. Batch t is records [t b, (t + 1)
   // b) behind those of the tests before, for any stride.

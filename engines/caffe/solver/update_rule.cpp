@@ -241,8 +241,8 @@ std::string upper(std::string text) {
 
 }  // namespace
 
-std::unique_ptr<UpdateRule> read_update_rule(const proto::Message& solver) {
-  const std::string wanted = solver.text("type");
+std::unique_ptr<UpdateRule> read_update_rule(const proto::Message& solver, std::string_view instead) {
+  const std::string wanted = instead.empty() ? solver.text("type") : std::string(instead);
   std::vector<std::string> names;
   for (const RuleType& type : rule_types()) {
     // Regardless of case: "ADAM" can mean nothing else.

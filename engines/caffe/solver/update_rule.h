@@ -40,8 +40,8 @@ class UpdateRule {
   virtual void update(const UpdateStep& step) const = 0;
 };
 
-// The rule that a SolverParameter asks for. Throws ConfigError for a type that there is not, and for settings that the
-// type does not have or that make no sense for it.
-std::unique_ptr<UpdateRule> read_update_rule(const proto::Message& solver);
+// The rule that a SolverParameter asks for, or the one of type `instead`. Throws ConfigError for a type that there is
+// not, and for settings that the type does not have or that make no sense for it.
+std::unique_ptr<UpdateRule> read_update_rule(const proto::Message& solver, std::string_view instead = {});
 
 }  // namespace poseidon::caffe
