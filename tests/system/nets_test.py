@@ -11,7 +11,7 @@ import sys
 
 import lmdb
 import pytest
-from support import job
+from support import caffe_files, job
 
 sys.path.insert(0, str(job.ROOT / "examples/nets"))
 import nets  # noqa: E402
@@ -57,20 +57,6 @@ CASES = {
 }
 
 
-def varint(value):
-    out = b""
-    while value > 0x7F:
-        out += bytes([value & 0x7F | 0x80])
-        value >>= 7
-    return out + bytes([value])
-
-
-def datum(shape, pixels, label):
-    """Caffe's Datum: channels 1, height 2, width 3, data 4, label 5."""
-    numbers = b"".join(bytes([number << 3]) + varint(value) for number, value in ((1, shape[0]), (2, shape[1]), (3, shape[2]), (5, label)))
-    return numbers + b"\x22" + varint(len(pixels)) + pixels
-
-
 def write_data_base(path, shape, labels, label_images=False):
     """Blurred noise, so that rectified units have something to see."""
     draw = random.Random(repr((shape, labels)))
@@ -78,7 +64,7 @@ def write_data_base(path, shape, labels, label_images=False):
         for record in range(RECORDS):
             count = shape[0] * shape[1] * shape[2]
             pixels = bytes(draw.randrange(labels) for _ in range(count)) if label_images else draw.randbytes(count)
-            transaction.put(struct.pack(">I", record).hex().encode(), datum(shape, pixels, draw.randrange(labels)))
+            transaction.put(struct.pack(">I", record).hex().encode(), caffe_files.encoded_datum(shape, pixels, draw.randrange(labels)))
 
 
 def losses(lenet, name, case, workers, *flags):
