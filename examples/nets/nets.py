@@ -206,8 +206,8 @@ def _alexnet(net, norm_first, last="fc8", last_rates=(1, 2), classes=1000, loss=
     x = net.conv("conv4", x, 384, 3, pad=1, group=2, filler=GAUSSIAN, bias=one, relu=True)
     x = net.pool("pool5", net.conv("conv5", x, 256, 3, pad=1, group=2, filler=GAUSSIAN, bias=one, relu=True), 3, 2)
     small = {"type": "gaussian", "std": 0.005}
-    x = net.dropout(net.full("fc6", x, 4096, small, one, relu=True))
-    x = net.dropout(net.full("fc7", x, 4096, small, one, relu=True))
+    x = net.dropout(net.full("fc6", x, net.options.hidden or 4096, small, one, relu=True))
+    x = net.dropout(net.full("fc7", x, net.options.hidden or 4096, small, one, relu=True))
     x = net.full(last, x, net.options.classes or classes, GAUSSIAN, rates=last_rates)
     if loss:
         net.scores(x)
@@ -316,8 +316,8 @@ def _vgg(net, repeats, classes=1000):
             x = net.conv(f"conv{block}_{number}", x, outputs, 3, pad=1, filler=MSRA, relu=True)
         x = net.pool(f"pool{block}", x, 2, 2)
     small = {"type": "gaussian", "std": 0.005}
-    x = net.dropout(net.full("fc6", x, 4096, small, 0.1, relu=True))
-    x = net.dropout(net.full("fc7", x, 4096, small, 0.1, relu=True))
+    x = net.dropout(net.full("fc6", x, net.options.hidden or 4096, small, 0.1, relu=True))
+    x = net.dropout(net.full("fc7", x, net.options.hidden or 4096, small, 0.1, relu=True))
     net.scores(net.full("fc8", x, net.options.classes or classes, GAUSSIAN))
 
 
@@ -396,8 +396,8 @@ def fcn32s(net):
             # Room at the border, so that the scores cover the image whatever its size.
             x = net.conv(f"conv{block}_{number}", x, outputs, 3, pad=100 if block == number == 1 else 1, filler=MSRA, relu=True)
         x = net.pool(f"pool{block}", x, 2, 2)
-    x = net.dropout(net.conv("fc6", x, 4096, 7, filler=MSRA, relu=True))
-    x = net.dropout(net.conv("fc7", x, 4096, 1, filler=MSRA, relu=True))
+    x = net.dropout(net.conv("fc6", x, net.options.hidden or 4096, 7, filler=MSRA, relu=True))
+    x = net.dropout(net.conv("fc7", x, net.options.hidden or 4096, 1, filler=MSRA, relu=True))
     classes = o.classes or 21
     x = net.conv("score_fr", x, classes, 1, filler=GAUSSIAN)
     net.add("upscore", "Deconvolution", [x], param=[{"lr_mult": 0}],
@@ -434,7 +434,7 @@ NETS = {name.replace("_", "-"): function for name, function in list(globals().it
 def build(name, **options):
     """A net, for other programs; `options` as the flags below."""
     defaults = {"train": f"{name}_train_lmdb", "test": f"{name}_test_lmdb", "train_labels": f"{name}_train_labels_lmdb", "test_labels": f"{name}_test_labels_lmdb",
-                "mean": None, "batch": 32, "test_batch": 50, "classes": None, "pixels": None, "crop": None, "deploy": None}
+                "mean": None, "batch": 32, "test_batch": 50, "classes": None, "pixels": None, "crop": None, "hidden": None, "deploy": None}
     net = Net(name, argparse.Namespace(**{**defaults, **{key: value for key, value in options.items() if value is not None}}))
     NETS[name](net)
     if net.options.deploy:
@@ -463,7 +463,8 @@ def main():
                        ("test-labels", "likewise"), ("mean", "binaryproto of the mean image; without it mean values are subtracted")):
         parser.add_argument(f"--{flag}", help=what)
     for flag, what in (("batch", "images of one worker in an iteration"), ("test-batch", "in a test's"), ("classes", "instead of the net's own number"),
-                       ("pixels", "of an image, for the autoencoder"), ("crop", "height and width of what nets see that crop, instead of the paper's")):
+                       ("pixels", "of an image, for the autoencoder"), ("crop", "height and width of what nets see that crop, instead of the paper's"),
+                       ("hidden", "units of AlexNet's, VGG's and FCN's layers that are fully connected, instead of 4096")):
         parser.add_argument(f"--{flag}", type=int, help=what)
     parser.add_argument("--deploy", type=shape_of, metavar="IMAGES,CHANNELS,HEIGHT,WIDTH",
                         help="the net for use instead of training: images are an input of this shape, losses become probabilities")

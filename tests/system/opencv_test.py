@@ -129,7 +129,7 @@ def test_opencv_computes_the_same_with_our_model(poseidon, tmp_path, name):
     images = images_of(case)
     write_data_bases(tmp_path, images, label_images=name == "fcn32s")
     options = {**{key: str(tmp_path / f"{key}_lmdb") for key in ("train", "test", "train_labels", "test_labels")},
-               "batch": 2, "test_batch": RECORDS, "classes": 10, "crop": case.size if case.crop else None}
+               "batch": 2, "test_batch": RECORDS, "classes": 10, "crop": case.size if case.crop else None, "hidden": 256}
     net = nets.build(name, **options)
     enliven(net, case)
     model = train(poseidon, tmp_path, net.text())

@@ -35,6 +35,11 @@
 
 namespace poseidon::caffe {
 
+// What the workers' gradients become: their mean, by which P workers of batch b train as one with P·b; or their sum, as
+// in Poseidon's first edition, where the rate of one worker counts for each.
+enum class Update : std::uint8_t { kAverage, kSum };
+std::string_view to_string(Update update);  // "average", "sum"
+
 struct SolverOptions {
   at::ScalarType dtype = at::kFloat;
   std::uint64_t default_seed = 1;  // where the solver has no random_seed; equal on all workers
@@ -44,6 +49,8 @@ struct SolverOptions {
   std::optional<std::int64_t> train_level = {};
   std::vector<std::string> train_stages = {};
   bool sync_batch_norm = false;  // of the training net, as NetOptions has it
+  Update update = Update::kAverage;
+  WorkerPlace worker = {};  // as the exchange will say it
   base::EventListener* events = nullptr;  // outlives the solver; may read span names while the solver lives
 };
 
@@ -136,7 +143,7 @@ class Solver {
     std::size_t array = 0;  // its number in Net::arrays
     Iteration iteration = 0;
     at::Tensor sum;  // undefined: nobody had a gradient
-    double contributors = 1;
+    double workers = 1;  // by which it is divided
   };
 
   void build_test_nets(const LayerRegistry& layers);
@@ -146,6 +153,12 @@ class Solver {
   void update(const ReceivedGradient& gradient, double clipping);
   void save(aten::GradientExchange& exchange, SolverHost& host);
   void average_statistics(aten::GradientExchange& exchange);
+  void collect_carried(aten::GradientExchange& exchange);
+  void hand_out_carried();
+  bool carries() const;
+  // Calls what(net, prefix) for the training net and the test nets: what the names of their layers begin with.
+  template <typename What>
+  void for_each_net(const What& what) const;
   bool displays(Iteration iteration) const;
   bool test_is_due(Iteration iteration) const;
   double smoothed(double loss);
