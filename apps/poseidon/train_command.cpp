@@ -217,6 +217,11 @@ class Launcher {
   std::function<void(const Error&)> abort_;
 };
 
+std::string update_text(const TrainOptions& options) {
+  return options.update == "sum" ? "added over the workers, so that the rate counts for each of them (--update sum)"
+                                 : "averaged over the workers, so that they train as one with all records (--update average)";
+}
+
 // The job on the hosts that the flags name (or this one, for --dry-run).
 Result<launch::ClusterJobOptions> job_on_hosts(const TrainOptions& options, const std::vector<std::string>& arguments) {
   launch::ClusterJobOptions job;
@@ -276,6 +281,7 @@ int train_command(const std::vector<std::string>& arguments) {
   }
   if (!options.dry_run) return Launcher(options, arguments).run(on_hosts ? &*on_hosts : nullptr);
   print_placement(*on_hosts);
+  std::printf("gradients: %s\n", update_text(options).c_str());
   return kSuccess;
 }
 

@@ -46,7 +46,7 @@ json body(const TimelineNote& note) { return {{"note", "timeline"}, {"part", not
 
 json body(const FinalNote& note) {
   json layers = json::array();
-  for (const LayerTraffic& l : note.layers) layers.push_back({l.name, l.bytes_sent, l.bytes_received});
+  for (const LayerTraffic& l : note.layers) layers.push_back({l.name, l.bytes_sent, l.bytes_received, l.rows});
   return {{"note", "final"},
           {"iterations", note.iterations},
           {"iteration", note.iteration},
@@ -84,7 +84,7 @@ TrainNote note_from(const json& j) {
   note.wait_seconds = j.at("wait_seconds").get<double>();
   note.digest = j.at("digest").get<std::string>();
   for (const json& l : j.at("layers")) {
-    note.layers.push_back({l.at(0).get<std::string>(), l.at(1).get<std::uint64_t>(), l.at(2).get<std::uint64_t>()});
+    note.layers.push_back({l.at(0).get<std::string>(), l.at(1).get<std::uint64_t>(), l.at(2).get<std::uint64_t>(), l.at(3).get<bool>()});
   }
   note.bytes_sent = j.at("bytes_sent").get<std::uint64_t>();
   note.bytes_received = j.at("bytes_received").get<std::uint64_t>();

@@ -57,6 +57,7 @@ struct LayerTraffic {
   std::string name;
   std::uint64_t bytes_sent = 0;  // payload, over all iterations
   std::uint64_t bytes_received = 0;
+  bool rows = false;             // of its table the touched rows travel (aten::SessionExchange)
 };
 struct FinalNote {
   std::uint64_t iterations = 0;  // in this run

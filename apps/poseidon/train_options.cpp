@@ -70,6 +70,11 @@ void describe(CLI::App& app, TrainOptions& into) {
     app.add_option(flag, *effect, what)->check(CLI::IsMember({"stop", "snapshot", "none"}))->capture_default_str();
   }
   app.add_flag("--sync-batch-norm", into.sync_batch_norm, "BatchNorm normalises over the batches of all workers together; otherwise over each one's");
+  app.add_option("--update", into.update,
+                 "what the workers' gradients become: average (P workers with batch b train as one with P b), or sum, by which each adds what it would "
+                 "alone: the rate then counts for each worker, as in Poseidon's first edition")
+      ->check(CLI::IsMember({"average", "sum"}))
+      ->capture_default_str();
   add_gpu(app, into.gpu);
   add_net_state(app, into.level, into.stages);
   app.add_option("--log-format", into.log_format, "what the screen shows: a table, or the lines of Caffe's log, which train.log in the run folder always has")

@@ -36,6 +36,7 @@ struct TrainOptions {
   std::optional<std::int64_t> level;
   std::vector<std::string> stages;
   bool sync_batch_norm = false;
+  std::string update = "average";         // what workers' gradients become
   std::optional<std::string> report;
   std::optional<std::string> timeline;
   std::optional<std::string> run_folder;

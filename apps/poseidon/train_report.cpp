@@ -37,6 +37,7 @@ void TrainReport::on_plan(const plan::Plan& plan, const std::vector<plan::LayerC
   first_plan_ = plan;
   speeds_ = speeds;
   if (options_.job.workers == 1) return;
+  if (options_.update == "sum") std::printf("Gradients are added over the workers, not averaged.\n");
   if (plan.wire && plan.hosts.size() != 1) std::printf("Gradients travel as %s.\n", std::string(to_string(*plan.wire)).c_str());
   if (!plan.hosts.empty()) {
     std::printf("%d workers combine their gradients in the memory of %zu host%s", options_.job.workers, plan.hosts.size(),
@@ -191,7 +192,7 @@ void TrainReport::print_summary() const {
         received += note.layers[l].bytes_received;
       }
       const std::uint64_t runs = first.iterations * static_cast<std::uint64_t>(options_.job.workers);
-      std::printf("%-16s %-8s %14s %14s\n", plan().layers[l].name.c_str(), std::string(to_string(plan().layers[l].scheme)).c_str(),
+      std::printf("%-16s %-8s %14s %14s\n", plan().layers[l].name.c_str(), scheme_of(l).c_str(),
                   base::readable_bytes(per_iteration(sent, runs)).c_str(), base::readable_bytes(per_iteration(received, runs)).c_str());
       all_sent += sent;
       all_received += received;
@@ -206,6 +207,11 @@ void TrainReport::print_summary() const {
   std::printf("parameters %.16s... %s\n", first.digest.c_str(), options_.job.workers > 1 ? "equal on all workers" : "");
 }
 
+std::string TrainReport::scheme_of(std::size_t layer) const {
+  const bool rows = !finals_.empty() && finals_.begin()->second.layers[layer].rows;
+  return rows ? "rows" : std::string(to_string(plan().layers[layer].scheme));
+}
+
 std::string TrainReport::report(const std::optional<std::string>& error, bool interrupted) const {
   ordered_json j;
   j["poseidon"] = POSEIDON_VERSION;
@@ -215,6 +221,7 @@ std::string TrainReport::report(const std::optional<std::string>& error, bool in
   j["threads"] = options_.threads > 0 ? ordered_json(options_.threads) : ordered_json(nullptr);
   j["dtype"] = options_.dtype;
   j["wire"] = plan().wire ? ordered_json(to_string(*plan().wire)) : ordered_json(nullptr);
+  j["update"] = options_.update;
   const FinalNote* const first = finals_.empty() ? nullptr : &finals_.begin()->second;
   j["iterations"] = first != nullptr ? first->iterations : train_loss_.size();
   j["samples"] = records_;
@@ -253,7 +260,7 @@ std::string TrainReport::report(const std::optional<std::string>& error, bool in
       sent += own_sent / options_.job.workers;
       received += own_received / options_.job.workers;
     }
-    ordered_json layer = {{"name", plan().layers[l].name}, {"scheme", to_string(plan().layers[l].scheme)}};
+    ordered_json layer = {{"name", plan().layers[l].name}, {"scheme", scheme_of(l)}};
     if (plan().layers[l].scheme == Scheme::kBlock) layer["grid"] = {plan().layers[l].grid.rows, plan().layers[l].grid.cols};
     layer["bytes_sent"] = sent;
     layer["bytes_received"] = received;

@@ -62,6 +62,7 @@ class TrainReport {
   double samples_per_second() const;
   double seconds() const;
 
+  std::string scheme_of(std::size_t layer) const;  // its name; "rows" for a layer whose touched rows travel
   const plan::Plan& plan() const { return changes_.empty() ? first_plan_ : changes_.back().plan; }
   // The screen shows our own lines, and not Caffe's.
   bool has_table() const { return options_.log_format == "table"; }

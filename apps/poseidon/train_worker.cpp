@@ -17,6 +17,7 @@
 #include "base/checksum.h"
 #include "base/log.h"
 #include "base/text.h"
+#include "collective/share_bytes.h"
 #include "engines/caffe/layers/standard_layers.h"
 #include "engines/caffe/proto/config_error.h"
 #include "engines/caffe/proto/system_error.h"
@@ -72,6 +73,7 @@ class TrainWorker : public caffe::SolverHost {
   int rank() const { return static_cast<int>(index(job_.rank)); }
   bool begin(Iteration iteration);
   std::vector<std::string> gather(const std::string& own);
+  void share(std::uint64_t number, std::shared_ptr<const aten::Bytes> own, std::size_t bytes_max, aten::SharedFn done);
   void compare_replicas();
   void tell_progress();
   void tell_end(const cluster::Worker::Traffic& before, Clock::time_point start, Iteration first);
@@ -98,13 +100,19 @@ void TrainWorker::prepare() {
                            .train_level = options_.level,
                            .train_stages = options_.stages,
                            .sync_batch_norm = options_.sync_batch_norm,
+                           .update = options_.update == "sum" ? caffe::Update::kSum : caffe::Update::kAverage,
+                           .worker = {.rank = static_cast<std::uint64_t>(rank()), .workers = static_cast<std::uint64_t>(job_.workers)},
                            .events = timeline_.get()});
   for (const std::string& model : options_.weights) solver_->load_weights(model);
   if (options_.snapshot) solver_->restore(*options_.snapshot);
 }
 
 void TrainWorker::join() {
-  const std::vector<aten::LayerParameters> layers = solver_->parameters();
+  std::vector<aten::LayerParameters> layers = solver_->parameters();
+  // Where the user has asked for a scheme, that is it.
+  for (aten::LayerParameters& layer : layers) {
+    if (options_.schemes.all || options_.schemes.by_layer.contains(layer.name)) layer.touched_rows = 0;
+  }
   cluster::WorkerOptions options{.job = job_, .model = aten::model_of(layers)};
   options.make_compute = [this](runtime::Runtime& lane) { return std::make_unique<aten::AtenCompute>(lane, options_.threads); };
   options.events = timeline_.get();
@@ -128,7 +136,20 @@ void TrainWorker::join() {
       worker_->session(), layers, solver_->update_function(),
       aten::SessionExchangeOptions{.samples = static_cast<std::uint32_t>(solver_->records_per_iteration()),
                                   .events = timeline_.get(),
-                                  .gather = [this](const std::string& own) { return worker_->gather(own); }});
+                                  .gather = [this](const std::string& own) { return worker_->gather(own); },
+                                  .share = [this](auto&&... what) { share(std::forward<decltype(what)>(what)...); }});
+  for (std::size_t l = 0; l < layers.size() && rank() == 0; ++l) {
+    if (!exchange_->takes_rows(LayerId{static_cast<std::uint32_t>(l)})) continue;
+    base::log::info(base::concat("layer ", layers[l].name, ": the rows of its table that a batch touches travel, not the table's gradient"));
+  }
+}
+
+void TrainWorker::share(std::uint64_t number, std::shared_ptr<const aten::Bytes> own, std::size_t bytes_max, aten::SharedFn done) {
+  worker_->lane().post([this, number, own = std::move(own), bytes_max, done = std::move(done)]() mutable {
+    collective::share_bytes(worker_->mailbox(),
+                            {.self = job_.rank, .workers = job_.workers, .channel = 0, .number = number, .bytes_max = bytes_max}, std::move(own),
+                            std::move(done));
+  });
 }
 
 void TrainWorker::train() {
@@ -262,8 +283,13 @@ void TrainWorker::tell_end(const cluster::Worker::Traffic& before, Clock::time_p
                  .bytes_sent = after.bytes_sent - before.bytes_sent,
                  .bytes_received = after.bytes_received - before.bytes_received,
                  .staging_bytes_max = after.engine.staging_bytes_max};
-  for (const LayerSpec& layer : aten::model_of(solver_->net().parameters()).layers) {
+  const std::vector<LayerSpec> layers = aten::model_of(solver_->net().parameters()).layers;
+  for (std::size_t l = 0; l < layers.size(); ++l) {
+    const LayerSpec& layer = layers[l];
     LayerTraffic traffic{layer.name, 0, 0};
+    if (const auto rows = exchange_->row_traffic(LayerId{static_cast<std::uint32_t>(l)})) {
+      traffic = {.name = layer.name, .bytes_sent = rows->bytes_sent, .bytes_received = rows->bytes_received, .rows = true};
+    }
     for (const TensorId t : layer.tensors) {
       traffic.bytes_sent += after.engine.tensors[index(t)].sent - before.engine.tensors[index(t)].sent;
       traffic.bytes_received += after.engine.tensors[index(t)].received - before.engine.tensors[index(t)].received;

@@ -23,6 +23,8 @@ struct LayerParameters {
   std::vector<std::string> parameter_names;  // "ip1.weight", "ip1.bias"
   std::vector<at::Tensor> parameters;
   std::size_t factor_rows = 0;               // as in LayerSpec
+  // The gradient of parameters[0], a table, may come sparse: the rows that a worker's iteration touches, at most so many. 0: it is dense.
+  std::size_t touched_rows = 0;
 };
 
 // The model as the engine must know it, tensors numbered in the order of the layers.
@@ -63,6 +65,9 @@ class GradientExchange {
   // x Wᵀ + b for x [rows, inputs], W [outputs, inputs], b [outputs] or undefined. When the layer's scheme takes factors, its
   // backward pass hands over (output errors, x) and never forms the gradient of W.
   virtual at::Tensor linear(LayerId layer, const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias) = 0;
+
+  // Shall the gradient of the layer's table be sparse (LayerParameters::touched_rows)?
+  virtual bool takes_rows(LayerId /*layer*/) const { return false; }
 
   // What all workers give, by rank: for the few numbers of the global batch that a pass needs at once (moments, counts). `own` is of
   // kDouble, and of the same shape on all. Waits for all of them, so all must come to it in the same places. This default is that of an

@@ -3,6 +3,7 @@
 #include <ATen/ops/cat.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
+#include <ATen/ops/from_blob.h>
 #include <ATen/ops/linear.h>
 #include <ATen/ops/mm.h>
 #include <ATen/ops/zeros_like.h>
@@ -33,7 +34,42 @@ at::Tensor joined(std::vector<at::Tensor>& parts) {
   return all.size() == 1 ? all[0] : at::cat(all);
 }
 
+// Rows travel as their numbers, 64 bits each, and then their elements.
+std::size_t bytes_of_row(std::uint64_t columns, std::uint64_t width) { return sizeof(std::int64_t) + columns * width; }
+
+std::shared_ptr<Bytes> packed_rows(const at::Tensor& sparse) {
+  const at::Tensor rows = sparse.coalesce();  // each row once, by their numbers
+  const at::Tensor numbers = rows.indices().select(0, 0).contiguous();
+  const at::Tensor values = rows.values().contiguous();
+  auto bytes = std::make_shared<Bytes>(numbers.nbytes() + values.nbytes());
+  if (bytes->empty()) return bytes;
+  std::memcpy(bytes->data(), numbers.const_data_ptr(), numbers.nbytes());
+  std::memcpy(bytes->data() + numbers.nbytes(), values.const_data_ptr(), values.nbytes());
+  return bytes;
+}
+
+void add_rows(Bytes& bytes, int rank, const std::string& name, at::Tensor& sum) {
+  const auto columns = static_cast<std::uint64_t>(sum.size(1));
+  const std::size_t row = bytes_of_row(columns, sum.element_size());
+  const auto count = static_cast<std::int64_t>(bytes.size() / row);
+  const at::Tensor numbers = at::from_blob(bytes.data(), {count}, at::kLong);
+  const bool fits = bytes.size() % row == 0 && (numbers >= 0).logical_and(numbers < sum.size(0)).all().item<bool>();
+  TORCH_CHECK(fits, "rank ", rank, " gives rows of ", name, " that it does not have");
+  const at::Tensor values = at::from_blob(bytes.data() + static_cast<std::size_t>(count) * sizeof(std::int64_t), {count, sum.size(1)}, sum.options());
+  sum.index_add_(0, numbers, values);
+}
+
 }  // namespace
+
+std::uint64_t bytes_of_rows(int workers, std::uint64_t touched, std::uint64_t columns, std::uint64_t width) {
+  const auto p = static_cast<std::uint64_t>(workers);
+  return p * (p - 1) * (sizeof(std::uint64_t) + touched * bytes_of_row(columns, width));
+}
+
+bool rows_pay(int workers, std::uint64_t touched, std::uint64_t rows, std::uint64_t columns, std::uint64_t width) {
+  const auto p = static_cast<std::uint64_t>(workers);
+  return workers > 1 && 2 * bytes_of_rows(workers, touched, columns, width) <= 2 * (p - 1) * rows * columns * width;
+}
 
 // Runs after autograd has written a parameter's .grad, once per backward pass.
 class SessionExchange::AccumulatorHook : public torch::autograd::FunctionPostHook {
@@ -87,6 +123,11 @@ SessionExchange::SessionExchange(Session& session, std::vector<LayerParameters> 
                 .weight_sum = {},
                 .bias_sum = {}};
     layer.wait_span = "wait " + layer.parameters.name;
+    if (const std::size_t touched = layer.parameters.touched_rows; touched > 0 && options_.share) {
+      const at::Tensor& table = layer.parameters.parameters[0];
+      const auto extent = [&](std::int64_t axis) { return static_cast<std::uint64_t>(table.size(axis)); };
+      if (rows_pay(session_.workers(), touched, extent(0), extent(1), table.element_size())) layer.rows = RowTraffic{};
+    }
     for (std::size_t p = 0; p < layer.parameters.parameters.size(); ++p) {
       const std::size_t slot = slots_.size();
       auto accumulator = torch::autograd::impl::grad_accumulator(layer.parameters.parameters[p]);
@@ -161,7 +202,53 @@ void SessionExchange::on_gradient(std::size_t number) {
   // A factor layer's accumulators run too, with nothing in them.
   if (!gradient.defined() || accumulating_) return;
   TORCH_CHECK(iteration_, "a gradient of ", layer.parameters.name, " before begin()");
+  if (is_table(slot)) return submit_rows(number, *iteration_);
   submit_dense(number, *iteration_);
+}
+
+// Of a table that no backward pass has reached there are no rows.
+void SessionExchange::submit_rows(std::size_t number, Iteration iteration) {
+  Slot& slot = slots_[number];
+  Layer& layer = layers_[index(slot.layer)];
+  const at::Tensor& table = layer.parameters.parameters[0];
+  at::Tensor& gradient = table.mutable_grad();
+  slot.own_rows = gradient.defined() ? packed_rows(gradient) : std::make_shared<Bytes>();
+  gradient.reset();
+  hand_in(slot, iteration, at::zeros_like(table));
+  record(base::EventKind::kGradientReady, slot, iteration, slot.own_rows->size());
+  const auto others = static_cast<std::uint64_t>(session_.workers() - 1);
+  layer.rows->bytes_sent += others * (sizeof(std::uint64_t) + slot.own_rows->size());
+  const std::size_t bytes_max = layer.parameters.touched_rows * bytes_of_row(static_cast<std::uint64_t>(table.size(1)), table.element_size());
+  options_.share(iteration * layers_.size() + index(slot.layer), slot.own_rows, bytes_max,
+                 [inbox = inbox_, number, iteration](Result<std::vector<Bytes>> all) {
+                   {
+                     const std::lock_guard lock(inbox->mutex);
+                     Synced synced{.error = {}, .iteration = iteration, .contributors = 0, .samples = 0, .ready = {}};
+                     if (!all) synced.error = all.error();
+                     if (all) inbox->rows[number] = std::move(*all);
+                     inbox->arrived.emplace_back(number, synced);
+                   }
+                   inbox->changed.notify_one();
+                 });
+}
+
+std::pair<at::Tensor, std::uint32_t> SessionExchange::sum_of_rows(Slot& slot) {
+  std::vector<Bytes> all;
+  {
+    const std::lock_guard lock(inbox_->mutex);
+    all = std::move(inbox_->rows.extract(index(slot.tensor)).mapped());
+  }
+  Layer& layer = layers_[index(slot.layer)];
+  all[static_cast<std::size_t>(rank())] = *slot.own_rows;
+  std::uint32_t contributors = 0;
+  for (std::size_t worker = 0; worker < all.size(); ++worker) {
+    if (static_cast<int>(worker) != rank()) layer.rows->bytes_received += sizeof(std::uint64_t) + all[worker].size();
+    if (all[worker].empty()) continue;
+    ++contributors;
+    add_rows(all[worker], static_cast<int>(worker), layer.parameters.name, slot.memory);
+  }
+  slot.own_rows.reset();
+  return {slot.memory, contributors};
 }
 
 void SessionExchange::submit_dense(std::size_t number, Iteration iteration) {
@@ -217,6 +304,10 @@ void SessionExchange::hand_in_missing(LayerId id) {
         layer.kept_inputs.push_back(at::empty({0, parameter.size(1)}, options));
       }
       return submit_factors(id, *finished_);
+    }
+    if (is_table(slot)) {
+      submit_rows(number, *finished_);
+      continue;
     }
     // Reached by an earlier batch of the iteration, but not by its last.
     if (parameter.grad().defined()) {
@@ -294,11 +385,12 @@ void SessionExchange::update(std::size_t number, const Synced& synced) {
   Slot& slot = slots_[number];
   if (synced.error) throw JobOver(*synced.error);
   const c10::NoGradGuard no_graph;
+  const auto [sum, contributors] = is_table(slot) ? sum_of_rows(slot) : std::pair(slot.memory, synced.contributors);
   update_({.layer = slot.layer,
            .parameter = slot.parameter,
            .iteration = synced.iteration,
-           .sum = synced.contributors > 0 ? slot.memory : at::Tensor(),
-           .contributors = synced.contributors});
+           .sum = contributors > 0 ? sum : at::Tensor(),
+           .contributors = contributors});
   record(base::EventKind::kUpdated, slot, synced.iteration, 0);
   slot.memory.reset();
   slot.outstanding = false;

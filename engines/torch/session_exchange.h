@@ -4,6 +4,9 @@
 // weights once, with all their uses summed. A layer under a factor scheme gets a linear operation of our own instead, whose
 // backward pass hands over (output errors, inputs) and never forms the weight's gradient.
 //
+// A table of which a batch touches few rows (LayerParameters::touched_rows) does not pass the Session: each worker gives all others
+// the rows that it has touched, with their numbers, and each adds them up in the order of ranks (decision 36).
+//
 // Called by the one thread that trains; sums arrive on the engine's lane and are picked up here.
 #pragma once
 
@@ -14,6 +17,7 @@
 #include <deque>
 #include <exception>
 #include <functional>
+#include <map>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -38,11 +42,23 @@ class JobOver : public std::exception {
   Error error_;
 };
 
+// What one worker gives all others, and gets from them.
+using Bytes = std::vector<std::byte>;
+using SharedFn = std::function<void(Result<std::vector<Bytes>>)>;
+
+// The bytes of payload that P workers together send when each gives all others `touched` rows of a table, and the 8 bytes of a size
+// besides; and whether that is so much less than the table's dense gradient, up and down, that it makes up for what all add themselves.
+std::uint64_t bytes_of_rows(int workers, std::uint64_t touched, std::uint64_t columns, std::uint64_t width);
+bool rows_pay(int workers, std::uint64_t touched, std::uint64_t rows, std::uint64_t columns, std::uint64_t width);
+
 struct SessionExchangeOptions {
   std::uint32_t samples = 1;               // of this worker in each iteration
   base::EventListener* events = nullptr;   // may be null; outlives the exchange
   // What each worker gives, by rank, as cluster::Worker::gather: gather() needs it where there are several.
   std::function<Result<std::vector<std::string>>(const std::string& own)> gather = {};
+  // Gives all workers what each has, of at most `bytes_max`, by rank and with nothing in the own place; as collective::share_bytes, from
+  // any thread. Each number is used once, in any order. Where it is missing tables travel densely.
+  std::function<void(std::uint64_t number, std::shared_ptr<const Bytes> own, std::size_t bytes_max, SharedFn done)> share = {};
 };
 
 class SessionExchange final : public GradientExchange {
@@ -64,6 +80,15 @@ class SessionExchange final : public GradientExchange {
   at::Tensor linear(LayerId layer, const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias) override;
   // Throws JobOver.
   std::vector<at::Tensor> gather(const at::Tensor& own) override;
+  bool takes_rows(LayerId layer) const override { return layers_[index(layer)].rows.has_value(); }
+
+  // Of a layer whose table travels as rows: payload so far.
+  struct RowTraffic {
+    std::uint64_t bytes_sent = 0;
+    std::uint64_t bytes_received = 0;
+  };
+  // Nothing for other layers.
+  std::optional<RowTraffic> row_traffic(LayerId layer) const { return layers_[index(layer)].rows; }
 
   // Time that the training thread has spent waiting for sums, so far.
   double wait_seconds() const { return wait_seconds_; }
@@ -81,12 +106,14 @@ class SessionExchange final : public GradientExchange {
     bool outstanding = false;            // handed in, not yet updated with
     std::optional<Iteration> handed_in;  // the last iteration for which it was
     at::Tensor memory;                   // the gradient, and then the sum
+    std::shared_ptr<Bytes> own_rows = {};  // of a table
     Accumulator accumulator;             // kept alive: autograd itself holds it only while a graph uses it
   };
   struct Layer {
     LayerParameters parameters;
     std::size_t first_slot = 0;
     bool factors = false;
+    std::optional<RowTraffic> rows = {};  // set: the first parameter's gradient travels as rows
     std::string wait_span;           // "wait ip1"
     at::Tensor weight_sum;           // for a factor layer: where the sums arrive
     at::Tensor bias_sum;
@@ -98,6 +125,10 @@ class SessionExchange final : public GradientExchange {
   void on_gradient(std::size_t slot);
   void on_factors(LayerId layer, Iteration iteration, at::Tensor outputs, at::Tensor inputs);
   void submit_dense(std::size_t slot, Iteration iteration);
+  bool is_table(const Slot& slot) const { return slot.parameter == 0 && layers_[index(slot.layer)].rows.has_value(); }
+  void submit_rows(std::size_t slot, Iteration iteration);
+  // The workers' rows, added up; and how many workers had any.
+  std::pair<at::Tensor, std::uint32_t> sum_of_rows(Slot& slot);
   void submit_factors(LayerId layer, Iteration iteration);
   void hand_in(Slot& slot, Iteration iteration, at::Tensor memory);
   SyncedFn callback(std::size_t first_slot, std::size_t slots);
@@ -124,6 +155,7 @@ class SessionExchange final : public GradientExchange {
     std::mutex mutex;
     std::condition_variable changed;
     std::deque<std::pair<std::size_t, Synced>> arrived;  // guarded by mutex: slots whose sums wait for their update
+    std::map<std::size_t, std::vector<Bytes>> rows;      // guarded by mutex: by slot, of tables that have arrived
   };
   std::shared_ptr<Inbox> inbox_ = std::make_shared<Inbox>();
   // Hooks stay on the parameters after the exchange has gone; they look here first. Training thread only.

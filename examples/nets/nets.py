@@ -4,6 +4,7 @@
     examples/nets/nets.py                            # which there are
     examples/nets/nets.py resnet-50 --train TRAIN_lmdb --test TEST_lmdb --mean MEAN.binaryproto > resnet-50.prototxt
     examples/nets/nets.py alexnet --batch 128 --classes 200
+    examples/nets/nets.py alexnet --deploy 10,3,227,227            # for use after the training: ten images at a time
 
 Each function below is one net; the docstring says where it comes from. What papers leave open (fillers, learning rates of biases) is as
 Caffe's users know it. The batch is one worker's.
@@ -62,6 +63,22 @@ class Net:
             lines += text_of({"layer": layer}, 0)
         return "\n".join(lines) + "\n"
 
+    def deploy(self, shape):
+        """Makes it a net for use instead of training: images of `shape` are an input, classifiers' losses become probabilities, and all
+        else that needs labels goes."""
+        trained = self.layers
+        self.layers = []
+        if not any(layer["type"] == "Data" and "data" in layer["top"] for layer in trained):
+            raise ValueError(f"{self.name} takes no images, so there is nothing to deploy it on")
+        self.add("data", "Input", input_param={"shape": {"dim": list(shape)}})
+        for layer in trained:
+            known = {top for kept in self.layers for top in kept["top"]}
+            if layer["type"] == "SoftmaxWithLoss":
+                name = layer["name"].removesuffix("loss") + "prob"
+                self.add(name, "Softmax", layer["bottom"][:1], **{key: value for key, value in layer.items() if key == "softmax_param"})
+            elif layer["type"] not in ("Data", "Accuracy") and not layer["type"].endswith("Loss") and known.issuperset(layer["bottom"]):
+                self.layers.append(layer)
+
     def add(self, name, kind, bottoms=(), tops=None, **fields):
         layer = {"name": name, "type": kind, "bottom": list(bottoms), "top": [name] if tops is None else list(tops)}
         self.layers.append({**layer, **fields})
@@ -70,6 +87,7 @@ class Net:
     def data(self, crop=None, scale=None, mirror=True, mean=True, channels=3, train=None, test=None):
         """Two Data layers: random crops in training, the centre in tests."""
         o = self.options
+        crop = crop and (o.crop or crop)
         for phase, source, batch in (("TRAIN", train or o.train, o.batch), ("TEST", test or o.test, o.test_batch)):
             transform = {"scale": scale, "crop_size": crop, "mirror": True if mirror and phase == "TRAIN" else None}
             if mean and o.mean:
@@ -188,8 +206,8 @@ def _alexnet(net, norm_first, last="fc8", last_rates=(1, 2), classes=1000, loss=
     x = net.conv("conv4", x, 384, 3, pad=1, group=2, filler=GAUSSIAN, bias=one, relu=True)
     x = net.pool("pool5", net.conv("conv5", x, 256, 3, pad=1, group=2, filler=GAUSSIAN, bias=one, relu=True), 3, 2)
     small = {"type": "gaussian", "std": 0.005}
-    x = net.dropout(net.full("fc6", x, 4096, small, one, relu=True))
-    x = net.dropout(net.full("fc7", x, 4096, small, one, relu=True))
+    x = net.dropout(net.full("fc6", x, net.options.hidden or 4096, small, one, relu=True))
+    x = net.dropout(net.full("fc7", x, net.options.hidden or 4096, small, one, relu=True))
     x = net.full(last, x, net.options.classes or classes, GAUSSIAN, rates=last_rates)
     if loss:
         net.scores(x)
@@ -298,8 +316,8 @@ def _vgg(net, repeats, classes=1000):
             x = net.conv(f"conv{block}_{number}", x, outputs, 3, pad=1, filler=MSRA, relu=True)
         x = net.pool(f"pool{block}", x, 2, 2)
     small = {"type": "gaussian", "std": 0.005}
-    x = net.dropout(net.full("fc6", x, 4096, small, 0.1, relu=True))
-    x = net.dropout(net.full("fc7", x, 4096, small, 0.1, relu=True))
+    x = net.dropout(net.full("fc6", x, net.options.hidden or 4096, small, 0.1, relu=True))
+    x = net.dropout(net.full("fc7", x, net.options.hidden or 4096, small, 0.1, relu=True))
     net.scores(net.full("fc8", x, net.options.classes or classes, GAUSSIAN))
 
 
@@ -378,8 +396,8 @@ def fcn32s(net):
             # Room at the border, so that the scores cover the image whatever its size.
             x = net.conv(f"conv{block}_{number}", x, outputs, 3, pad=100 if block == number == 1 else 1, filler=MSRA, relu=True)
         x = net.pool(f"pool{block}", x, 2, 2)
-    x = net.dropout(net.conv("fc6", x, 4096, 7, filler=MSRA, relu=True))
-    x = net.dropout(net.conv("fc7", x, 4096, 1, filler=MSRA, relu=True))
+    x = net.dropout(net.conv("fc6", x, net.options.hidden or 4096, 7, filler=MSRA, relu=True))
+    x = net.dropout(net.conv("fc7", x, net.options.hidden or 4096, 1, filler=MSRA, relu=True))
     classes = o.classes or 21
     x = net.conv("score_fr", x, classes, 1, filler=GAUSSIAN)
     net.add("upscore", "Deconvolution", [x], param=[{"lr_mult": 0}],
@@ -413,13 +431,28 @@ NETS = {name.replace("_", "-"): function for name, function in list(globals().it
         if inspect.isfunction(function) and not name.startswith("_") and list(inspect.signature(function).parameters) == ["net"]}
 
 
-def prototxt(name, **options):
-    """The text of a net, for other programs; `options` as the flags below."""
+def build(name, **options):
+    """A net, for other programs; `options` as the flags below."""
     defaults = {"train": f"{name}_train_lmdb", "test": f"{name}_test_lmdb", "train_labels": f"{name}_train_labels_lmdb", "test_labels": f"{name}_test_labels_lmdb",
-                "mean": None, "batch": 32, "test_batch": 50, "classes": None, "pixels": None}
+                "mean": None, "batch": 32, "test_batch": 50, "classes": None, "pixels": None, "crop": None, "hidden": None, "deploy": None}
     net = Net(name, argparse.Namespace(**{**defaults, **{key: value for key, value in options.items() if value is not None}}))
     NETS[name](net)
-    return net.text()
+    if net.options.deploy:
+        net.deploy(net.options.deploy)
+    return net
+
+
+def prototxt(name, **options):
+    """Its text."""
+    return build(name, **options).text()
+
+
+def shape_of(text):
+    """Of "10,3,227,227"."""
+    shape = [int(word) for word in text.split(",")]
+    if len(shape) != 4 or min(shape) < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not IMAGES,CHANNELS,HEIGHT,WIDTH")
+    return shape
 
 
 def main():
@@ -430,13 +463,20 @@ def main():
                        ("test-labels", "likewise"), ("mean", "binaryproto of the mean image; without it mean values are subtracted")):
         parser.add_argument(f"--{flag}", help=what)
     for flag, what in (("batch", "images of one worker in an iteration"), ("test-batch", "in a test's"), ("classes", "instead of the net's own number"),
-                       ("pixels", "of an image, for the autoencoder")):
+                       ("pixels", "of an image, for the autoencoder"), ("crop", "height and width of what nets see that crop, instead of the paper's"),
+                       ("hidden", "units of AlexNet's, VGG's and FCN's layers that are fully connected, instead of 4096")):
         parser.add_argument(f"--{flag}", type=int, help=what)
+    parser.add_argument("--deploy", type=shape_of, metavar="IMAGES,CHANNELS,HEIGHT,WIDTH",
+                        help="the net for use instead of training: images are an input of this shape, losses become probabilities")
     if len(sys.argv) == 1:
         parser.print_help()
         return
     arguments = vars(parser.parse_args())
-    sys.stdout.write(prototxt(arguments.pop("net"), **arguments))
+    try:
+        text = prototxt(arguments.pop("net"), **arguments)
+    except ValueError as error:
+        parser.error(str(error))
+    sys.stdout.write(text)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@
 // end never names.
 //
 // These bytes do not pass the send scheduler and take no credit: who moves gradients by collective operations hands none to a Session at
-// the same time, so there is nothing to overtake.
+// the same time, or moves few in this way (share_bytes.h), so there is little to overtake.
 //
 // Lane only.
 #pragma once

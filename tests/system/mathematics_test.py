@@ -75,10 +75,37 @@ def test_four_workers_follow_one_by_every_rule(lenet, rule, scheme):
 
 def test_several_batches_in_an_iteration_are_one_larger_batch(lenet, one_worker):
     """Also with factors, which travel together."""
-    for scheme in ("ps", "sfb", "adam"):
-        solver = lenet.solver(lenet.net(8), max_iter=40, iter_size=2)
-        done = lenet.train(solver, 4, "--scheme", scheme, "--dtype", "float64")
-        assert relative(job.losses(done), one_worker["float64"][:40]) < 1e-9
+    for scheme in ("ps", "sfb", "adam", "block"):
+        for batch, iter_size in ((8, 2), (4, 4)):
+            solver = lenet.solver(lenet.net(batch), max_iter=40, iter_size=iter_size)
+            done = lenet.train(solver, 4, "--scheme", scheme, "--dtype", "float64")
+            assert relative(job.losses(done), one_worker["float64"][:40]) < 1e-9
+
+
+@pytest.mark.parametrize("scheme", [*SCHEMES, "ps --per-host 2", "block --per-host 2"])
+def test_added_gradients_are_averaged_ones_at_a_rate_times_the_workers(lenet, scheme):
+    """Without decay, which is no part of the sum. Also across a snapshot, which knows how its gradients were taken."""
+    settings = {"weight_decay": 0, "max_iter": 20}
+    averaged = lenet.train(lenet.solver(lenet.net(64, "one.prototxt"), "one_solver.prototxt", base_lr=0.01, **settings), 1, "--dtype", "float64")
+    solver = lenet.solver(lenet.net(16), base_lr=0.0025, snapshot=10, **settings)
+    flags = ("--dtype", "float64", "--scheme", *scheme.split())
+    added = lenet.train(solver, 4, *flags, "--update", "sum")
+    assert relative(job.losses(added), job.losses(averaged)) < 1e-9
+    assert added.report["update"] == "sum"
+    state = added.report["snapshots"][0]["state"]
+    rest = lenet.train(solver, 4, *flags, "--update", "sum", "--snapshot", state)
+    assert relative(job.losses(rest), job.losses(averaged)[10:]) < 1e-9
+    if scheme == "ps":
+        assert "--update sum" in lenet.train(solver, 4, *flags, "--snapshot", state, code=3).err
+
+
+def test_what_becomes_of_gradients_is_told_and_checked(lenet):
+    solver = lenet.solver(lenet.net(16))
+    for update, words in (("sum", "gradients: added over the workers"), ("average", "gradients: averaged over the workers")):
+        told = job.run(lenet.poseidon, "train", "--dry-run", "--solver", solver, "--workers", 2, "--update", update, cwd=lenet.folder).expect()
+        assert words in told.out
+    wrong = job.run(lenet.poseidon, "train", "--solver", solver, "--update", "max", cwd=lenet.folder).expect(2)
+    assert "--update" in wrong.err and "max" in wrong.err and "average" in wrong.err and "sum" in wrong.err
 
 
 @pytest.mark.parametrize("per_host, hosts", [("on", [[0, 1, 2, 3]]), (2, [[0, 1], [2, 3]])], ids=["1x4", "2x2"])

@@ -2,7 +2,8 @@
 // one minus it, so that in testing nothing remains to be done.
 //
 // A row's mask is drawn for (seed, layer, iteration, number of the row in the global batch): N workers drop what one
-// would.
+// would. In sequences [steps, streams, ...] a row is a stream with all its steps, since streams are what workers share
+// out.
 #include <ATen/ops/empty.h>
 #include <ATen/ops/mul.h>
 
@@ -34,8 +35,9 @@ class Dropout final : public Layer {
 
  private:
   at::Tensor draw(const ForwardContext& context, const at::Tensor& x) const {
-    const at::Tensor mask = at::empty(x.sizes(), x.options());
-    const std::int64_t rows = x.dim() == 0 ? 1 : x.size(0);
+    const std::int64_t rows = x.dim() == 0 ? 1 : x.size(context.record_axis);
+    const at::Tensor turned = context.record_axis == 0 ? x : x.transpose(0, context.record_axis);
+    const at::Tensor mask = at::empty(turned.sizes(), x.options().requires_grad(false));
     const MaskDraw wanted{.rows = {.iteration = context.iteration,
                                    .first_row = context.first_row(rows),
                                    .rows = rows,
@@ -47,7 +49,7 @@ class Dropout final : public Layer {
     } else {
       draw_mask(stream_, wanted, mask.mutable_data_ptr<float>());
     }
-    return mask;
+    return context.record_axis == 0 ? mask : mask.transpose(0, context.record_axis);
   }
 
   double ratio_;

@@ -36,6 +36,12 @@ std::string_view to_string(Phase phase);  // "TRAIN", "TEST"
 using Shape = std::vector<std::int64_t>;
 std::int64_t elements_of(const Shape& shape);
 
+// Which worker of a training a layer is made for, where each reads data of its own. A program alone is the only one.
+struct WorkerPlace {
+  std::uint64_t rank = 0;
+  std::uint64_t workers = 1;
+};
+
 // What a layer is made from.
 struct LayerConfig {
   proto::Message message;  // the whole LayerParameter
@@ -46,6 +52,7 @@ struct LayerConfig {
   Phase phase = Phase::kTrain;
   std::uint64_t seed = 1;  // equal on all workers
   at::ScalarType dtype = at::kFloat;
+  WorkerPlace worker = {};
 };
 // Takes names and blobs from the message; a phase that the layer itself states goes before the net's.
 LayerConfig layer_config(const proto::Message& layer, Phase phase, std::uint64_t seed, at::ScalarType dtype);
@@ -93,6 +100,12 @@ struct ForwardContext {
   // Set when the layer may hand its weight's gradient over as factors (GradientExchange::linear), under this id.
   aten::GradientExchange* exchange = nullptr;
   LayerId layer{};
+
+  // The gradient of parameters()[0] shall be sparse: the rows that the batch touches (Layer::touched_rows).
+  bool sparse_gradient = false;
+
+  // The axis of the first bottom along which records lie: 1 in sequences [steps, streams, ...].
+  std::int64_t record_axis = 0;
 
   // The layer's top has its bottom's name, nobody else reads that bottom, and autograd does not need it: the layer may
   // compute in its memory.
@@ -148,8 +161,18 @@ class Layer {
   // At most so many rows per batch make up the gradient of parameters()[0] as a sum of outer products [outputs] x
   // [inputs]; 0 where it has no such form. Valid after `setup`.
   virtual std::size_t factor_rows() const { return 0; }
+  // At most so many rows of parameters()[0] does a batch touch: the gradient of all others is zero, and that of these
+  // can be had sparse. 0 where a batch touches all. Valid after `setup`.
+  virtual std::size_t touched_rows() const { return 0; }
   // Records per batch, for layers where data enters the net; else 0.
   virtual std::size_t records_per_batch() const { return 0; }
+  // Is the first bottom a sequence [steps, streams, ...], with marks [steps, streams] as the second one, and are the
+  // tops sequences?
+  virtual bool takes_sequences() const { return false; }
+  // What a forward pass leaves for the next one, beside arrays: tensors [streams, ...]. A snapshot has them. `carry`
+  // puts them back; those of other shapes than this layer's are dropped, and sequences begin anew.
+  virtual std::vector<at::Tensor> carried_state() const { return {}; }
+  virtual void carry(const std::vector<at::Tensor>& /*state*/) {}
   // Gives a top its value, in a layer that takes it from the program (Input). Others return false.
   virtual bool feed(std::size_t top, const at::Tensor& value);
 
@@ -168,6 +191,7 @@ class Layer {
   at::Tensor array(std::size_t parameter) const;
 
   std::uint64_t seed() const { return config_.seed; }
+  const WorkerPlace& worker() const { return config_.worker; }
   // An axis counted from the end where it is negative, as a number from 0 to axes-1.
   std::size_t canonical_axis(std::int64_t axis, const Shape& shape) const;
   // "bottom "data" is [64, 1, 28, 28]"

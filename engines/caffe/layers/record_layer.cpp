@@ -35,6 +35,7 @@ class RecordLayer::BatchMaker {
         transform_(layer.transform_),
         source_(layer.reader_.source),
         is_list_(layer.reader_.images.has_value()),
+        part_(layer.part_),
         shape_(layer.batch_),
         images_shape_(layer.images_shape()),
         dtype_(layer.dtype()) {
@@ -105,7 +106,7 @@ class RecordLayer::BatchMaker {
     const std::span images(task.batch->images.mutable_data_ptr<Scalar>(), static_cast<std::size_t>(task.batch->images.numel()));
     try {
       // The counter of records never comes back to a number, so it stands for the iteration too.
-      transform_.apply(datum, /*iteration=*/0, record.index,
+      transform_.apply(datum, /*iteration=*/0, record.index * part_.workers + part_.rank,
                        images.subspan(static_cast<std::size_t>(task.place) * image_size, image_size));
     } catch (const ConfigError& error) {
       throw ConfigError(base::concat(place, ": ", error.what()));
@@ -117,6 +118,7 @@ class RecordLayer::BatchMaker {
   const Transform& transform_;  // outlives the threads
   std::filesystem::path source_;
   bool is_list_;
+  WorkerPlace part_;
   BatchShape shape_;
   Shape images_shape_;
   at::ScalarType dtype_;
@@ -141,10 +143,12 @@ RecordLayer::RecordLayer(const LayerConfig& config, std::string_view settings)
     const base::RandomStream stream(seed(), name() + ".rand_skip");
     skipped_ = stream.words(0, 0, 0)[0] % static_cast<std::uint32_t>(most);
   }
+  if (!settings_.flag("shared_file_system")) part_ = worker();
 }
 
 void RecordLayer::open(RecordReaderOptions reader) {
   reader_ = std::move(reader);
+  if (!settings_.flag("shared_file_system")) reader_.source = own_part(reader_.source);
   or_fail([&] {
     RecordReaderOptions first = reader_;
     first.first = skipped_;
@@ -174,12 +178,27 @@ void RecordLayer::seek(std::uint64_t first_record, std::uint64_t stride) {
   stride_ = stride;
   or_fail([&] {
     RecordReaderOptions range = reader_;
-    range.first = first_record + skipped_;
+    const std::uint64_t of_workers_before = std::min(first_record, part_.rank * records_per_batch());
+    range.first = (first_record - of_workers_before) / part_.workers + skipped_;
     range.take = records_per_batch();
-    range.skip = stride - records_per_batch();
+    range.skip = std::max(stride / part_.workers, range.take) - range.take;
     const auto maker = std::make_shared<BatchMaker>(RecordReader(std::move(range)), *this);
     batches_.emplace(batches_ahead_, [maker] { return maker->make(); });
   });
+}
+
+// By the names that partition-data gives.
+std::filesystem::path RecordLayer::own_part(const std::filesystem::path& source) const {
+  std::string whole = source.string();
+  while (whole.size() > 1 && whole.back() == '/') whole.pop_back();
+  const std::filesystem::path part = base::concat(whole, "_", part_.rank);
+  if (!std::filesystem::exists(part)) {
+    fail_at(settings_.position("shared_file_system"),
+            base::concat("has shared_file_system: false, so worker ", part_.rank, " reads its own part of the data, ",
+                         part.string(), ", which is not there; `poseidon partition-data --turn ", whole, " ",
+                         part_.workers, "` makes the parts of a data base"));
+  }
+  return part;
 }
 
 Shape RecordLayer::images_shape() const {

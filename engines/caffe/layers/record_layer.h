@@ -4,6 +4,9 @@
 // The records of a batch are those that the forward pass asks for: consecutive ones from `first_record` on, counted
 // over the whole training by all workers and all passes through the data. The thread goes on as the pass says that it
 // will (`record_stride`); when a pass asks for other records, it starts anew there.
+//
+// Without a shared file system (`shared_file_system: false`) worker k has a part of the data, SOURCE_k, and takes its
+// batches from there. Parts count as dealt in turn: record j of part k has the number j P + k, for random draws.
 #pragma once
 
 #include <optional>
@@ -47,6 +50,7 @@ class RecordLayer : public Layer {
   class BatchMaker;
 
   void seek(std::uint64_t first_record, std::uint64_t stride);
+  std::filesystem::path own_part(const std::filesystem::path& source) const;
   Shape images_shape() const;
   // What is wrong with the data is told with the layer's name and place.
   template <typename Action>
@@ -54,6 +58,7 @@ class RecordLayer : public Layer {
 
   proto::Message settings_;
   Transform transform_;
+  WorkerPlace part_;  // whose part `reader_` reads; of a shared source the only one
   RecordReaderOptions reader_;
   BatchShape batch_;
   std::size_t batches_ahead_ = 0;

@@ -6,13 +6,15 @@
 //
 // Unless the state is exposed as bottoms and tops, a layer keeps the state after its last step for the next batch,
 // whose streams go on where `cont` says so; the gradient ends there. As in Caffe, each net (training, testing) has a
-// state of its own, it starts as zeros, and no snapshot has it. Streams, not steps, are what workers share out: with N
-// streams each, P workers compute what one computes with P·N.
+// state of its own, and it starts as zeros; unlike Caffe's, snapshots have it. Streams, not steps, are what workers
+// share out: with N streams each, P workers compute what one computes with P·N.
 #include <ATen/ops/linear.h>
 #include <ATen/ops/sigmoid.h>
 #include <ATen/ops/stack.h>
 #include <ATen/ops/tanh.h>
 #include <ATen/ops/zeros.h>
+
+#include <algorithm>
 
 #include "base/text.h"
 #include "engines/caffe/layers/standard_layers.h"
@@ -54,6 +56,20 @@ class Recurrent : public Layer {
   }
 
   bool differentiable(std::size_t bottom) const override { return bottom != 1; }
+  bool takes_sequences() const override { return true; }
+
+  std::vector<at::Tensor> carried_state() const override {
+    if (exposed_ || !carried_.empty()) return carried_;
+    const at::Tensor zeros = at::zeros({streams_, outputs_}, at::TensorOptions().dtype(dtype()));
+    return std::vector<at::Tensor>(states_, zeros);
+  }
+  void carry(const std::vector<at::Tensor>& state) override {
+    const auto fits = [&](const at::Tensor& one) {
+      return one.dim() == 2 && one.size(1) == outputs_ && one.sizes() == state[0].sizes();
+    };
+    carried_.clear();
+    if (!exposed_ && state.size() == states_ && std::all_of(state.begin(), state.end(), fits)) carried_ = state;
+  }
 
   std::vector<at::Tensor> forward(const ForwardContext&, const std::vector<at::Tensor>& bottoms) override {
     // No gradient goes to the marks of sequences, in Caffe neither.
@@ -133,6 +149,7 @@ class Recurrent : public Layer {
   }
 
   void declare_parameters(const std::vector<Shape>& bottoms) override {
+    streams_ = bottoms[0][1];
     const std::string inputs(input_name());
     add_weight(base::concat("W_", inputs), gates_ * outputs_, elements_behind(bottoms[0], 2));
     add_bias(bias_name(), gates_ * outputs_);
@@ -173,6 +190,7 @@ class Recurrent : public Layer {
   bool exposed_;
   std::size_t states_;
   std::int64_t gates_;               // how many vectors of `outputs_` the inputs of a step are brought to
+  std::int64_t streams_ = 0;         // as they were at `setup`
   std::vector<at::Tensor> carried_;  // the state after the last batch; empty before the first
 };
 

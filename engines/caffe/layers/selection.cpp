@@ -3,6 +3,8 @@
 #include <ATen/ops/embedding.h>
 #include <ATen/ops/nonzero.h>
 
+#include <algorithm>
+
 #include "base/text.h"
 #include "engines/caffe/layers/standard_layers.h"
 
@@ -73,10 +75,13 @@ class Embed final : public Layer {
   bool keeps_tops() const override { return false; }
   bool differentiable(std::size_t) const override { return false; }
 
-  std::vector<at::Tensor> forward(const ForwardContext&, const std::vector<at::Tensor>& bottoms) override {
+  std::size_t touched_rows() const override { return touched_; }
+
+  std::vector<at::Tensor> forward(const ForwardContext& context, const std::vector<at::Tensor>& bottoms) override {
     const at::Tensor indices = bottoms[0].to(at::kLong);
     try {
-      const at::Tensor rows = at::embedding(array(0), indices);
+      const at::Tensor rows = at::embedding(array(0), indices, /*padding_idx=*/-1, /*scale_grad_by_freq=*/false,
+                                            context.sparse_gradient);
       return {has_bias_ ? rows + array(1) : rows};
     } catch (const c10::Error&) {
       explain_bad_index(*this, 0, indices, inputs_, "inputs");
@@ -85,7 +90,8 @@ class Embed final : public Layer {
   }
 
  private:
-  void declare_parameters(const std::vector<Shape>&) override {
+  void declare_parameters(const std::vector<Shape>& bottoms) override {
+    touched_ = static_cast<std::size_t>(std::min(inputs_, elements_of(bottoms[0])));
     add_parameter("weight", {inputs_, outputs_}, read_filler(settings_.message("weight_filler")));
     if (has_bias_) add_parameter("bias", {outputs_}, read_filler(settings_.message("bias_filler")));
   }
@@ -94,6 +100,7 @@ class Embed final : public Layer {
   std::int64_t outputs_;
   std::int64_t inputs_;
   bool has_bias_;
+  std::size_t touched_ = 0;  // rows a batch
 };
 
 // The rows for which the last bottom is not zero, of each other bottom. How many these are is known with the batch; the

@@ -86,13 +86,15 @@ Net::Net(const proto::Message& net, const LayerRegistry& registry, NetOptions op
   arrays_.finish();
   if (phase() == Phase::kTrain) check_gradients();
   list_parameters();
+  find_sequences();
   plan_memory();
   list_outputs();
   records_per_batch_ = std::max<std::size_t>(1, records_per_batch_);
 }
 
 void Net::add_layer(const proto::Message& message, const LayerRegistry& registry, std::size_t index) {
-  const LayerConfig config = layer_config(message, phase(), options_.seed, dtype());
+  LayerConfig config = layer_config(message, phase(), options_.seed, dtype());
+  config.worker = options_.worker;
   Step step;
   step.layer = registry.create(config);
   step.forward_span = base::concat("forward ", config.name);
@@ -187,6 +189,8 @@ void Net::list_parameters() {
     if (numbers.empty()) continue;
     step.takes_factors = alone && step.layer->factor_rows() > 0 && arrays()[numbers[0]].parameter == 0;
     owned.factor_rows = step.takes_factors ? step.layer->factor_rows() : 0;
+    step.takes_rows = alone && step.layer->touched_rows() > 0 && arrays()[numbers[0]].parameter == 0;
+    owned.touched_rows = step.takes_rows ? step.layer->touched_rows() : 0;
     step.id = LayerId{static_cast<std::uint32_t>(parameters_.size())};
     parameters_.push_back(std::move(owned));
     trained_.push_back(std::move(numbers));
@@ -199,6 +203,39 @@ void Net::list_parameters() {
       const LayerId owner = steps_[array.owner].id;
       if (std::find(settles.begin(), settles.end(), owner) == settles.end()) settles.push_back(owner);
     }
+  }
+}
+
+// The blobs of recurrent layers are [steps, streams, ...]; and so is what begins with the same two extents at the other
+// side of a layer, and of the next one, and so on.
+void Net::find_sequences() {
+  std::vector<bool> is_sequence(blobs().size(), false);
+  bool changed = false;
+  const auto mark = [&](std::size_t blob) {
+    changed = changed || !is_sequence[blob];
+    is_sequence[blob] = true;
+  };
+  const auto alike = [&](std::size_t one, std::size_t other) {
+    const Shape& a = blobs()[one].shape;
+    const Shape& b = blobs()[other].shape;
+    return a.size() >= 2 && b.size() >= 2 && a[0] == b[0] && a[1] == b[1];
+  };
+  do {
+    changed = false;
+    for (const Step& step : steps_) {
+      std::vector<std::size_t> around = step.tops;
+      if (step.layer->takes_sequences()) around.insert(around.end(), step.bottoms.begin(), step.bottoms.begin() + 2);
+      if (step.layer->takes_sequences()) std::for_each(around.begin(), around.end(), mark);
+      around.insert(around.end(), step.bottoms.begin(), step.bottoms.end());
+      for (const std::size_t one : around) {
+        for (const std::size_t other : around) {
+          if (is_sequence[one] && alike(one, other)) mark(other);
+        }
+      }
+    }
+  } while (changed);
+  for (Step& step : steps_) {
+    if (!step.bottoms.empty() && is_sequence[step.bottoms[0]]) step.record_axis = 1;
   }
 }
 
@@ -284,7 +321,9 @@ ForwardContext Net::context_for(const Step& step, const Pass& pass) const {
           .workers = pass.exchange,
           .sync_batch_norm = options_.sync_batch_norm,
           .exchange = step.takes_factors ? pass.exchange : nullptr,
-          .layer = step.id};
+          .layer = step.id,
+          .sparse_gradient = step.takes_rows && pass.exchange != nullptr && pass.exchange->takes_rows(step.id),
+          .record_axis = step.record_axis};
 }
 
 void Net::add_losses(const Step& step, const std::vector<at::Tensor>& tops) {

@@ -30,6 +30,7 @@ struct NetOptions {
   NetState state = {};
   at::ScalarType dtype = at::kFloat;  // or kDouble
   std::uint64_t seed = 1;             // equal on all workers
+  WorkerPlace worker = {};            // whose part of data that are not shared the net reads
   bool sync_batch_norm = false;       // BatchNorm normalises over the batches of all workers of a pass's exchange
   const Net* share_with = nullptr;    // take the arrays of layers of the same name from this net; it outlives this one
   base::EventListener* events = nullptr;  // told of spans, whose names it may read while this net lives; may be null
@@ -65,7 +66,9 @@ struct Step {
   std::vector<LayerId> settles;      // the owners of the trained arrays that it uses
   LayerId id{};                      // as owner of trained arrays
   bool takes_factors = false;        // its weight's gradient may travel as factors
+  bool takes_rows = false;           // the rows of its table that a batch touches may
   bool overwrites = false;           // may compute in its first bottom's memory
+  std::int64_t record_axis = 0;      // of its first bottom
   std::vector<std::size_t> frees;    // blobs that nobody reads any more after it
   std::string forward_span;          // "forward conv1"
 };
@@ -119,6 +122,7 @@ class Net {
   void read_gradient_settings(Step& step) const;
   void check_gradients() const;
   void list_parameters();
+  void find_sequences();
   void plan_memory();
   void list_outputs();
   std::vector<at::Tensor> run_step(const Step& step, const Pass& pass);

@@ -18,6 +18,7 @@
 #include "engines/caffe/proto/binary_message.h"
 #include "engines/caffe/proto/caffe.pb.h"
 #include "engines/caffe/proto/config_error.h"
+#include "engines/caffe/proto/device_names.h"
 #include "engines/caffe/proto/places.h"
 #include "engines/caffe/proto/text_error.h"
 #include "engines/caffe/proto/upgrade.h"
@@ -151,6 +152,8 @@ Message Document::parse(std::string_view text, std::string_view type_name, std::
   document->file = file_name;
   if (text.starts_with(kByteOrderMark)) text.remove_prefix(kByteOrderMark.size());
   require_text(text, document->file);
+  std::string renamed;
+  if (type == ::caffe::SolverParameter::descriptor()) text = renamed = with_gpu_names(text);
   document->root.reset(google::protobuf::MessageFactory::generated_factory()->GetPrototype(type)->New());
 
   FirstError error;

@@ -20,7 +20,7 @@ bool is_sha256(const std::string& text) {
   return text.size() == 64 && text.find_first_not_of("0123456789abcdef") == std::string::npos;
 }
 
-std::optional<ResumeState> resume_of(const ::caffe::SolverState& message, const std::string& file) {
+std::optional<ResumeState> resume_of(::caffe::SolverState& message, const std::string& file) {
   if (!message.has_poseidon_format()) return std::nullopt;
   if (message.poseidon_format() != kFormat) {
     throw ConfigError(concat(file, ": is a snapshot of format ", message.poseidon_format(),
@@ -38,6 +38,13 @@ std::optional<ResumeState> resume_of(const ::caffe::SolverState& message, const 
   resume.random_seed = message.poseidon_random_seed();
   resume.dtype = message.poseidon_dtype();
   resume.solver_type = message.poseidon_solver_type();
+  resume.update = message.poseidon_update();
+  for (::caffe::PoseidonCarriedState& carried : *message.mutable_poseidon_carried_state()) {
+    CarriedBlobs& into = resume.carried.emplace_back(CarriedBlobs{.layer = carried.layer(), .blobs = {}});
+    for (::caffe::BlobProto& blob : *carried.mutable_blobs()) {
+      into.blobs.push_back(take_blob(blob, concat(file, ": state of layer \"", carried.layer(), "\"")));
+    }
+  }
   resume.workers = message.poseidon_workers();
   return resume;
 }
@@ -87,6 +94,12 @@ Result<std::string> solver_state_bytes(const SolverState& state) {
     message.set_poseidon_random_seed(state.resume->random_seed);
     message.set_poseidon_dtype(state.resume->dtype);
     message.set_poseidon_solver_type(state.resume->solver_type);
+    message.set_poseidon_update(state.resume->update);
+    for (const CarriedBlobs& carried : state.resume->carried) {
+      ::caffe::PoseidonCarriedState* into = message.add_poseidon_carried_state();
+      into->set_layer(carried.layer);
+      for (const Blob& blob : carried.blobs) put_blob(blob, *into->add_blobs());
+    }
     message.set_poseidon_workers(state.resume->workers);
   }
   return to_binary(message, concat("the solver's state at iteration ", state.iteration));

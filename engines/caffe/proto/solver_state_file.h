@@ -22,6 +22,12 @@ struct DataPosition {
   std::uint64_t next_record = 0;
 };
 
+// What a recurrent layer carries from one batch to the next.
+struct CarriedBlobs {
+  std::string layer;
+  std::vector<Blob> blobs;
+};
+
 // What Caffe's own snapshots do not have.
 struct ResumeState {
   std::string model_sha256;  // of the model file, 64 hexadecimal digits
@@ -30,6 +36,8 @@ struct ResumeState {
   std::string dtype;             // "float32" or "float64"
   std::string solver_type;       // "SGD": what the history is a history of
   std::uint32_t workers = 0;     // for the log; any number may resume
+  std::string update = "average";  // what workers' gradients became: that, or "sum"
+  std::vector<CarriedBlobs> carried = {};
 };
 
 struct SolverState {

@@ -1,5 +1,7 @@
 #include "engines/caffe/solver/snapshot.h"
 
+#include <ATen/ops/empty.h>
+
 #include <algorithm>
 #include <span>
 
@@ -44,7 +46,12 @@ proto::SolverState state_of(const SnapshotFiles& files, const Net& net, const Pr
                             .random_seed = static_cast<std::int64_t>(identity.seed),
                             .dtype = dtype_name(net),
                             .solver_type = identity.solver_type,
-                            .workers = static_cast<std::uint32_t>(notes.workers)};
+                            .workers = static_cast<std::uint32_t>(notes.workers),
+                            .update = identity.update};
+  for (const CarriedState& carried : progress.carried) {
+    proto::CarriedBlobs& into = resume.carried.emplace_back(proto::CarriedBlobs{.layer = carried.layer, .blobs = {}});
+    for (const at::Tensor& state : carried.state) into.blobs.push_back(to_blob(state));
+  }
   for (std::size_t i = 0; i < progress.test_records.size(); ++i) {
     resume.data_positions.push_back({.layer = test_position_name(i), .next_record = progress.test_records[i]});
   }
@@ -90,6 +97,11 @@ void check_identity(const std::string& file, const proto::ResumeState& resume, c
   if (resume.solver_type != identity.solver_type) {
     throw ConfigError(base::concat(file, ": is a snapshot of solver type ", resume.solver_type, ", and this one is ",
                                    identity.solver_type, ": their histories mean different things"));
+  }
+  if (resume.update != identity.update) {
+    throw ConfigError(base::concat(file, ": is a snapshot of a training with --update ", resume.update,
+                                   ", and this one has --update ", identity.update, "; go on with --update ",
+                                   resume.update, ", or begin with the model alone (--weights)"));
   }
   if (static_cast<std::uint64_t>(resume.random_seed) != identity.seed) {
     throw ConfigError(base::concat(file, ": was made with random_seed ", resume.random_seed, ", and this solver's is ",
@@ -166,7 +178,15 @@ bool restore_snapshot(const fs::path& state_file, const SnapshotIdentity& identi
     restore(state.history[i], progress.history[i / net.arrays().size()][i % net.arrays().size()]);
   }
   progress.iteration = static_cast<Iteration>(state.iteration);
+  progress.carried.clear();
   if (!state.resume) return false;
+  for (const proto::CarriedBlobs& carried : state.resume->carried) {
+    CarriedState& into = progress.carried.emplace_back(CarriedState{.layer = carried.layer, .state = {}});
+    for (const proto::Blob& blob : carried.blobs) {
+      into.state.push_back(at::empty(blob.shape, at::TensorOptions().dtype(net.dtype())));
+      restore(blob, into.state.back());
+    }
+  }
   for (const proto::DataPosition& position : state.resume->data_positions) {
     if (position.layer == data_layer(net)) progress.train_records = position.next_record;
     for (std::size_t i = 0; i < progress.test_records.size(); ++i) {

@@ -14,18 +14,27 @@
 
 namespace poseidon::caffe {
 
+// What a recurrent layer carries from one batch to the next: tensors [streams of all workers, ...], in the order of
+// ranks. A layer of a test net is called "test net 0/lstm".
+struct CarriedState {
+  std::string layer;
+  std::vector<at::Tensor> state;
+};
+
 // Where a training stands. `history[h][a]` is the h-th array of history of Net::arrays()[a].
 struct Progress {
   Iteration iteration = 0;
   std::uint64_t train_records = 0;          // where the next iteration's global batch begins
   std::vector<std::uint64_t> test_records;  // per test net: where its next test begins
   std::vector<std::vector<at::Tensor>> history;
+  std::vector<CarriedState> carried = {};
 };
 
 // What must be the same when training goes on.
 struct SnapshotIdentity {
   std::uint64_t seed = 0;
   std::string solver_type;  // "SGD"
+  std::string update;       // "average"
 };
 
 struct SnapshotFiles {

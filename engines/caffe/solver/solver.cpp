@@ -11,6 +11,7 @@
 #include <system_error>
 #include <utility>
 
+#include "base/log.h"
 #include "base/text.h"
 #include "engines/caffe/net/debug_info.h"
 #include "engines/caffe/net/trained_net.h"
@@ -48,6 +49,10 @@ void prepare_folder(const std::string& prefix) {
 
 }  // namespace
 
+std::string_view to_string(Update update) {
+  return update == Update::kAverage ? "average" : "sum";
+}
+
 Solver::Solver(const proto::Message& solver, const LayerRegistry& layers, const SolverOptions& options)
     : settings_(read_solver_settings(solver)), options_(options), rule_(read_update_rule(solver, options.type)) {
   if (!options_.iterations_max && !solver.has("max_iter")) {
@@ -61,6 +66,7 @@ Solver::Solver(const proto::Message& solver, const LayerRegistry& layers, const 
       NetOptions{.state = settings_.train.state,
                  .dtype = options_.dtype,
                  .seed = seed(),
+                 .worker = options_.worker,
                  .sync_batch_norm = options_.sync_batch_norm,
                  .events = options_.events});
   build_test_nets(layers);
@@ -73,8 +79,11 @@ void Solver::build_test_nets(const LayerRegistry& layers) {
   for (const TestSource& test : settings_.tests) {
     test_nets_.push_back(std::make_unique<Net>(
         test.source.net, layers,
-        NetOptions{
-            .state = test.source.state, .dtype = options_.dtype, .seed = seed(), .share_with = train_net_.get()}));
+        NetOptions{.state = test.source.state,
+                   .dtype = options_.dtype,
+                   .seed = seed(),
+                   .worker = options_.worker,
+                   .share_with = train_net_.get()}));
   }
   progress_.test_records.assign(test_nets_.size(), 0);
 }
@@ -87,12 +96,15 @@ void Solver::make_history() {
 }
 
 SnapshotIdentity Solver::identity() const {
-  return {.seed = seed(), .solver_type = std::string(rule_->type())};
+  return {.seed = seed(), .solver_type = std::string(rule_->type()), .update = std::string(to_string(options_.update))};
 }
 
 std::vector<aten::LayerParameters> Solver::parameters() const {
   std::vector<aten::LayerParameters> layers = train_net_->parameters();
-  for (aten::LayerParameters& layer : layers) layer.factor_rows *= settings_.batches_per_iteration;
+  for (aten::LayerParameters& layer : layers) {
+    layer.factor_rows *= settings_.batches_per_iteration;
+    layer.touched_rows *= settings_.batches_per_iteration;
+  }
   return layers;
 }
 
@@ -109,7 +121,7 @@ void Solver::receive(const aten::SummedGradient& gradient) {
       .array = train_net_->array_of(gradient.layer, gradient.parameter),
       .iteration = gradient.iteration,
       .sum = gradient.contributors > 0 ? gradient.sum : at::Tensor(),
-      .contributors = static_cast<double>(std::max<std::uint32_t>(1, gradient.contributors))};
+      .workers = options_.update == Update::kSum ? 1.0 : std::max<std::uint32_t>(1, gradient.contributors)};
   if (!settings_.gradient_norm_max) return update(received, 1);
   received_[received.array] = received;
   std::size_t trained = 0;
@@ -117,7 +129,7 @@ void Solver::receive(const aten::SummedGradient& gradient) {
   if (received_.size() < trained) return;
   // In the order of the arrays, not of arrival: the same on all workers, in every bit.
   double squares = 0;
-  for (const auto& [number, one] : received_) squares += squared_norm(one.sum) / (one.contributors * one.contributors);
+  for (const auto& [number, one] : received_) squares += squared_norm(one.sum) / (one.workers * one.workers);
   const double norm = std::sqrt(squares);
   const double clipping = norm > *settings_.gradient_norm_max ? *settings_.gradient_norm_max / norm : 1;
   for (const auto& [number, one] : std::exchange(received_, {})) update(one, clipping);
@@ -127,7 +139,7 @@ void Solver::update(const ReceivedGradient& gradient, double clipping) {
   const NetArray& array = train_net_->arrays()[gradient.array];
   std::vector<at::Tensor> history;
   for (const std::vector<at::Tensor>& arrays : progress_.history) history.push_back(arrays[gradient.array]);
-  const double divisor = gradient.contributors * static_cast<double>(settings_.batches_per_iteration) / clipping;
+  const double divisor = gradient.workers * static_cast<double>(settings_.batches_per_iteration) / clipping;
   if (settings_.debug_info && displays(gradient.iteration)) tell_update(array, gradient.sum, divisor);
   // Caffe's update leaves its step where the gradient was, so that is what its snapshots have for a diff.
   const at::Tensor before = settings_.snapshot_diff ? array.value.detach().clone() : at::Tensor();
@@ -148,6 +160,7 @@ void Solver::load_weights(const std::filesystem::path& model) {
 void Solver::restore(const std::filesystem::path& state) {
   position_unknown_ = !restore_snapshot(state, identity(), *train_net_, progress_);
   last_snapshot_ = progress_.iteration;
+  hand_out_carried();
 }
 
 IterationReport Solver::step(aten::GradientExchange& exchange) {
@@ -157,6 +170,7 @@ IterationReport Solver::step(aten::GradientExchange& exchange) {
   const std::uint64_t batches = settings_.batches_per_iteration;
   if (std::exchange(position_unknown_, false)) progress_.train_records = progress_.iteration * batches * global_batch;
   if (settings_.gradient_norm_max) exchange.settle_all();
+  progress_.carried.clear();
   const Iteration iteration = progress_.iteration;
   exchange.begin(iteration);
   double loss = 0;
@@ -200,6 +214,7 @@ bool Solver::train(aten::GradientExchange& exchange, SolverHost& host) {
   const bool finished = advance(exchange, host, iterations_max());
   exchange.settle_all();
   average_statistics(exchange);
+  collect_carried(exchange);
   if (settings_.snapshot_after_train && last_snapshot_ != iteration()) save(exchange, host);
   if (finished && test_is_due(iteration())) test(exchange, host);
   return finished;
@@ -213,7 +228,10 @@ bool Solver::advance(aten::GradientExchange& exchange, SolverHost& host, Iterati
     const Wish wish = host.wish(iteration());
     stopped = wish == Wish::kStop;
     const bool due = settings_.snapshot > 0 && iteration() % settings_.snapshot == 0;
-    if (due) average_statistics(exchange);
+    if (due) {
+      average_statistics(exchange);
+      collect_carried(exchange);
+    }
     // At a worker's wish, which the others need not share at this iteration, its own statistics must do.
     if (due || wish == Wish::kSnapshot) save(exchange, host);
   }
@@ -253,6 +271,12 @@ void Solver::test(aten::GradientExchange& exchange, SolverHost& host) {
 SnapshotFiles Solver::snapshot(aten::GradientExchange& exchange) {
   exchange.settle_all();
   prepare_folder(settings_.snapshot_prefix);  // also for a snapshot that no setting has announced
+  if (exchange.workers() == 1) collect_carried(exchange);
+  if (progress_.carried.empty() && carries()) {
+    base::log::warning(base::concat("the snapshot of iteration ", iteration(),
+                                    " was not awaited by the other workers, so it is without the state that recurrent "
+                                    "layers carry: sequences begin anew where it is resumed"));
+  }
   const SnapshotFiles files = snapshot_files(settings_.snapshot_prefix, iteration());
   const Status written = write_snapshot(files, *train_net_, progress_, identity(),
                                         {.policy_steps = steps_reached(settings_.rate, iteration()),
@@ -289,6 +313,53 @@ void Solver::average_statistics(aten::GradientExchange& exchange) {
     array.value.copy_(mean.slice(0, begin, begin + array.value.numel()).view(array.value.sizes()));
     begin += array.value.numel();
   }
+}
+
+template <typename What>
+void Solver::for_each_net(const What& what) const {
+  what(*train_net_, std::string());
+  for (std::size_t i = 0; i < test_nets_.size(); ++i) what(*test_nets_[i], base::concat("test net ", i, "/"));
+}
+
+bool Solver::carries() const {
+  bool any = false;
+  for_each_net([&](const Net& net, const std::string&) {
+    for (const Step& step : net.steps()) any = any || !step.layer->carried_state().empty();
+  });
+  return any;
+}
+
+// Each worker has the state of its own streams; a snapshot has all of them.
+void Solver::collect_carried(aten::GradientExchange& exchange) {
+  progress_.carried.clear();
+  for_each_net([&](const Net& net, const std::string& prefix) {
+    for (const Step& step : net.steps()) {
+      CarriedState all{.layer = prefix + step.layer->name(), .state = {}};
+      for (const at::Tensor& own : step.layer->carried_state()) {
+        all.state.push_back(at::cat(exchange.gather(own.to(at::kDouble))).to(own.scalar_type()));
+      }
+      if (!all.state.empty()) progress_.carried.push_back(std::move(all));
+    }
+  });
+}
+
+void Solver::hand_out_carried() {
+  const auto rank = static_cast<std::int64_t>(options_.worker.rank);
+  const auto workers = static_cast<std::int64_t>(options_.worker.workers);
+  for_each_net([&](const Net& net, const std::string& prefix) {
+    for (const CarriedState& all : progress_.carried) {
+      if (!all.layer.starts_with(prefix)) continue;
+      const Step* const step = net.find_layer(all.layer.substr(prefix.size()));
+      if (step == nullptr) continue;
+      std::vector<at::Tensor> own;
+      for (const at::Tensor& state : all.state) {
+        if (state.dim() == 0 || state.size(0) % workers != 0) continue;
+        const std::int64_t streams = state.size(0) / workers;
+        own.push_back(state.slice(0, rank * streams, (rank + 1) * streams).clone());
+      }
+      step->layer->carry(own);
+    }
+  });
 }
 
 std::string Solver::digest(aten::GradientExchange& exchange) {

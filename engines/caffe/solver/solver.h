@@ -36,6 +36,11 @@
 
 namespace poseidon::caffe {
 
+// What the workers' gradients become: their mean, by which P workers of batch b train as one with P·b; or their sum, as
+// in Poseidon's first edition, where the rate of one worker counts for each.
+enum class Update : std::uint8_t { kAverage, kSum };
+std::string_view to_string(Update update);  // "average", "sum"
+
 struct SolverOptions {
   at::ScalarType dtype = at::kFloat;
   std::uint64_t default_seed = 1;  // where the solver has no random_seed; equal on all workers
@@ -49,6 +54,8 @@ struct SolverOptions {
   // Runs a pass of the training net forward and backward and returns its loss; empty: the net does, as one graph. The
   // trained arrays' gradients are to be added to their .grad before the host's on_iteration returns.
   std::function<double(const Pass&)> run_pass = {};
+  Update update = Update::kAverage;
+  WorkerPlace worker = {};  // as the exchange will say it
   base::EventListener* events = nullptr;  // outlives the solver; may read span names while the solver lives
 };
 
@@ -146,7 +153,7 @@ class Solver {
     std::size_t array = 0;  // its number in Net::arrays
     Iteration iteration = 0;
     at::Tensor sum;  // undefined: nobody had a gradient
-    double contributors = 1;
+    double workers = 1;  // by which it is divided
   };
 
   void build_test_nets(const LayerRegistry& layers);
@@ -156,6 +163,12 @@ class Solver {
   void update(const ReceivedGradient& gradient, double clipping);
   void save(aten::GradientExchange& exchange, SolverHost& host);
   void average_statistics(aten::GradientExchange& exchange);
+  void collect_carried(aten::GradientExchange& exchange);
+  void hand_out_carried();
+  bool carries() const;
+  // Calls what(net, prefix) for the training net and the test nets: what the names of their layers begin with.
+  template <typename What>
+  void for_each_net(const What& what) const;
   bool displays(Iteration iteration) const;
   bool test_is_due(Iteration iteration) const;
   double smoothed(double loss);

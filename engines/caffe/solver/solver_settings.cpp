@@ -39,6 +39,11 @@ void warn_of_what_differs(const Message& solver) {
     base::log::warning(base::concat(solver.position("solver_mode").text(),
                                     ": solver_mode is GPU, but there is no support for GPUs yet: training on the CPU"));
   }
+  if (solver.has("gpu_names")) {
+    base::log::warning(base::concat(solver.position("gpu_names").text(), ": device_id \"", solver.text("gpu_names"),
+                                    "\" names GPUs, of which this version uses none: it has no effect; how many "
+                                    "workers train is what --workers and --hosts say"));
+  }
 }
 
 // Of the fields that can name the training net, the one that does.

@@ -83,6 +83,66 @@ TEST_F(Snapshot, GoesOnBitForBitByEveryRule) {
   }
 }
 
+// Sequences of three steps whose marks say that all go on, in so many streams.
+proto::Message sequences(int streams, std::string_view prefix, std::string_view more) {
+  const auto shape = [&](std::string_view rest) {
+    return base::concat("shape { dim: 3 dim: ", streams, " ", rest, " } ");
+  };
+  return proto::parse_text(
+      base::concat("net_param { layer { name: 'data' type: 'DummyData' top: 'x' top: 'cont' top: 'wanted' "
+                   "dummy_data_param { ",
+                   shape("dim: 2"), shape(""), shape("dim: 5"),
+                   "data_filler { type: 'gaussian' } data_filler { value: 1 } data_filler { type: 'gaussian' } } } "
+                   "layer { name: 'lstm' type: 'LSTM' bottom: 'x' bottom: 'cont' top: 'y' "
+                   "recurrent_param { num_output: 5 weight_filler { type: 'xavier' } } } "
+                   "layer { name: 'loss' type: 'EuclideanLoss' bottom: 'y' bottom: 'wanted' top: 'loss' } } "
+                   "base_lr: 0.1 lr_policy: 'fixed' momentum: 0.9 snapshot_after_train: true snapshot_prefix: '",
+                   prefix, "' ", more),
+      "SolverParameter", "solver.prototxt");
+}
+
+TEST_F(Snapshot, GoesOnBitForBitInTheMiddleOfSequences) {
+  const std::string tests = "test_iter: 2 test_interval: 3 test_initialization: false ";
+  Alone straight(sequences(4, prefix(), tests + "max_iter: 10"));
+  NotingHost whole;
+  straight.train(whole);
+  const std::string model = bytes_of(prefix() + "_iter_10.caffemodel");
+  const std::string state = bytes_of(prefix() + "_iter_10.solverstate");
+  Alone first(sequences(4, prefix(), tests + "max_iter: 5"));
+  first.train();
+  Alone second(sequences(4, prefix(), tests + "max_iter: 10"));
+  second.solver.restore(prefix() + "_iter_5.solverstate");
+  NotingHost half;
+  second.train(half);
+  EXPECT_EQ(bytes_of(prefix() + "_iter_10.caffemodel"), model);
+  EXPECT_EQ(bytes_of(prefix() + "_iter_10.solverstate"), state);
+  // At 6 and 9; the test net goes on where the test at 3 has left it.
+  ASSERT_EQ(half.tests.size(), 2u);
+  for (std::size_t i = 0; i < 2; ++i) EXPECT_EQ(half.tests[i].loss, whole.tests[i + 1].loss);
+}
+
+TEST_F(Snapshot, GivesEachWorkerTheStateOfItsStreams) {
+  Alone alone(sequences(4, prefix(), "max_iter: 5"));
+  alone.train();
+  const std::vector<at::Tensor> all = alone.solver.net().find_layer("lstm")->layer->carried_state();
+  ASSERT_EQ(all.size(), 2u);
+  for (std::uint64_t rank = 0; rank < 2; ++rank) {
+    Alone worker(sequences(2, prefix(), "max_iter: 10"),
+                 {.dtype = at::kDouble, .worker = {.rank = rank, .workers = 2}});
+    worker.solver.restore(prefix() + "_iter_5.solverstate");
+    const std::vector<at::Tensor> own = worker.solver.net().find_layer("lstm")->layer->carried_state();
+    ASSERT_EQ(own.size(), 2u);
+    const auto begin = static_cast<std::int64_t>(2 * rank);
+    for (std::size_t i = 0; i < 2; ++i) EXPECT_TRUE(own[i].equal(all[i].slice(0, begin, begin + 2)));
+  }
+}
+
+TEST_F(Snapshot, IsRefusedWhereGradientsAreAddedAndWereAveraged) {
+  expect_ends_with(restore_error(five_iterations(), settings(4, ""), {.dtype = at::kFloat, .update = Update::kSum}),
+                   ": is a snapshot of a training with --update average, and this one has --update sum; go on with "
+                   "--update average, or begin with the model alone (--weights)");
+}
+
 TEST_F(Snapshot, HoldsTheLastStepOfEachArrayWithSnapshotDiff) {
   const auto train = [&](std::string_view more) {
     Alone alone(settings(4, base::concat("snapshot: 1 max_iter: 2 ", more)), {.dtype = at::kDouble});

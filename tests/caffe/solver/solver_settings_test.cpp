@@ -3,6 +3,7 @@
 #include <fstream>
 #include <random>
 
+#include "base/log.h"
 #include "caffe/net/damaged_text.h"
 #include "caffe/solver/solver_fixture.h"
 
@@ -35,6 +36,15 @@ TEST(SolverSettings, HaveCaffesDefaults) {
   EXPECT_TRUE(settings.snapshot_after_train);
   EXPECT_EQ(settings.snapshot_prefix, "path/solver");
   EXPECT_FALSE(settings.random_seed.has_value());
+}
+
+TEST(SolverSettings, SayThatNamesOfGpusHaveNoEffect) {
+  base::log::configure("test", base::log::Level::kInfo);
+  ::testing::internal::CaptureStderr();
+  read(with_net("device_id: '0,1'"));
+  const std::string told = ::testing::internal::GetCapturedStderr();
+  EXPECT_NE(told.find("path/solver.prototxt:1:"), std::string::npos) << told;
+  EXPECT_NE(told.find("device_id \"0,1\" names GPUs, of which this version uses none"), std::string::npos) << told;
 }
 
 TEST(SolverSettings, ReadWhatTheSolverSays) {

@@ -166,8 +166,8 @@ TEST_F(SolverTest, RepeatsARunBitForBit) {
 // A worker whose gradients the test itself sums.
 class Worker final : public aten::GradientExchange {
  public:
-  Worker(const proto::Message& settings, int rank, int workers)
-      : solver(settings, standard_layers(), {.dtype = at::kDouble}), rank_(rank), workers_(workers) {}
+  Worker(const proto::Message& settings, int rank, int workers, Update update = Update::kAverage)
+      : solver(settings, standard_layers(), {.dtype = at::kDouble, .update = update}), rank_(rank), workers_(workers) {}
 
   int rank() const override { return rank_; }
   int workers() const override { return workers_; }
@@ -225,6 +225,26 @@ TEST_F(SolverTest, TrainsOnManyWorkersWhatOneTrainsWithTheWholeBatch) {
     expect_near(all_values(workers[0]->solver.net()), all_values(whole.solver.net()), 1e-12);
     EXPECT_EQ(all_values(workers[0]->solver.net()), all_values(workers.back()->solver.net()));
   }
+}
+
+// A sum of four gradients at a quarter of the rate is their mean at the whole rate; so is what is clipped at four times
+// the norm, with four times the decay.
+TEST_F(SolverTest, AddsWorkersGradientsWhereToldSo) {
+  const auto text = [&](int batch, std::string_view numbers) {
+    return proto::parse_text(base::concat("net_param { ", net(batch), " } lr_policy: 'inv' gamma: 0.1 power: 0.75 ",
+                                          "momentum: 0.9 max_iter: 10 snapshot_after_train: false ", numbers),
+                             "SolverParameter", "solver.prototxt");
+  };
+  Alone whole(text(8, "base_lr: 0.1 weight_decay: 0.01 clip_gradients: 1"));
+  whole.train();
+  const proto::Message quarter = text(2, "base_lr: 0.025 weight_decay: 0.04 clip_gradients: 4");
+  std::vector<std::unique_ptr<Worker>> workers;
+  for (int rank = 0; rank < 4; ++rank) workers.push_back(std::make_unique<Worker>(quarter, rank, 4, Update::kSum));
+  for (Iteration iteration = 0; iteration < 10; ++iteration) {
+    for (const auto& worker : workers) worker->solver.step(*worker);
+    sum_and_update(workers, iteration);
+  }
+  expect_near(all_values(workers[0]->solver.net()), all_values(whole.solver.net()), 1e-12);
 }
 
 // Every rule, with all that changes what a gradient is: several batches in an iteration, and a norm that some of the

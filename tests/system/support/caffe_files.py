@@ -1,4 +1,5 @@
-"""Reads Caffe's binary files without Caffe's or Poseidon's code: the wire format of protobuf, and the few fields that tests look at.
+"""Reads and writes Caffe's binary files without Caffe's or Poseidon's code: the wire format of protobuf, and the few fields that tests
+look at.
 
 Field numbers: BVLC Caffe 1.0, src/caffe/proto/caffe.proto. Encoding: https://protobuf.dev/programming-guides/encoding/
 """
@@ -98,3 +99,23 @@ def weights(path):
         if blobs:
             result[name] = blobs
     return result
+
+
+def encoded_varint(value):
+    out = b""
+    while value > 0x7F:
+        out += bytes([value & 0x7F | 0x80])
+        value >>= 7
+    return out + bytes([value])
+
+
+def encoded(number, value):
+    """One field: an integer as a varint, text and bytes with their length."""
+    if isinstance(value, int):
+        return encoded_varint(number << 3 | VARINT) + encoded_varint(value)
+    content = value.encode() if isinstance(value, str) else value
+    return encoded_varint(number << 3 | BYTES) + encoded_varint(len(content)) + content
+
+
+def encoded_datum(shape, pixels, label):
+    return b"".join(encoded(number, value) for number, value in zip((1, 2, 3, 4, 5), (*shape, pixels, label)))
