@@ -3,14 +3,10 @@
 #include <ATen/ops/empty.h>
 
 #include <algorithm>
-#include <memory>
 #include <span>
 #include <utility>
 
-#include "base/text.h"
-#include "engines/caffe/proto/config_error.h"
 #include "engines/caffe/proto/datum.h"
-#include "engines/caffe/proto/system_error.h"
 
 namespace poseidon::caffe {
 namespace {
@@ -19,105 +15,78 @@ std::string place_of(const std::filesystem::path& source, const Record& record) 
   return base::concat(source.string(), ": record ", record.index, " (key ", record.key, ")");
 }
 
-}  // namespace
+// Makes batches of images and labels.
+struct ImageBatches {
+  std::shared_ptr<const Transform> transform;
+  std::filesystem::path source;
+  bool is_list = false;
+  Shape image;  // [channels, height, width]
+  std::int64_t records = 0;
+  at::ScalarType dtype = at::kFloat;
 
-// Makes consecutive batches of one reader. Moves to the prefetching thread.
-class RecordLayer::BatchMaker {
- public:
-  BatchMaker(RecordReader reader, const RecordLayer& layer)
-      : reader_(std::move(reader)),
-        transform_(layer.transform_),
-        source_(layer.reader_.source),
-        is_list_(layer.reader_.images.has_value()),
-        shape_(layer.batch_),
-        images_shape_(layer.images_shape()),
-        dtype_(layer.dtype()) {}
-
-  Batch make() {
-    const Batch batch{.images = at::empty(images_shape_, dtype_), .labels = at::empty({shape_.records}, dtype_)};
-    if (dtype_ == at::kDouble) {
-      fill<double>(batch);
+  std::vector<at::Tensor> make(RecordReader& reader) const {
+    Shape shape = {records};
+    shape.insert(shape.end(), image.begin(), image.end());
+    const at::Tensor images = at::empty(shape, dtype);
+    const at::Tensor labels = at::empty({records}, dtype);
+    if (dtype == at::kDouble) {
+      fill<double>(reader, images, labels);
     } else {
-      fill<float>(batch);
+      fill<float>(reader, images, labels);
     }
-    return batch;
+    return {images, labels};
   }
 
- private:
   template <typename Scalar>
-  void fill(const Batch& batch) {
-    const auto image_size = static_cast<std::size_t>(elements_of(shape_.image));
-    const std::span images(batch.images.mutable_data_ptr<Scalar>(), static_cast<std::size_t>(batch.images.numel()));
-    Scalar* const labels = batch.labels.mutable_data_ptr<Scalar>();
-    for (std::int64_t i = 0; i < shape_.records; ++i) {
-      const Record record = reader_.next();
-      const std::string place = place_of(source_, record);
+  void fill(RecordReader& reader, const at::Tensor& images, const at::Tensor& labels) const {
+    const auto image_size = static_cast<std::size_t>(elements_of(image));
+    const std::span pixels(images.mutable_data_ptr<Scalar>(), static_cast<std::size_t>(images.numel()));
+    Scalar* const label = labels.mutable_data_ptr<Scalar>();
+    for (std::int64_t i = 0; i < records; ++i) {
+      const Record record = reader.next();
+      const std::string place = place_of(source, record);
       const proto::Datum datum = proto::parse_datum(record.value, place);
-      if (const Shape shape = transform_.shape_for(datum, place); shape != shape_.image) {
+      if (const Shape shape = transform->shape_for(datum, place); shape != image) {
         throw ConfigError(base::concat(place, ": the image becomes ", base::readable_shape(shape),
-                                       ", and the first one ", base::readable_shape(shape_.image), "; give crop_size, ",
-                                       is_list_ ? "or new_height and new_width" : "or images of one size"));
+                                       ", and the first one ", base::readable_shape(image), "; give crop_size, ",
+                                       is_list ? "or new_height and new_width" : "or images of one size"));
       }
       // The counter of records never comes back to a number, so it stands for the iteration too.
-      transform_.apply(datum, /*iteration=*/0, record.index,
-                       images.subspan(static_cast<std::size_t>(i) * image_size, image_size));
-      labels[i] = static_cast<Scalar>(datum.label);
+      transform->apply(datum, /*iteration=*/0, record.index,
+                       pixels.subspan(static_cast<std::size_t>(i) * image_size, image_size));
+      label[i] = static_cast<Scalar>(datum.label);
     }
   }
-
-  RecordReader reader_;
-  const Transform& transform_;  // outlives the thread
-  std::filesystem::path source_;
-  bool is_list_;
-  BatchShape shape_;
-  Shape images_shape_;
-  at::ScalarType dtype_;
 };
 
-RecordLayer::RecordLayer(const LayerConfig& config, std::string_view settings)
-    : Layer(config, {.bottoms_min = 0, .bottoms_max = 0, .tops_max = 2}),
-      settings_(message().message(settings)),
-      transform_(message().message("transform_param"),
-                 {.training = phase() == Phase::kTrain, .seed = seed(), .layer = name(), .older = settings_}) {
-  batch_.records = settings_.integer("batch_size");
-  if (batch_.records < 1) fail_at(settings_.position("batch_size"), "needs batch_size, at least 1");
+}  // namespace
+
+BatchLayer::BatchLayer(const LayerConfig& config, std::string_view settings, const BlobCounts& counts)
+    : Layer(config, counts), settings_(message().message(settings)) {
+  records_ = settings_.integer("batch_size");
+  if (records_ < 1) fail_at(settings_.position("batch_size"), "needs batch_size, at least 1");
   // Caffe takes it from data_param for all types of layer that read ahead.
   const proto::Message data = message().message("data_param");
   batches_ahead_ = static_cast<std::size_t>(data.integer("prefetch"));
   if (batches_ahead_ < 1) fail_at(data.position("prefetch"), "has prefetch 0; it must be at least 1");
-  if (const std::int64_t most = settings_.integer("rand_skip"); most > 0) {
-    const base::RandomStream stream(seed(), name() + ".rand_skip");
-    skipped_ = stream.words(0, 0, 0)[0] % static_cast<std::uint32_t>(most);
-  }
 }
 
-void RecordLayer::open(RecordReaderOptions reader) {
+void BatchLayer::read_from(RecordReaderOptions reader, MakeBatchFn make, std::uint64_t skipped) {
   reader_ = std::move(reader);
-  or_fail([&] {
-    RecordReaderOptions first = reader_;
-    first.first = skipped_;
-    RecordReader records(std::move(first));
-    const std::string place = place_of(reader_.source, records.peek());
-    batch_.image = transform_.shape_for(proto::parse_datum(records.peek().value, place), place);
-  });
+  make_ = std::move(make);
+  skipped_ = skipped;
 }
 
-std::vector<Shape> RecordLayer::top_shapes(const std::vector<Shape>&) const {
-  std::vector<Shape> tops_of_both = {images_shape(), {batch_.records}};
-  tops_of_both.resize(tops().size());
-  return tops_of_both;
-}
-
-std::vector<at::Tensor> RecordLayer::forward(const ForwardContext& context, const std::vector<at::Tensor>&) {
+std::vector<at::Tensor> BatchLayer::forward(const ForwardContext& context, const std::vector<at::Tensor>&) {
   const std::uint64_t stride = std::max<std::uint64_t>(context.record_stride, records_per_batch());
   if (next_record_ != context.first_record || stride_ != stride) seek(context.first_record, stride);
   next_record_ = context.first_record + stride;
-  const Batch batch = or_fail([&] { return batches_->next(); });
-  if (tops().size() == 1) return {batch.images};
-  return {batch.images, batch.labels};
+  Batch batch = or_fail([&] { return batches_->next(); });
+  batch.resize(tops().size());
+  return batch;
 }
 
-void RecordLayer::seek(std::uint64_t first_record, std::uint64_t stride) {
+void BatchLayer::seek(std::uint64_t first_record, std::uint64_t stride) {
   batches_.reset();
   stride_ = stride;
   or_fail([&] {
@@ -125,27 +94,47 @@ void RecordLayer::seek(std::uint64_t first_record, std::uint64_t stride) {
     range.first = first_record + skipped_;
     range.take = records_per_batch();
     range.skip = stride - records_per_batch();
-    const auto maker = std::make_shared<BatchMaker>(RecordReader(std::move(range)), *this);
-    batches_.emplace(batches_ahead_, [maker] { return maker->make(); });
+    const auto reader = std::make_shared<RecordReader>(std::move(range));
+    batches_.emplace(batches_ahead_, [reader, make = make_] { return make(*reader); });
   });
 }
 
-Shape RecordLayer::images_shape() const {
-  Shape shape = {batch_.records};
-  shape.insert(shape.end(), batch_.image.begin(), batch_.image.end());
-  return shape;
+RecordLayer::RecordLayer(const LayerConfig& config, std::string_view settings_field)
+    : BatchLayer(config, settings_field, {.bottoms_min = 0, .bottoms_max = 0, .tops_max = 2}),
+      transform_(std::make_shared<Transform>(
+          message().message("transform_param"),
+          Transform::Options{
+              .training = phase() == Phase::kTrain, .seed = seed(), .layer = name(), .older = settings()})) {
+  if (const std::int64_t most = settings().integer("rand_skip"); most > 0) {
+    const base::RandomStream stream(seed(), name() + ".rand_skip");
+    skipped_ = stream.words(0, 0, 0)[0] % static_cast<std::uint32_t>(most);
+  }
 }
 
-template <typename Action>
-auto RecordLayer::or_fail(const Action& action) -> decltype(action()) {
-  try {
-    return action();
-  } catch (const ConfigError& error) {
-    fail(base::concat("cannot read its records: ", error.what()));
-  } catch (const SystemError& error) {
-    throw SystemError(
-        base::concat(message().position().text(), ": layer \"", name(), "\" cannot read its records: ", error.what()));
-  }
+void RecordLayer::open(RecordReaderOptions reader) {
+  or_fail([&] {
+    RecordReaderOptions first = reader;
+    first.first = skipped_;
+    RecordReader records(std::move(first));
+    const std::string place = place_of(reader.source, records.peek());
+    image_ = transform_->shape_for(proto::parse_datum(records.peek().value, place), place);
+  });
+  const ImageBatches batches{.transform = transform_,
+                             .source = reader.source,
+                             .is_list = reader.images.has_value(),
+                             .image = image_,
+                             .records = static_cast<std::int64_t>(records_per_batch()),
+                             .dtype = dtype()};
+  read_from(std::move(reader), [batches](RecordReader& from) { return batches.make(from); }, skipped_);
+}
+
+std::vector<Shape> RecordLayer::top_shapes(const std::vector<Shape>&) const {
+  const auto records = static_cast<std::int64_t>(records_per_batch());
+  Shape images = {records};
+  images.insert(images.end(), image_.begin(), image_.end());
+  std::vector<Shape> tops_of_both = {images, {records}};
+  tops_of_both.resize(tops().size());
+  return tops_of_both;
 }
 
 }  // namespace poseidon::caffe

@@ -12,10 +12,10 @@
 #include <utility>
 
 #include "base/text.h"
+#include "engines/caffe/data/data_filter.h"
 #include "engines/caffe/net/debug_info.h"
 #include "engines/caffe/net/trained_net.h"
 #include "engines/caffe/proto/config_error.h"
-#include "engines/caffe/proto/model_file.h"
 #include "engines/caffe/proto/system_error.h"
 
 namespace poseidon::caffe {
@@ -142,7 +142,7 @@ void Solver::update(const ReceivedGradient& gradient, double clipping) {
 }
 
 void Solver::load_weights(const std::filesystem::path& model) {
-  copy_trained(proto::read_model(model), model.string(), *train_net_);
+  copy_trained(read_any_model(model), model.string(), *train_net_);
 }
 
 void Solver::restore(const std::filesystem::path& state) {
@@ -246,7 +246,7 @@ void Solver::test(aten::GradientExchange& exchange, SolverHost& host) {
 SnapshotFiles Solver::snapshot(aten::GradientExchange& exchange) {
   exchange.settle_all();
   prepare_folder(settings_.snapshot_prefix);  // also for a snapshot that no setting has announced
-  const SnapshotFiles files = snapshot_files(settings_.snapshot_prefix, iteration());
+  const SnapshotFiles files = snapshot_files(settings_.snapshot_prefix, iteration(), settings_.snapshot_format);
   const Status written = write_snapshot(files, *train_net_, progress_, identity(),
                                         {.policy_steps = steps_reached(settings_.rate, iteration()),
                                          .workers = exchange.workers(),
