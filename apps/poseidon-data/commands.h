@@ -5,9 +5,11 @@
 #include <string>
 #include <vector>
 
+#include "engines/caffe/data/hdf5_server.h"
 #include "engines/caffe/data/image_server.h"
 #include "engines/caffe/data/record_reader.h"
 #include "engines/caffe/data/record_server.h"
+#include "engines/caffe/data/window_server.h"
 
 namespace poseidon::data {
 
@@ -24,10 +26,17 @@ struct ImageHandling {
   // Makes what decodes encoded records to this color.
   caffe::DecodeFn (*make_decode)(caffe::ImageColor color, const std::vector<std::string>& arguments);
   void (*serve_images)(const caffe::ServeImagesOptions& options, const std::vector<std::string>& arguments);
+  void (*serve_windows)(const caffe::ServeWindowsOptions& options, const std::vector<std::string>& arguments);
+  void (*serve_hdf5)(const caffe::ServeHdf5Options& options);
 };
 
 // Writes records into standard output, for a trainer; see engines/caffe/data/record_protocol.h.
 int read_command(const std::vector<std::string>& arguments, const ImageHandling& handling);
+
+// Bytes of HDF5 files from standard input to standard output, for a trainer; see engines/caffe/data/data_filter.h.
+int convert_hdf5_command(const std::vector<std::string>& arguments);
+// Files of numbers become a data base or an HDF5 file, for `poseidon features` and the layer HDF5Output.
+int write_rows_command(const std::vector<std::string>& arguments);
 
 // Of poseidon-data, for people; `poseidon` forwards them.
 int convert_cifar_command(const std::vector<std::string>& arguments);

@@ -13,10 +13,10 @@ namespace {
 constexpr std::array<std::string_view, 1> kSwitches = {"overwrite"};
 
 constexpr const char* kDescription =
-    "Makes two data bases (LMDB) from the binary version of CIFAR-10: Caffe's convert_cifar_data.\n"
+    "Makes two data bases from the binary version of CIFAR-10: Caffe's convert_cifar_data.\n"
     "\n"
     "INPUT_FOLDER has data_batch_1.bin to data_batch_5.bin and test_batch.bin. cifar10_train_lmdb and cifar10_test_lmdb are\n"
-    "made in OUTPUT_FOLDER.";
+    "made in OUTPUT_FOLDER, or cifar10_train_leveldb and cifar10_test_leveldb.";
 
 constexpr const char* kExamples =
     "Examples, with batches of one black image each that `head` writes:\n"
@@ -36,13 +36,16 @@ void convert(const caffe::ConvertCifarOptions& options) {
 
 int convert_cifar_command(const std::vector<std::string>& arguments) {
   caffe::ConvertCifarOptions options;
-  std::string backend = "lmdb";
   CLI::App app;
   app.description(kDescription);
   app.footer(kExamples);
   app.add_option("INPUT_FOLDER", options.input, "where the six batches are")->required();
   app.add_option("OUTPUT_FOLDER", options.output, "where the two data bases are made")->required();
-  app.add_option("BACKEND", backend, "the kind of data base")->check(CLI::IsMember({"lmdb"}))->capture_default_str();
+  app.add_option_function<std::string>(
+         "BACKEND", [&options](const std::string& name) { options.backend = *caffe::backend_called(name); },
+         "the kind of the data bases: lmdb or leveldb")
+      ->check(CLI::IsMember({"lmdb", "leveldb"}))
+      ->default_str("lmdb");
   add_overwrite(app, options.overwrite);
   return run_tool({"poseidon convert-cifar", kSwitches}, app, arguments, [&] { convert(options); });
 }

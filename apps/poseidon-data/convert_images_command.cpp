@@ -18,7 +18,7 @@ constexpr std::array<std::string_view, 6> kSwitches = {"gray",    "shuffle",    
                                                        "encoded", "skip-unreadable", "overwrite"};
 
 constexpr const char* kDescription =
-    "Makes a data base (LMDB) from image files: Caffe's convert_imageset.\n"
+    "Makes a data base from image files: Caffe's convert_imageset.\n"
     "\n"
     "LISTFILE has a line for each image: its path below ROOTFOLDER, a blank, its label (a whole number).\n"
     "DB_NAME is the folder that is made. Caffe's spelling of flags works as well: -resize_height 28, --gray=true.";
@@ -32,7 +32,7 @@ constexpr const char* kExamples =
     "  poseidon convert-images --check-size examples/digits/images examples/digits/images/test.txt checked_lmdb\n"
     "  poseidon convert-images --encode-type png examples/digits/images examples/digits/images/test.txt png_lmdb";
 
-void describe(CLI::App& app, ConvertImagesOptions& into, std::string& backend) {
+void describe(CLI::App& app, ConvertImagesOptions& into) {
   app.description(kDescription);
   app.footer(kExamples);
   app.add_option("ROOTFOLDER", into.root, "where the paths of the list begin")->required();
@@ -48,7 +48,7 @@ void describe(CLI::App& app, ConvertImagesOptions& into, std::string& backend) {
   app.add_flag("--check-size", into.check_size, "refuse images of different sizes (pixels only: not with --encoded or --encode-type)");
   app.add_flag("--encoded", into.encoded, "keep the image files as they are instead of their pixels");
   app.add_option("--encode-type", into.encode_type, "keep them as files of this kind: png, jpg, ...");
-  add_backend(app, backend);
+  add_backend(app, into.backend);
   app.add_flag("--skip-unreadable", into.skip_unreadable, "pass over images that cannot be read");
   add_overwrite(app, into.overwrite);
   app.add_option("--threads", into.threads, "that read and decode; 0 for one on each core")->capture_default_str();
@@ -68,9 +68,8 @@ void convert(const ConvertImagesOptions& options) {
 
 int convert_images_command(const std::vector<std::string>& arguments) {
   ConvertImagesOptions options;
-  std::string backend = "lmdb";
   CLI::App app;
-  describe(app, options, backend);
+  describe(app, options);
   return run_tool({"poseidon convert-images", kSwitches}, app, arguments, [&] { convert(options); });
 }
 

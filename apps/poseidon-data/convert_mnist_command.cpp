@@ -13,7 +13,7 @@ namespace {
 constexpr std::array<std::string_view, 1> kSwitches = {"overwrite"};
 
 constexpr const char* kDescription =
-    "Makes a data base (LMDB) from the two files of an MNIST data set: Caffe's convert_mnist_data.\n"
+    "Makes a data base from the two files of an MNIST data set: Caffe's convert_mnist_data.\n"
     "\n"
     "IMAGES and LABELS are files in the format IDX, unpacked: train-images-idx3-ubyte and train-labels-idx1-ubyte, or\n"
     "t10k-images-idx3-ubyte and t10k-labels-idx1-ubyte. DB_NAME is the folder that is made.";
@@ -36,14 +36,13 @@ void convert(const caffe::ConvertMnistOptions& options) {
 
 int convert_mnist_command(const std::vector<std::string>& arguments) {
   caffe::ConvertMnistOptions options;
-  std::string backend = "lmdb";
   CLI::App app;
   app.description(kDescription);
   app.footer(kExamples);
   app.add_option("IMAGES", options.images, "file with the images")->required();
   app.add_option("LABELS", options.labels, "file with their labels")->required();
   app.add_option("DB_NAME", options.database, "the data base to make")->required();
-  add_backend(app, backend);
+  add_backend(app, options.backend);
   add_overwrite(app, options.overwrite);
   return run_tool({"poseidon convert-mnist", kSwitches}, app, arguments, [&] { convert(options); });
 }

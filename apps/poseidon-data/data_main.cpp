@@ -21,7 +21,13 @@ constexpr const char* kUsage =
     "\n"
     "  poseidon-data read --database FOLDER ...\n"
     "  poseidon-data read --images LIST ...\n"
+    "  poseidon-data read --windows LIST ...\n"
+    "  poseidon-data read --hdf5 LIST ...\n"
     "      write records into a pipe, for a trainer\n"
+    "  poseidon-data convert-hdf5 CONVERSION\n"
+    "      turns bytes of HDF5 files into others, for a trainer\n"
+    "  poseidon-data write-rows ...\n"
+    "      turns files of numbers into a data base or an HDF5 file, for `poseidon features`\n"
     "  poseidon-data convert-cifar, convert-images, convert-mnist, draw-net, image-mean, parse-log, partition-data,\n"
     "  plot-log ...\n"
     "      the same as `poseidon convert-cifar` and so on\n"
@@ -33,11 +39,13 @@ using Command = int (*)(const std::vector<std::string>& arguments);
 const std::map<std::string_view, Command>& tools() {
   static const std::map<std::string_view, Command> by_name = {
       {"convert-cifar", &convert_cifar_command},
+      {"convert-hdf5", &convert_hdf5_command},
       {"convert-mnist", &convert_mnist_command},
       {"draw-net", &draw_net_command},
       {"image-mean", &image_mean_command},
       {"parse-log", &parse_log_command},
       {"partition-data", &partition_data_command},
+      {"write-rows", &write_rows_command},
   };
   return by_name;
 }
@@ -64,10 +72,15 @@ caffe::DecodeFn decode_by_becoming_images(caffe::ImageColor, const std::vector<s
   };
 }
 
-void serve_by_becoming_images(const caffe::ServeImagesOptions&, const std::vector<std::string>& arguments) {
+template <typename Options>
+void serve_by_becoming_images(const Options&, const std::vector<std::string>& arguments) {
   std::vector<std::string> all = {"read"};
   all.insert(all.end(), arguments.begin(), arguments.end());
   become_images(std::move(all));
+}
+
+void serve_hdf5_here(const caffe::ServeHdf5Options& options) {
+  caffe::serve_hdf5(options, STDOUT_FILENO);
 }
 
 int run(const std::vector<std::string>& arguments) {
@@ -76,7 +89,9 @@ int run(const std::vector<std::string>& arguments) {
   if (subcommand == "read") {
     return read_command(rest, {.decodes_here = false,
                                .make_decode = &decode_by_becoming_images,
-                               .serve_images = &serve_by_becoming_images});
+                               .serve_images = &serve_by_becoming_images,
+                               .serve_windows = &serve_by_becoming_images,
+                               .serve_hdf5 = &serve_hdf5_here});
   }
   if (subcommand == "convert-images" || subcommand == "plot-log") become_images(arguments);
   if (const auto tool = tools().find(subcommand); tool != tools().end()) return tool->second(rest);

@@ -23,9 +23,9 @@ constexpr const char* kExamples =
     "  poseidon image-mean examples/digits/digits_train_lmdb\n"
     "  poseidon image-mean examples/digits/digits_train_lmdb digits_mean.binaryproto";
 
-void compute(const std::filesystem::path& database, const std::filesystem::path& output) {
+void compute(const std::filesystem::path& database, std::optional<caffe::Backend> backend, const std::filesystem::path& output) {
   ProgressLine progress("records");
-  const caffe::ImageMean mean = caffe::image_mean(database, progress.function());
+  const caffe::ImageMean mean = caffe::image_mean(database, backend, progress.function());
   if (!output.empty()) {
     const Status written = caffe::proto::write_blob(output, mean.image);
     if (!written) throw caffe::SystemError(written.error().message);
@@ -40,14 +40,14 @@ void compute(const std::filesystem::path& database, const std::filesystem::path&
 int image_mean_command(const std::vector<std::string>& arguments) {
   std::filesystem::path database;
   std::filesystem::path output;
-  std::string backend = "lmdb";
   CLI::App app;
   app.description(kDescription);
   app.footer(kExamples);
   app.add_option("INPUT_DB", database, "the folder of the data base")->required();
   app.add_option("OUTPUT_FILE", output, "the mean image that is written (.binaryproto); left out: none");
+  std::optional<caffe::Backend> backend;
   add_backend(app, backend);
-  return run_tool({"poseidon image-mean", {}}, app, arguments, [&] { compute(database, output); });
+  return run_tool({"poseidon image-mean", {}}, app, arguments, [&] { compute(database, backend, output); });
 }
 
 }  // namespace poseidon::data

@@ -7,6 +7,7 @@
 
 #include "apps/poseidon-data/commands.h"
 #include "engines/caffe/data/image_file.h"
+#include "engines/caffe/proto/config_error.h"
 
 namespace poseidon::data {
 namespace {
@@ -26,12 +27,26 @@ void serve_here(const caffe::ServeImagesOptions& options, const std::vector<std:
   caffe::serve_images(options, STDOUT_FILENO);
 }
 
+void serve_windows_here(const caffe::ServeWindowsOptions& options, const std::vector<std::string>&) {
+  caffe::serve_windows(options, STDOUT_FILENO);
+}
+
+void refuse_hdf5(const caffe::ServeHdf5Options&) {
+  throw caffe::ConfigError("it is poseidon-data that reads HDF5 files");
+}
+
 int run(const std::vector<std::string>& arguments) {
   const std::string subcommand = arguments.empty() ? "" : arguments.front();
   const std::vector<std::string> rest(arguments.empty() ? arguments.end() : arguments.begin() + 1, arguments.end());
   keep_freed_memory();
   caffe::prepare_image_library();
-  if (subcommand == "read") return read_command(rest, {.decodes_here = true, .make_decode = &decode_here, .serve_images = &serve_here});
+  if (subcommand == "read") {
+    return read_command(rest, {.decodes_here = true,
+                               .make_decode = &decode_here,
+                               .serve_images = &serve_here,
+                               .serve_windows = &serve_windows_here,
+                               .serve_hdf5 = &refuse_hdf5});
+  }
   if (subcommand == "convert-images") return convert_images_command(rest);
   if (subcommand == "plot-log") return plot_log_command(rest);
   if (subcommand == "plot") return plot_command(rest);

@@ -16,7 +16,7 @@ namespace {
 constexpr std::array<std::string_view, 2> kSwitches = {"turn", "overwrite"};
 
 constexpr const char* kDescription =
-    "Cuts a data base (LMDB) into parts, NAME_0, NAME_1, ...\n"
+    "Cuts a data base into parts, NAME_0, NAME_1, ...\n"
     "\n"
     "A part is a run of records, or every PARTS-th record with --turn. `poseidon train` needs no parts: its workers share one\n"
     "data base out among themselves. They are for disks that each hold a part, and for other programs.";
@@ -46,7 +46,6 @@ void partition(const caffe::PartitionDataOptions& options) {
 
 int partition_data_command(const std::vector<std::string>& arguments) {
   caffe::PartitionDataOptions options;
-  std::string backend = "lmdb";
   CLI::App app;
   app.description(kDescription);
   app.footer(kExamples);
@@ -54,7 +53,7 @@ int partition_data_command(const std::vector<std::string>& arguments) {
   app.add_option("PARTS", options.parts, "how many")->required()->check(CLI::Range(1, 10'000));
   app.add_option("NAME", options.name, "of the parts; left out: the data base's");
   app.add_flag("--turn", options.in_turn, "deal records out in turn: record i goes to part i modulo PARTS");
-  add_backend(app, backend);
+  add_backend(app, options.backend);
   add_overwrite(app, options.overwrite);
   return run_tool({"poseidon partition-data", kSwitches}, app, arguments, [&] { partition(options); });
 }

@@ -58,8 +58,19 @@ int run_tool(const Tool& tool, CLI::App& app, const std::vector<std::string>& ar
   }
 }
 
-void add_backend(CLI::App& app, std::string& backend) {
-  app.add_option("--backend", backend, "the kind of data base")->check(CLI::IsMember({"lmdb"}))->capture_default_str();
+void add_backend(CLI::App& app, caffe::Backend& backend) {
+  app.add_option_function<std::string>(
+         "--backend", [&backend](const std::string& name) { backend = *caffe::backend_called(name); },
+         "the kind of data base: lmdb or leveldb")
+      ->check(CLI::IsMember({"lmdb", "leveldb"}))
+      ->default_str(std::string(caffe::flag_of(backend)));
+}
+
+void add_backend(CLI::App& app, std::optional<caffe::Backend>& backend) {
+  app.add_option_function<std::string>(
+         "--backend", [&backend](const std::string& name) { backend = caffe::backend_called(name); },
+         "the kind of data base that it must be: lmdb or leveldb; left out: whichever it is")
+      ->check(CLI::IsMember({"lmdb", "leveldb"}));
 }
 
 void add_overwrite(CLI::App& app, bool& overwrite) {
@@ -77,6 +88,10 @@ void ProgressLine::show(caffe::Progress progress) {
   if (now - shown_ < std::chrono::seconds(2)) return;
   shown_ = now;
   const double rate = static_cast<double>(progress.done) / seconds();
+  if (progress.total == 0) {
+    std::fprintf(stderr, "%zu %s, %.0f %s/s\n", progress.done, things_.c_str(), rate, things_.c_str());
+    return;
+  }
   std::fprintf(stderr, "%zu of %zu %s, %.0f %s/s, %.0f s left\n", progress.done, progress.total, things_.c_str(), rate,
                things_.c_str(), static_cast<double>(progress.total - progress.done) / rate);
 }

@@ -5,11 +5,13 @@
 #include <CLI/CLI.hpp>
 #include <chrono>
 #include <functional>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
 #include <vector>
 
+#include "engines/caffe/data/backend.h"
 #include "engines/caffe/tools/progress.h"
 
 namespace poseidon::data {
@@ -23,7 +25,9 @@ struct Tool {
 int run_tool(const Tool& tool, CLI::App& app, const std::vector<std::string>& arguments, const std::function<void()>& work);
 
 // What the commands that make data bases share.
-void add_backend(CLI::App& app, std::string& backend);
+void add_backend(CLI::App& app, caffe::Backend& backend);
+// And those that read them, where it is seen from the files what a data base is, unless it is given.
+void add_backend(CLI::App& app, std::optional<caffe::Backend>& backend);
 void add_overwrite(CLI::App& app, bool& overwrite);
 
 // A line on standard error now and then while it takes long. From the first object on Ctrl-C does not end the process but

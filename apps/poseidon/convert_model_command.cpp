@@ -3,7 +3,9 @@
 #include <filesystem>
 
 #include "apps/poseidon/command.h"
+#include "base/file.h"
 #include "base/text.h"
+#include "engines/caffe/data/data_filter.h"
 #include "engines/caffe/proto/config_error.h"
 #include "engines/caffe/proto/model_file.h"
 #include "engines/caffe/proto/safetensors_file.h"
@@ -13,26 +15,33 @@ namespace {
 
 using caffe::proto::TrainedNet;
 
-constexpr const char* kCaffe = ".caffemodel";
-constexpr const char* kSafetensors = ".safetensors";
+enum class Format { kCaffe, kHdf5, kSafetensors };
 
 constexpr const char* kExamples =
     "Examples:\n"
     "  poseidon convert-model examples/digits/snapshots/lenet_iter_600.caffemodel lenet.safetensors\n"
-    "  poseidon convert-model lenet.safetensors lenet.caffemodel";
+    "  poseidon convert-model lenet.safetensors lenet.caffemodel\n"
+    "  poseidon convert-model lenet.safetensors lenet.caffemodel.h5";
 
-std::string kind_of(const std::filesystem::path& file) {
-  const std::string extension = file.extension();
-  if (extension == kCaffe || extension == kSafetensors) return extension;
-  throw caffe::ConfigError(base::concat(file.string(), ": of which format? A name that ends with ", kCaffe, " or ", kSafetensors, " says so"));
+Format format_of(const std::filesystem::path& file) {
+  const std::string name = file.filename().string();
+  if (name.ends_with(".caffemodel")) return Format::kCaffe;
+  if (name.ends_with(".h5")) return Format::kHdf5;
+  if (name.ends_with(".safetensors")) return Format::kSafetensors;
+  throw caffe::ConfigError(
+      base::concat(file.string(), ": of which format? A name that ends with .caffemodel, .caffemodel.h5 or .safetensors says so"));
 }
 
 TrainedNet read(const std::filesystem::path& file) {
-  return kind_of(file) == kSafetensors ? caffe::proto::read_safetensors(file) : caffe::proto::read_model(file);
+  return format_of(file) == Format::kSafetensors ? caffe::proto::read_safetensors(file) : caffe::read_any_model(file);
 }
 
 Status write(const std::filesystem::path& file, const TrainedNet& net) {
-  return kind_of(file) == kSafetensors ? caffe::proto::write_safetensors(file, net) : caffe::proto::write_model(file, net);
+  if (format_of(file) == Format::kSafetensors) return caffe::proto::write_safetensors(file, net);
+  if (format_of(file) == Format::kCaffe) return caffe::proto::write_model(file, net);
+  const Result<std::string> bytes = caffe::proto::model_bytes(net);
+  if (!bytes) return bytes.error();
+  return base::write_file_atomically(file, caffe::convert_hdf5(caffe::Hdf5Conversion::kModelTo, *bytes, file.string()));
 }
 
 }  // namespace
@@ -42,13 +51,13 @@ int convert_model_command(const std::vector<std::string>& arguments) {
   std::string to;
   CLI::App app;
   app.name("poseidon convert-model");
-  app.description("Writes a trained model in another format: Caffe's .caffemodel, or .safetensors, which PyTorch's users have.\n"
-                  "Arrays are called LAYER.weight and LAYER.bias there.");
+  app.description("Writes a trained model in another format: Caffe's .caffemodel or .caffemodel.h5, or .safetensors, which\n"
+                  "PyTorch's users have. Arrays are called LAYER.weight and LAYER.bias there.");
   app.footer(kExamples);
   app.add_option("from", from, "the model to read")->required();
   app.add_option("to", to, "the file to write; replaced if it exists")->required();
   if (const std::optional<int> code = parse(app, arguments)) return *code;
-  kind_of(to);  // before a large file is read
+  format_of(to);  // before a large file is read
   const TrainedNet net = read(from);
   if (const Status written = write(to, net); !written) {
     std::fprintf(stderr, "poseidon convert-model: %s\n", written.error().message.c_str());

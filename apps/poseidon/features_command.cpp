@@ -9,7 +9,6 @@
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
-#include <cstring>
 #include <filesystem>
 
 #include "apps/poseidon/command.h"
@@ -18,13 +17,12 @@
 #include "base/file.h"
 #include "base/log.h"
 #include "base/text.h"
-#include "engines/caffe/data/lmdb_store.h"
+#include "engines/caffe/data/data_filter.h"
+#include "engines/caffe/data/row_shapes.h"
 #include "engines/caffe/layers/standard_layers.h"
 #include "engines/caffe/net/net.h"
 #include "engines/caffe/net/trained_net.h"
 #include "engines/caffe/proto/config_error.h"
-#include "engines/caffe/proto/datum.h"
-#include "engines/caffe/proto/model_file.h"
 #include "launch/child_process.h"
 #include "launch/signals.h"
 
@@ -56,17 +54,17 @@ constexpr const char* kExamples =
 
 void describe(CLI::App& app, FeaturesOptions& into) {
   app.name("poseidon features");
-  app.description("Runs the TEST phase of a trained net and keeps blobs of it: a row for each record, in the order of the data, as FOLDER/BLOB.npy\n"
-                  "or as a data base FOLDER/BLOB_lmdb.");
+  app.description("Runs the TEST phase of a trained net and keeps blobs of it: a row for each record, in the order of the data, as FOLDER/BLOB.npy,\n"
+                  "as a data base FOLDER/BLOB_lmdb or BLOB_leveldb, or as an HDF5 file FOLDER/BLOB.h5 with a dataset of that name.");
   app.footer(kExamples);
   app.add_option("--model", into.model, "the net's prototxt")->required();
-  app.add_option("--weights", into.weights, "the trained layers, .caffemodel files separated by commas")->required()->delimiter(',');
+  app.add_option("--weights", into.weights, "the trained layers, .caffemodel or .caffemodel.h5 files separated by commas")->required()->delimiter(',');
   app.add_option("--blobs", into.blobs, "which blobs, separated by commas")->required()->delimiter(',');
   app.add_option("--out", into.out, "the folder of the results")->required();
   app.add_option("--iterations", into.iterations, "how many batches")->required()->check(CLI::Range(std::int64_t{1}, kIterationsMax));
   app.add_option("--workers", into.workers, "how many processes share the batches out")->check(CLI::Range(1, 1024))->capture_default_str();
   app.add_option("--threads", into.threads, "of each; 0 shares the cores out")->check(CLI::Range(0, 4096))->capture_default_str();
-  app.add_option("--format", into.format, "npy or lmdb")->check(CLI::IsMember({"npy", "lmdb"}))->capture_default_str();
+  app.add_option("--format", into.format, "npy, lmdb, leveldb or hdf5")->check(CLI::IsMember({"npy", "lmdb", "leveldb", "hdf5"}))->capture_default_str();
   add_dtype(app, into.dtype);
   app.add_option("--part", into.part)->group("");
 }
@@ -118,7 +116,7 @@ int compute(const FeaturesOptions& options) {
   base::log::configure("poseidon features", base::log::Level::kInfo);
   at::set_num_threads(options.threads);
   caffe::Net net = build(options);
-  for (const std::string& file : options.weights) caffe::copy_trained(caffe::proto::read_model(file), file, net);
+  for (const std::string& file : options.weights) caffe::copy_trained(caffe::read_any_model(file), file, net);
   const std::vector<caffe::Shape> shapes = result_shapes(options, net);
   std::vector<NpyFile> files;
   for (std::size_t i = 0; i < shapes.size(); ++i) {
@@ -256,37 +254,25 @@ class Features {
       std::filesystem::rename(part_file(options_, blob), result, failed);
       if (failed) return Error{ErrorCode::kSystem, base::concat("cannot rename to ", result.string(), ": ", failed.message())};
     } else {
-      result = folder / (file_stem(blob) + "_lmdb");
-      if (const Status status = write_data_base(blob, shape, result); !status) return status;
+      result = folder / (file_stem(blob) + (options_.format == "hdf5" ? ".h5" : "_" + options_.format));
+      convert(blob, shape, result);
     }
     std::printf("%s: %s\n", result.c_str(), base::readable_shape(shape).c_str());
     return {};
   }
 
-  // Records with keys of ten digits and the numbers as floats, as extract_features writes them.
-  Status write_data_base(const std::string& blob, const caffe::Shape& shape, const std::filesystem::path& result) const {
-    const Result<NpyFile> file = NpyFile::open(part_file(options_, blob), shape, number_bytes(options_));
-    if (!file) return file.error();
-    caffe::LmdbWriter writer({.folder = result, .overwrite = true});
-    const auto axis = [&](std::size_t number) { return number < shape.size() ? static_cast<int>(shape[number]) : 1; };
-    caffe::proto::Datum datum{.channels = axis(1), .height = axis(2), .width = axis(3)};
-    if (shape.size() > 4) return Error{ErrorCode::kInvalid, base::concat("blob \"", blob, "\" is ", base::readable_shape(shape), "; a record has three axes at most: --format npy takes any")};
-    std::vector<std::byte> row(file->row_bytes());
-    datum.floats.resize(datum.count());
-    for (std::int64_t number = 0; number < shape[0]; ++number) {
-      if (const Status status = file->read_rows(static_cast<std::uint64_t>(number), row); !status) return status;
-      if (number_bytes(options_) == 4) {
-        std::memcpy(datum.floats.data(), row.data(), row.size());
-      } else {
-        const auto* const wide = reinterpret_cast<const double*>(row.data());
-        std::transform(wide, wide + datum.count(), datum.floats.begin(), [](double value) { return static_cast<float>(value); });
-      }
-      char key[32];
-      std::snprintf(key, sizeof key, "%010lld", static_cast<long long>(number));
-      writer.append(key, caffe::proto::datum_bytes(datum));
-    }
-    writer.finish();
-    return {};
+  // By the program that links the libraries of data bases and HDF5.
+  void convert(const std::string& blob, const caffe::Shape& shape, const std::filesystem::path& result) const {
+    const std::size_t header_bytes = NpyFile::header(shape, number_bytes(options_)).size();
+    std::vector<std::string> words = {"write-rows",
+                                      "--format=" + options_.format,
+                                      "--to=" + result.string(),
+                                      "--name=" + (options_.format == "hdf5" ? file_stem(blob) : blob),
+                                      "--file=" + part_file(options_, blob).string(),
+                                      "--shape=" + caffe::row_shapes_text({shape}),
+                                      base::concat("--offset=", header_bytes)};
+    if (number_bytes(options_) == 8) words.emplace_back("--double");
+    caffe::run_data_program({.arguments = std::move(words), .name = result.string(), .wait_max = std::chrono::hours(24)});
   }
 
   FeaturesOptions options_;

@@ -81,16 +81,4 @@ Status NpyFile::write_rows(std::uint64_t first_row, std::span<const std::byte> b
   return {};
 }
 
-Status NpyFile::read_rows(std::uint64_t first_row, std::span<std::byte> bytes) const {
-  auto at = static_cast<off_t>(header_bytes_ + first_row * row_bytes_);
-  while (!bytes.empty()) {
-    const ssize_t n = ::pread(descriptor_, bytes.data(), bytes.size(), at);
-    if (n < 0 && errno == EINTR) continue;
-    if (n <= 0) return failed("read");
-    bytes = bytes.subspan(static_cast<std::size_t>(n));
-    at += n;
-  }
-  return {};
-}
-
 }  // namespace poseidon::app

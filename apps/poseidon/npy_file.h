@@ -27,7 +27,6 @@ class NpyFile {
   // Bytes of one row, that is of all axes but the first.
   std::size_t row_bytes() const { return row_bytes_; }
   Status write_rows(std::uint64_t first_row, std::span<const std::byte> bytes) const;
-  Status read_rows(std::uint64_t first_row, std::span<std::byte> bytes) const;
 
  private:
   NpyFile(int descriptor, std::filesystem::path path, std::size_t header_bytes, std::size_t row_bytes)

@@ -6,11 +6,11 @@
 
 #include "apps/poseidon/command.h"
 #include "base/log.h"
+#include "engines/caffe/data/data_filter.h"
 #include "engines/caffe/layers/standard_layers.h"
 #include "engines/caffe/net/net.h"
 #include "engines/caffe/net/test_scores.h"
 #include "engines/caffe/net/trained_net.h"
-#include "engines/caffe/proto/model_file.h"
 
 namespace poseidon::app {
 namespace {
@@ -39,7 +39,7 @@ void describe(CLI::App& app, TestOptions& into) {
   app.description("Runs the TEST phase of a net over some batches and prints the mean of each output.");
   app.footer(kExamples);
   app.add_option("--model", into.model, "the net's prototxt")->required();
-  app.add_option("--weights", into.weights, "the trained layers, .caffemodel files separated by commas")->required()->delimiter(',');
+  app.add_option("--weights", into.weights, "the trained layers, .caffemodel or .caffemodel.h5 files separated by commas")->required()->delimiter(',');
   app.add_option("--iterations", into.iterations, "how many batches")
       ->check(CLI::Range(std::int64_t{1}, kIterationsMax))
       ->capture_default_str();
@@ -66,7 +66,7 @@ int test_command(const std::vector<std::string>& arguments) {
   at::set_num_threads(options.threads > 0 ? options.threads : shared_threads(1));
   caffe::Net net(caffe::proto::read_text(options.model, "NetParameter"), caffe::standard_layers(),
                  {.state = {.phase = caffe::Phase::kTest, .level = options.level.value_or(0), .stages = options.stages}, .dtype = options.dtype == "float64" ? at::kDouble : at::kFloat});
-  for (const std::string& file : options.weights) caffe::copy_trained(caffe::proto::read_model(file), file, net);
+  for (const std::string& file : options.weights) caffe::copy_trained(caffe::read_any_model(file), file, net);
   const std::vector<caffe::BatchScores> scores = caffe::score_batches(net, {.count = options.iterations});
   const caffe::TestScores means = caffe::averaged(net, scores, options.iterations);
   if (options.as_json) {

@@ -56,8 +56,8 @@ void describe(CLI::App& app, TrainOptions& into) {
   app.add_option("--bandwidth", into.bandwidth, "of each link, for the choice of schemes, e.g. 10Gbit; measured if not given");
   app.add_option("--iterations", into.iterations, "stop after so many in all, instead of the solver's max_iter")
       ->check(CLI::Range(std::int64_t{0}, kIterationsMax));
-  app.add_option("--snapshot", into.snapshot, "go on from this .solverstate");
-  app.add_option("--weights", into.weights, "start from the layers of these .caffemodel files, separated by commas")->delimiter(',');
+  app.add_option("--snapshot", into.snapshot, "go on from this .solverstate or .solverstate.h5");
+  app.add_option("--weights", into.weights, "start from the layers of these .caffemodel or .caffemodel.h5 files, separated by commas")->delimiter(',');
   add_dtype(app, into.dtype);
   add_wire(app, into.wire);
   app.add_option("--on-interrupt", into.on_interrupt,

@@ -124,8 +124,9 @@ NETS = {
                         'layer "conv2" (Convolution) reads blob "pol1"', "did you mean pool1?"),
     "a layer without outputs": ([("num_output: 20", "num_output: 0")], "num_output: 0",
                                 'layer "conv1" (Convolution) needs num_output, at least 1'),
-    "a data base of another kind": ([("backend: LMDB", "backend: LEVELDB")], "backend: LEVELDB",
-                                    'layer "digits" (Data) has backend LEVELDB', "write backend: LMDB"),
+    "a data base of another kind": ([("backend: LMDB", "backend: LEVELDB")], 'layer {\n  name: "digits"',
+                                    'layer "digits" (Data) cannot read its records', "is an LMDB and was to be read as a LevelDB",
+                                    "write backend: LMDB"),
     "a batch of nothing": ([("batch_size: 8", "batch_size: 0")], "batch_size: 0", "needs batch_size, at least 1"),
 }
 

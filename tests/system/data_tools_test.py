@@ -17,13 +17,14 @@ def write_idx(folder, count=50, side=6):
     return images, labels
 
 
-def test_mnist_is_converted_cut_and_averaged_by_caffes_flags(poseidon, tmp_path):
+@pytest.mark.parametrize("backend", ["lmdb", "leveldb"])
+def test_mnist_is_converted_cut_and_averaged_by_caffes_flags(poseidon, tmp_path, backend):
     images, labels = write_idx(tmp_path)
-    done = job.run(poseidon, "convert-mnist", images, labels, tmp_path / "db", "-backend=lmdb").expect()
+    done = job.run(poseidon, "convert-mnist", images, labels, tmp_path / "db", f"-backend={backend}").expect()
     assert done.out.startswith(f"{tmp_path}/db: 50 images [1, 6, 6] with 10 labels, in ")
 
     mean = tmp_path / "mean.binaryproto"
-    done = job.run(poseidon, "image-mean", "-backend", "lmdb", tmp_path / "db", mean).expect()
+    done = job.run(poseidon, "image-mean", "-backend", backend, tmp_path / "db", mean).expect()
     assert done.out.splitlines()[1] == "mean_value channel [0]: 24.5"
     values = caffe_files.blob(mean.read_bytes())
     assert values.shape == (1, 1, 6, 6) and (values == 24.5).all()
@@ -43,6 +44,10 @@ def test_cifar_is_converted(poseidon, tmp_path):
     assert done.out.splitlines()[0] == f"{tmp_path}/cifar10_train_lmdb: 50 images [3, 32, 32]"
     assert job.run(poseidon, "image-mean", tmp_path / "cifar10_test_lmdb").expect().out.startswith(
         f"{tmp_path}/cifar10_test_lmdb: 10 images of 3 channels")
+    job.run(poseidon, "convert-cifar", tmp_path, tmp_path, "leveldb").expect()
+    assert (tmp_path / "cifar10_train_leveldb" / "CURRENT").exists()
+    done = job.run(poseidon, "image-mean", "--backend", "lmdb", tmp_path / "cifar10_test_leveldb").expect(WRONG_INPUT)
+    assert "is a LevelDB and was to be read as an LMDB" in done.err
     (tmp_path / "data_batch_5.bin").unlink()
     done = job.run(poseidon, "convert-cifar", "--overwrite", tmp_path, tmp_path).expect(WRONG_INPUT)
     assert f"{tmp_path}/data_batch_5.bin" in done.err and done.err.count("\n") == 1

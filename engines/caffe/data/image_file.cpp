@@ -144,6 +144,19 @@ proto::Datum read_image(const std::filesystem::path& file, const ImageOptions& o
   return datum;
 }
 
+WindowRecord cut_window(std::string_view file_bytes, const Window& window, const WindowCrop& crop, bool mirrored,
+                        std::string_view where) {
+  const cv::Mat image = decode(file_bytes, cv::IMREAD_COLOR, where);
+  const Placement placed = place_window(window, image.cols, image.rows, crop, mirrored);
+  cv::Mat pixels;
+  cv::resize(image(cv::Rect(placed.cut_x, placed.cut_y, placed.cut_width, placed.cut_height)), pixels,
+             cv::Size(placed.width, placed.height), 0, 0, cv::INTER_LINEAR);
+  if (mirrored) cv::flip(pixels, pixels, 1);
+  WindowRecord record{.left = placed.left, .top = placed.top, .pixels = planes_of(pixels)};
+  record.pixels.label = window.label;
+  return record;
+}
+
 bool can_encode(const std::string& encoding) {
   try {
     return cv::haveImageWriter("x." + encoding);

@@ -6,6 +6,8 @@
 #include <string_view>
 
 #include "engines/caffe/data/record_reader.h"
+#include "engines/caffe/data/window_crop.h"
+#include "engines/caffe/data/window_record.h"
 #include "engines/caffe/proto/datum.h"
 
 namespace poseidon::caffe {
@@ -31,6 +33,11 @@ struct ImageOptions {
 // Reads an image file and makes a record of it. Where nothing about the image changes, an encoded record holds the
 // file's own bytes. Throws ConfigError naming the file.
 proto::Datum read_image(const std::filesystem::path& file, const ImageOptions& options, int label);
+
+// The part of an image that a window shows, cut out, brought to its size (bilinear) and mirrored: with three channels.
+// `where` begins the message of the ConfigError for what is no image.
+WindowRecord cut_window(std::string_view file_bytes, const Window& window, const WindowCrop& crop, bool mirrored,
+                        std::string_view where);
 
 // Whether OpenCV can write files of this kind.
 bool can_encode(const std::string& encoding);

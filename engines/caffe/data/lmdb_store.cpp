@@ -1,9 +1,7 @@
 #include "engines/caffe/data/lmdb_store.h"
 
-#include <fcntl.h>
 #include <lmdb.h>
 #include <sys/stat.h>
-#include <unistd.h>
 
 #include <cerrno>
 #include <cstdio>
@@ -24,9 +22,6 @@ namespace {
 using base::concat;
 namespace fs = std::filesystem;
 
-constexpr const char* kDataFile = "data.mdb";
-constexpr const char* kLockFile = "lock.mdb";
-
 std::string_view view_of(const MDB_val& value) {
   return {static_cast<const char*>(value.mv_data), value.mv_size};
 }
@@ -41,6 +36,10 @@ void die_silently(MDB_env*, const char*) {
 }
 
 }  // namespace
+
+bool is_file_of_lmdb(std::string_view name) {
+  return name == kLmdbFile || name == "lock.mdb";
+}
 
 // --- Reading
 // ------------------------------------------------------------------------------------------------------------
@@ -60,24 +59,9 @@ struct LmdbReader::Handles {
 
 namespace {
 
-void require_folder(const fs::path& folder) {
+// LMDB would take an empty file for a new data base.
+void require_not_empty(const fs::path& file) {
   std::error_code failure;
-  const fs::file_status status = fs::status(folder, failure);
-  if (status.type() == fs::file_type::not_found) {
-    throw ConfigError(concat("there is no data base ", folder.string(),
-                             "; a relative source in data_param counts from the folder where the command was started"));
-  }
-  if (failure) throw ConfigError(concat("cannot read ", folder.string(), ": ", failure.message()));
-  if (status.type() != fs::file_type::directory) {
-    throw ConfigError(concat(folder.string(), " is a file; an LMDB is a folder with a file ", kDataFile, " in it"));
-  }
-  const fs::path file = folder / kDataFile;
-  if (!fs::exists(file, failure)) {
-    const bool leveldb = fs::exists(folder / "CURRENT", failure);
-    throw ConfigError(concat(folder.string(), " is not an LMDB: it has no file ", kDataFile,
-                             leveldb ? "; it looks like a LevelDB (backend: LEVELDB), which is not read yet" : ""));
-  }
-  // LMDB would take an empty file for a new data base.
   if (fs::file_size(file, failure) == 0)
     throw ConfigError(concat(file.string(), " is empty; create the data base again"));
 }
@@ -97,13 +81,13 @@ void require_all_pages(MDB_env* environment, const fs::path& folder) {
   if (::fstat(file, &status) != 0)
     throw ConfigError(concat("cannot read ", folder.string(), ": ", std::strerror(errno)));
   if (fits && wanted <= static_cast<std::size_t>(status.st_size)) return;
-  throw ConfigError(concat(folder.string(), " is truncated: its ", kDataFile, " has ", status.st_size,
+  throw ConfigError(concat(folder.string(), " is truncated: its ", kLmdbFile, " has ", status.st_size,
                            " bytes and should have ", fits ? std::to_string(wanted) : "more than fit",
                            "; copy or create it again"));
 }
 
 std::string open_failure(int code, const fs::path& folder) {
-  const std::string file = (folder / kDataFile).string();
+  const std::string file = (folder / kLmdbFile).string();
   if (code == MDB_INVALID || code == MDB_VERSION_MISMATCH || code == MDB_CORRUPTED) {
     return concat(file, " is not an LMDB file, or it is damaged (", mdb_strerror(code), ")");
   }
@@ -113,7 +97,7 @@ std::string open_failure(int code, const fs::path& folder) {
 }  // namespace
 
 LmdbReader::LmdbReader(const fs::path& folder) : folder_(folder), handles_(std::make_unique<Handles>()) {
-  require_folder(folder);
+  require_not_empty(folder / kLmdbFile);
   Handles& h = *handles_;
   int code = mdb_env_create(&h.environment);
   if (code == 0) mdb_env_set_assert(h.environment, &die_silently);
@@ -153,10 +137,13 @@ void LmdbReader::step(bool to_first) {
   position_ = to_first ? 0 : position_ + 1;
 }
 
-void LmdbReader::move_to(std::uint64_t position) {
-  if (position >= count_) throw std::logic_error(concat("record ", position, " of ", count_));
+void LmdbReader::seek(std::uint64_t index, const BusyFn& on_busy) {
+  const std::uint64_t position = index % count_;
   if (position < position_) step(true);
-  while (position_ < position) step(false);
+  while (position_ < position) {
+    if (position_ % kBusyEvery == 0) on_busy();
+    step(false);
+  }
 }
 
 std::string_view LmdbReader::value() const {
@@ -181,39 +168,6 @@ namespace {
 constexpr std::size_t kCommitBytes = std::size_t{64} << 20;
 constexpr std::size_t kCommitRecords = 10'000;
 
-bool is_data_base(const fs::path& folder) {
-  std::error_code failure;
-  if (!fs::is_directory(folder, failure)) return false;
-  for (const fs::directory_entry& entry : fs::directory_iterator(folder, failure)) {
-    if (entry.path().filename() != kDataFile && entry.path().filename() != kLockFile) return false;
-  }
-  return !failure && fs::exists(folder / kDataFile, failure);
-}
-
-void require_name_is_free(const LmdbWriter::Options& options) {
-  std::error_code failure;
-  if (!fs::exists(fs::symlink_status(options.folder, failure))) return;
-  if (!options.overwrite) {
-    throw ConfigError(
-        concat(options.folder.string(), " exists already; remove it, choose another name, or give --overwrite"));
-  }
-  if (!is_data_base(options.folder)) {
-    throw ConfigError(
-        concat(options.folder.string(), " exists and is not an LMDB, so it is not overwritten; remove it yourself"));
-  }
-}
-
-fs::path without_trailing_slash(const fs::path& path) {
-  return path.has_filename() ? path : path.parent_path();
-}
-
-void sync_folder(const fs::path& folder) {
-  const int fd = ::open(folder.empty() ? "." : folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-  if (fd < 0) return;
-  ::fsync(fd);
-  ::close(fd);
-}
-
 }  // namespace
 
 struct LmdbWriter::Handles {
@@ -228,29 +182,14 @@ struct LmdbWriter::Handles {
   }
 };
 
-LmdbWriter::TemporaryFolder::~TemporaryFolder() {
-  std::error_code ignored;
-  if (!path.empty()) fs::remove_all(path, ignored);
-}
-
-LmdbWriter::LmdbWriter(Options options) : options_(std::move(options)), handles_(std::make_unique<Handles>()) {
-  options_.folder = without_trailing_slash(options_.folder);
-  if (options_.folder.filename().empty()) throw ConfigError("the data base needs a name");
-  require_name_is_free(options_);
-  const fs::path name = concat(".", options_.folder.filename().string(), ".partial-", ::getpid());
-  temporary_.path = options_.folder.parent_path() / name;
-  std::error_code failure;
-  fs::remove_all(temporary_.path, failure);
-  if (!fs::create_directory(temporary_.path, failure)) {
-    temporary_.path.clear();
-    throw SystemError(concat("cannot create ", options_.folder.string(), ": ", failure.message()));
-  }
+LmdbWriter::LmdbWriter(const Options& options)
+    : folder_(options.folder, options.overwrite), handles_(std::make_unique<Handles>()) {
   Handles& h = *handles_;
-  h.map_bytes = options_.map_bytes_first;
+  h.map_bytes = options.map_bytes_first;
   int code = mdb_env_create(&h.environment);
   if (code == 0) code = mdb_env_set_mapsize(h.environment, h.map_bytes);
   // Nobody else knows the folder, so there is nothing to lock; and nothing needs to be safe on disk before finish().
-  if (code == 0) code = mdb_env_open(h.environment, temporary_.path.c_str(), MDB_NOLOCK | MDB_NOSYNC, 0644);
+  if (code == 0) code = mdb_env_open(h.environment, folder_.temporary().c_str(), MDB_NOLOCK | MDB_NOSYNC, 0644);
   if (code != 0) failed(code, "create");
   begin_transaction();
 }
@@ -323,11 +262,6 @@ void LmdbWriter::grow() {
   }
 }
 
-void LmdbWriter::finish() {
-  seal();
-  publish();
-}
-
 void LmdbWriter::seal() {
   commit();
   const int code = mdb_env_sync(handles_->environment, 1);
@@ -335,29 +269,10 @@ void LmdbWriter::seal() {
   handles_.reset();
 }
 
-void LmdbWriter::publish() {
-  require_name_is_free(options_);  // somebody may have taken it meanwhile
-  sync_folder(temporary_.path);
-  const fs::path& folder = options_.folder;
-  std::error_code failure;
-  if (!fs::exists(folder, failure)) {
-    fs::rename(temporary_.path, folder, failure);
-    if (!failure) temporary_.path.clear();
-  } else if (::renameat2(AT_FDCWD, temporary_.path.c_str(), AT_FDCWD, folder.c_str(), RENAME_EXCHANGE) != 0) {
-    // Exchanging the two leaves no moment without a data base under the name; but not every file system can.
-    const fs::path old = temporary_.path.string() + "-old";
-    fs::rename(folder, old, failure);
-    if (!failure) fs::rename(temporary_.path, folder, failure);
-    if (!failure) temporary_.path = old;
-  }
-  if (failure) throw SystemError(concat("cannot write ", folder.string(), ": ", failure.message()));
-  sync_folder(folder.parent_path());
-}
-
 void LmdbWriter::failed(int code, const char* what) const {
   // LMDB says EIO for a write that the disk took only half of.
   const bool full = code == ENOSPC || code == EIO || code == EDQUOT;
-  throw SystemError(concat("cannot ", what, " ", options_.folder.string(), ": ", mdb_strerror(code),
+  throw SystemError(concat("cannot ", what, " ", folder_.name().string(), ": ", mdb_strerror(code),
                            full ? "; is the disk full?" : ""));
 }
 

@@ -30,7 +30,7 @@ Result<FrameHeader> decode_frame_header(std::string_view bytes) {
   std::memcpy(&header.key_bytes, bytes.data() + 4, 4);
   std::memcpy(&header.index, bytes.data() + 8, 8);
   std::memcpy(&header.value_bytes, bytes.data() + 16, 8);
-  if (kind < 1 || kind > 3) return Error{ErrorCode::kCorruptFrame, base::concat("there is no frame of kind ", kind)};
+  if (kind < 1 || kind > 4) return Error{ErrorCode::kCorruptFrame, base::concat("there is no frame of kind ", kind)};
   header.kind = static_cast<FrameKind>(kind);
   if (header.key_bytes > kKeyBytesMax || header.value_bytes > kValueBytesMax) {
     return Error{ErrorCode::kCorruptFrame, base::concat("a key of ", header.key_bytes, " bytes with a value of ",

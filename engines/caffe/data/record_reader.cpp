@@ -1,31 +1,26 @@
 #include "engines/caffe/data/record_reader.h"
 
-#include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
-#include <spawn.h>
-#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <array>
 #include <cerrno>
-#include <cstdlib>
+#include <cstdio>
 #include <cstring>
 #include <exception>
 #include <optional>
-#include <system_error>
 #include <thread>
 #include <utility>
 #include <vector>
 
 #include "base/text.h"
+#include "engines/caffe/data/child_program.h"
 #include "engines/caffe/data/record_protocol.h"
 #include "engines/caffe/proto/config_error.h"
 #include "engines/caffe/proto/system_error.h"
-
-extern char** environ;
 
 namespace poseidon::caffe {
 namespace {
@@ -34,118 +29,54 @@ using base::concat;
 using Clock = std::chrono::steady_clock;
 namespace fs = std::filesystem;
 
-// What the child may have ready: many small records or a few large ones. The kernel may give less.
-constexpr int kPipeBytes = 1 << 20;
 constexpr std::size_t kBufferBytes = 256 * 1024;
 
-class Descriptor {
- public:
-  explicit Descriptor(int fd = -1) : fd_(fd) {}
-  ~Descriptor() { close(); }
-  Descriptor(Descriptor&& other) noexcept : fd_(std::exchange(other.fd_, -1)) {}
-  Descriptor& operator=(Descriptor&& other) noexcept {
-    std::swap(fd_, other.fd_);
-    return *this;
-  }
-  int get() const { return fd_; }
-  void close() {
-    if (fd_ >= 0) ::close(std::exchange(fd_, -1));
-  }
-
- private:
-  int fd_;
-};
-
-// Both ends above the three standard descriptors, which the child's own take the place of.
-std::pair<Descriptor, Descriptor> make_pipe() {
-  std::array<int, 2> ends{};
-  if (::pipe2(ends.data(), O_CLOEXEC) != 0) throw SystemError(concat("cannot make a pipe: ", std::strerror(errno)));
-  std::pair<Descriptor, Descriptor> pipe{Descriptor(ends[0]), Descriptor(ends[1])};
-  for (Descriptor* end : {&pipe.first, &pipe.second}) {
-    if (end->get() > 2) continue;
-    Descriptor higher(::fcntl(end->get(), F_DUPFD_CLOEXEC, 3));
-    if (higher.get() < 0) throw SystemError(concat("cannot make a pipe: ", std::strerror(errno)));
-    *end = std::move(higher);
-  }
-  ::fcntl(pipe.second.get(), F_SETPIPE_SZ, kPipeBytes);
-  return pipe;
-}
-
-// The child lives and dies with its pipe. Ctrl-C reaches all processes of a terminal, but the trainer may want to
-// finish its iteration and write a snapshot; so the child does not hear it, nor what a launcher sends to a whole job.
-void block_polite_signals(posix_spawnattr_t& attributes) {
-  sigset_t mask;
-  sigemptyset(&mask);
-  for (const int number : {SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGUSR1, SIGUSR2}) sigaddset(&mask, number);
-  posix_spawnattr_setsigmask(&attributes, &mask);
-  // What the trainer ignores would be ignored in the child as well.
-  sigset_t defaults;
-  sigemptyset(&defaults);
-  for (const int number : {SIGPIPE, SIGCHLD, SIGSEGV, SIGBUS, SIGABRT, SIGFPE, SIGILL}) sigaddset(&defaults, number);
-  posix_spawnattr_setsigdefault(&attributes, &defaults);
-  posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF);
-}
-
-pid_t spawn(const fs::path& program, std::vector<std::string> arguments, int output) {
-  std::vector<char*> raw;
-  for (std::string& argument : arguments) raw.push_back(argument.data());
-  raw.push_back(nullptr);
-
-  posix_spawn_file_actions_t actions;
-  posix_spawn_file_actions_init(&actions);
-  posix_spawn_file_actions_addopen(&actions, STDIN_FILENO, "/dev/null", O_RDONLY, 0);
-  posix_spawn_file_actions_adddup2(&actions, output, STDOUT_FILENO);
-  posix_spawnattr_t attributes;
-  posix_spawnattr_init(&attributes);
-  block_polite_signals(attributes);
-  pid_t child = -1;
-  const int code = ::posix_spawn(&child, program.c_str(), &actions, &attributes, raw.data(), environ);
-  posix_spawnattr_destroy(&attributes);
-  posix_spawn_file_actions_destroy(&actions);
-  if (code != 0) throw SystemError(concat("cannot start ", program.string(), ": ", std::strerror(code)));
-  return child;
-}
-
-std::string signal_name(int number) {
-  switch (number) {
-    case SIGBUS:
-      return "SIGBUS";
-    case SIGSEGV:
-      return "SIGSEGV";
-    case SIGABRT:
-      return "SIGABRT";
-    case SIGFPE:
-      return "SIGFPE";
-    case SIGILL:
-      return "SIGILL";
-    case SIGKILL:
-      return "SIGKILL";
-    default:
-      return concat("signal ", number);
+// Texts are in one word with the names of their flags: they may begin with a dash.
+void add_flags(const ImageFiles& images, std::vector<std::string>& words) {
+  words.insert(words.end(), {"--width", std::to_string(images.width), "--height", std::to_string(images.height)});
+  if (!images.prefix.empty()) words.push_back("--prefix=" + images.prefix);
+  if (images.shuffle) {
+    words.insert(words.end(), {"--shuffle", "--seed", std::to_string(images.seed), "--purpose=" + images.purpose});
   }
 }
 
-// Returns when the child is dead, or at the deadline. Does not collect it.
-void wait_for_death(pid_t child, std::chrono::milliseconds wait_max) {
-  const Descriptor handle(static_cast<int>(::syscall(SYS_pidfd_open, child, 0)));
-  pollfd waiting{handle.get(), POLLIN, 0};
-  if (handle.get() >= 0) {
-    ::poll(&waiting, 1, static_cast<int>(wait_max.count()));
-  } else {  // Linux before 5.3: our child does not close its pipe and live on, so this ends
-    siginfo_t info{};
-    ::waitid(P_PID, static_cast<id_t>(child), &info, WEXITED | WNOWAIT);
+void add_flags(const WindowFiles& windows, std::vector<std::string>& words) {
+  words.insert(words.end(), {"--side", std::to_string(windows.crop.side), "--context-pad",
+                             std::to_string(windows.crop.context_pad), "--seed", std::to_string(windows.seed),
+                             "--purpose=" + windows.purpose});
+  // Exactly, as nine digits say a float.
+  for (const auto& [flag, value] : {std::pair{"--fg-threshold=", windows.foreground_threshold},
+                                    {"--bg-threshold=", windows.background_threshold},
+                                    {"--fg-fraction=", windows.foreground_share}}) {
+    std::array<char, 32> digits{};
+    std::snprintf(digits.data(), digits.size(), "%.9g", static_cast<double>(value));
+    words.push_back(std::string(flag) + digits.data());
+  }
+  if (!windows.prefix.empty()) words.push_back("--prefix=" + windows.prefix);
+  for (const auto& [flag, given] : {std::pair{"--square", windows.crop.square},
+                                    {"--double", windows.crop.in_double},
+                                    {"--mirror", windows.mirror},
+                                    {"--cache", windows.cache}}) {
+    if (given) words.emplace_back(flag);
   }
 }
 
-bool is_executable(const fs::path& path) {
-  std::error_code failure;
-  return fs::is_regular_file(path, failure) && ::access(path.c_str(), X_OK) == 0;
+void add_flags(const Hdf5Rows& rows, std::vector<std::string>& words) {
+  for (const std::string& dataset : rows.datasets) words.push_back("--dataset=" + dataset);
+  if (rows.in_double) words.emplace_back("--double");
+  if (rows.shuffle) {
+    words.insert(words.end(), {"--shuffle", "--seed", std::to_string(rows.seed), "--purpose=" + rows.purpose});
+  }
 }
 
 std::vector<std::string> command_line(const fs::path& program, const RecordReaderOptions& options) {
+  const char* const source = options.images    ? "--images"
+                             : options.windows ? "--windows"
+                             : options.hdf5    ? "--hdf5"
+                                               : "--database";
   std::vector<std::string> words = {program.string(),
                                     "read",
-                                    options.images ? "--images" : "--database",
+                                    source,
                                     options.source.string(),
                                     "--first",
                                     std::to_string(options.first),
@@ -158,14 +89,10 @@ std::vector<std::string> command_line(const fs::path& program, const RecordReade
                                     "--parent",
                                     std::to_string(::getpid())};
   if (options.takes_jpegs) words.push_back("--leave-jpegs");
-  if (!options.images) return words;
-  const ImageFiles& images = *options.images;
-  words.insert(words.end(), {"--width", std::to_string(images.width), "--height", std::to_string(images.height)});
-  // In one word with their names: they may begin with a dash.
-  if (!images.prefix.empty()) words.push_back("--prefix=" + images.prefix);
-  if (images.shuffle) {
-    words.insert(words.end(), {"--shuffle", "--seed", std::to_string(images.seed), "--purpose=" + images.purpose});
-  }
+  if (options.backend) words.insert(words.end(), {"--backend", std::string(flag_of(*options.backend))});
+  if (options.images) add_flags(*options.images, words);
+  if (options.windows) add_flags(*options.windows, words);
+  if (options.hdf5) add_flags(*options.hdf5, words);
   return words;
 }
 
@@ -183,22 +110,6 @@ std::string_view to_string(ImageColor color) {
   return "unknown";
 }
 
-fs::path data_program() {
-  constexpr const char* kVariable = "POSEIDON_DATA_PROGRAM";
-  if (const char* given = std::getenv(kVariable); given != nullptr && *given != '\0') {
-    if (!is_executable(given)) throw ConfigError(concat(kVariable, "=", given, " is not a program"));
-    return given;
-  }
-  std::error_code failure;
-  const fs::path folder = fs::read_symlink("/proc/self/exe", failure).parent_path();
-  for (const fs::path& candidate : {folder / "poseidon-data", folder.parent_path() / "bin" / "poseidon-data"}) {
-    if (is_executable(candidate)) return candidate;
-  }
-  throw ConfigError(concat("cannot find the program poseidon-data, which reads data bases: it is not in ",
-                           folder.string(), "; build it (target poseidon-data), or set ", kVariable,
-                           " to where it is"));
-}
-
 std::size_t data_threads() {
   const char* const given = std::getenv("POSEIDON_DATA_THREADS");
   const int threads = given == nullptr ? 0 : std::atoi(given);
@@ -211,7 +122,8 @@ class RecordReader::Child {
   explicit Child(RecordReaderOptions options);
   ~Child() { end(); }
 
-  std::uint64_t size() const { return size_; }
+  std::optional<std::uint64_t> size() const { return size_; }
+  const std::string& about() const { return about_; }
   int process() const { return process_; }
   const Record& peek();
   Record take();
@@ -223,7 +135,9 @@ class RecordReader::Child {
     std::string value;
   };
 
-  Frame receive(Clock::time_point deadline);
+  // The next frame that is not a sign of life alone.
+  Frame receive();
+  Frame receive_any(Clock::time_point deadline);
   // Exactly as many bytes as `into` is long.
   void read_exactly(char* into, std::size_t bytes, Clock::time_point deadline);
   std::size_t read_some(char* into, std::size_t bytes_max, Clock::time_point deadline);
@@ -245,7 +159,9 @@ class RecordReader::Child {
   std::size_t begin_ = 0;  // what buffer_ holds and nobody has taken
   std::size_t end_ = 0;
 
-  std::uint64_t size_ = 0;
+  bool greeted_ = false;
+  std::string about_;
+  std::optional<std::uint64_t> size_;
   std::uint64_t expected_ = 0;                                 // the index of the next record
   std::uint64_t left_to_take_ = 0;                             // of the present run of `take`
   std::optional<Record> next_;                                 // received, not yet taken
@@ -258,10 +174,10 @@ RecordReader::Child::Child(RecordReaderOptions options) : options_(std::move(opt
   expected_ = options_.first;
   left_to_take_ = options_.take;
   const fs::path program = options_.program.empty() ? data_program() : options_.program;
-  auto [reading, writing] = make_pipe();
-  pipe_ = std::move(reading);
-  process_ = spawn(program, command_line(program, options_), writing.get());
-  writing.close();
+  Pipe pipe = make_pipe();
+  pipe_ = std::move(pipe.reading);
+  process_ = spawn(program, command_line(program, options_), -1, pipe.writing.get());
+  pipe.writing.close();
   try {
     greet();
   } catch (...) {
@@ -271,18 +187,20 @@ RecordReader::Child::Child(RecordReaderOptions options) : options_(std::move(opt
 }
 
 void RecordReader::Child::greet() {
-  const Frame frame = receive(Clock::now() + options_.wait_max);
+  const Frame frame = receive();
   if (frame.header.kind == FrameKind::kError) fail(frame.value);
-  if (frame.header.kind != FrameKind::kHello || frame.key != kHelloKey || frame.header.index == 0) {
+  if (frame.header.kind != FrameKind::kHello || frame.key != kHelloKey) {
     fail("the program poseidon-data is of another version than this one; build both anew");
   }
-  size_ = frame.header.index;
+  greeted_ = true;
+  if (frame.header.index > 0) size_ = frame.header.index;
+  about_ = frame.value;
 }
 
 const Record& RecordReader::Child::peek() {
   if (failure_) std::rethrow_exception(failure_);
   if (next_) return *next_;
-  Frame frame = receive(Clock::now() + options_.wait_max);
+  Frame frame = receive();
   if (frame.header.kind == FrameKind::kError) fail(frame.value);
   if (frame.header.kind != FrameKind::kRecord || frame.header.index != expected_) {
     fail(concat("the reader of ", options_.source.string(), " sent record ", frame.header.index, " instead of ",
@@ -308,7 +226,14 @@ void RecordReader::Child::advance() {
   left_to_take_ = options_.take;
 }
 
-RecordReader::Child::Frame RecordReader::Child::receive(Clock::time_point deadline) {
+RecordReader::Child::Frame RecordReader::Child::receive() {
+  for (;;) {
+    Frame frame = receive_any(Clock::now() + options_.wait_max);
+    if (frame.header.kind != FrameKind::kBusy) return frame;
+  }
+}
+
+RecordReader::Child::Frame RecordReader::Child::receive_any(Clock::time_point deadline) {
   std::array<char, kFrameHeaderBytes> bytes{};
   read_exactly(bytes.data(), bytes.size(), deadline);
   const Result<FrameHeader> header = decode_frame_header({bytes.data(), bytes.size()});
@@ -361,25 +286,17 @@ std::size_t RecordReader::Child::read_some(char* into, std::size_t bytes_max, Cl
 // Ends and collects the child, and returns its wait status; 0 if somebody else has collected it.
 int RecordReader::Child::end() {
   pipe_.close();
-  if (process_ < 0) return 0;
-  ::kill(process_,
-         SIGKILL);  // does nothing to a child that has died already: until it is collected its id is not given away
-  int status = 0;
-  pid_t collected = -1;
-  do {
-    collected = ::waitpid(process_, &status, 0);
-  } while (collected < 0 && errno == EINTR);
-  process_ = -1;
-  return collected < 0 ? 0 : status;
+  return process_ < 0 ? 0 : kill_and_collect(std::exchange(process_, -1));
 }
 
 // "near record 812 (the last one read was 811, key 00000811_a.png)": places in the data base, or in the list's present
-// order, not global indices.
+// order; global indices only where it is not known how many there are.
 std::string RecordReader::Child::place() const {
-  if (size_ == 0) return "at its beginning";
-  std::string text = concat("near record ", expected_ % size_);
+  if (!greeted_) return "at its beginning";
+  const auto number = [&](std::uint64_t index) { return size_ ? index % *size_ : index; };
+  std::string text = concat("near record ", number(expected_));
   if (last_)
-    text += concat(" (the last one read was ", last_->first % size_, ", key ", readable_key(last_->second), ")");
+    text += concat(" (the last one read was ", number(last_->first), ", key ", readable_key(last_->second), ")");
   return text;
 }
 
@@ -405,15 +322,13 @@ void RecordReader::Child::fail_of_death() {
     fail(concat("the reader of ", source, " ended ", place(), " with exit code ", WEXITSTATUS(status)));
   }
   const int number = WTERMSIG(status);
-  const bool damage =
-      number == SIGBUS || number == SIGSEGV || number == SIGABRT || number == SIGFPE || number == SIGILL;
-  if (!damage) {
+  if (!is_death_of_damage(number)) {
     fail<SystemError>(concat("the reader of ", source, " was ended by ", signal_name(number), " ", place(),
                              number == SIGKILL ? "; by somebody, or because memory is short" : ""));
   }
-  if (options_.images) {
-    fail(concat("the reader of ", source, " died of ", signal_name(number), " ", place(),
-                "; one of the next images may be damaged"));
+  if (options_.images || options_.windows || options_.hdf5) {
+    fail(concat("the reader of ", source, " died of ", signal_name(number), " ", place(), "; one of the next ",
+                options_.hdf5 ? "files" : "images", " may be damaged"));
   }
   fail(concat(source, " is damaged ", place(), ": its reader died of ", signal_name(number),
               "; create the data base again"));
@@ -424,8 +339,11 @@ RecordReader::~RecordReader() = default;
 RecordReader::RecordReader(RecordReader&&) noexcept = default;
 RecordReader& RecordReader::operator=(RecordReader&&) noexcept = default;
 
-std::uint64_t RecordReader::size() const {
+std::optional<std::uint64_t> RecordReader::size() const {
   return child_->size();
+}
+const std::string& RecordReader::about() const {
+  return child_->about();
 }
 const Record& RecordReader::peek() {
   return child_->peek();

@@ -1,12 +1,15 @@
 #include "engines/caffe/data/record_server.h"
 
+#include <chrono>
+#include <memory>
+#include <mutex>
 #include <utility>
 
 #include "base/text.h"
-#include "engines/caffe/data/lmdb_store.h"
 #include "engines/caffe/data/jpeg.h"
 #include "engines/caffe/data/ordered_pool.h"
 #include "engines/caffe/data/record_protocol.h"
+#include "engines/caffe/data/record_store.h"
 #include "engines/caffe/proto/config_error.h"
 #include "engines/caffe/proto/datum.h"
 
@@ -21,15 +24,42 @@ struct Stored {
   std::string where;  // for messages
 };
 
+// The pipe to the trainer, which a thread that decodes and one that walks over records may both have to write to.
+class FramePipe {
+ public:
+  explicit FramePipe(int descriptor) : descriptor_(descriptor) {}
+
+  // False when nobody reads any more.
+  bool write(FrameKind kind, std::uint64_t index, std::string_view key, std::string_view value) {
+    const std::lock_guard lock(mutex_);
+    written_ = Clock::now();
+    return write_frame(descriptor_, kind, index, key, value);
+  }
+  // Says that there is life, at most once a second.
+  void show_life() {
+    const std::lock_guard lock(mutex_);
+    if (Clock::now() - written_ < std::chrono::seconds(1)) return;
+    written_ = Clock::now();
+    write_frame(descriptor_, FrameKind::kBusy, 0, "", "");
+  }
+
+ private:
+  using Clock = std::chrono::steady_clock;
+
+  const int descriptor_;
+  std::mutex mutex_;  // guards the order of bytes in the pipe, and written_
+  Clock::time_point written_ = Clock::now();
+};
+
 // Reads the records that are to be sent, in their order.
 class StoredRecords {
  public:
-  StoredRecords(LmdbReader& reader, const ServeOptions& options)
-      : reader_(reader), options_(options), index_(options.go_on_at.value_or(options.first)) {}
+  StoredRecords(StoreReader& reader, const ServeOptions& options, FramePipe& pipe)
+      : reader_(reader), options_(options), pipe_(pipe), index_(options.go_on_at.value_or(options.first)) {}
 
   // The copy of the value is where a lost page ends the process.
   Stored next() {
-    reader_.move_to(index_ % reader_.count());
+    reader_.seek(index_, [this] { pipe_.show_life(); });
     Stored stored{index_, std::string(reader_.key()), "", ""};
     stored.where = base::concat(options_.database.string(), ": record ", reader_.position(), " (key ",
                                 readable_key(stored.key), ")");
@@ -45,8 +75,9 @@ class StoredRecords {
   }
 
  private:
-  LmdbReader& reader_;
+  StoreReader& reader_;
   const ServeOptions& options_;
+  FramePipe& pipe_;
   std::uint64_t index_;  // of the next record
 };
 
@@ -67,16 +98,17 @@ Stored ready(Stored record, const ServeOptions& options, const DecodeFn& decode)
   return record;
 }
 
-bool send(const Stored& record, int pipe) {
-  return write_frame(pipe, FrameKind::kRecord, record.index, record.key, record.value);
+bool send(const Stored& record, FramePipe& pipe) {
+  return pipe.write(FrameKind::kRecord, record.index, record.key, record.value);
 }
 
 }  // namespace
 
-void serve_records(const ServeOptions& options, const DecodeFn& decode, int pipe) {
-  LmdbReader reader(options.database);
-  if (!options.go_on_at && !write_frame(pipe, FrameKind::kHello, reader.count(), kHelloKey, "")) return;
-  StoredRecords records(reader, options);
+void serve_records(const ServeOptions& options, const DecodeFn& decode, int descriptor) {
+  const std::unique_ptr<StoreReader> reader = open_store(options.database, options.backend);
+  FramePipe pipe(descriptor);
+  if (!options.go_on_at && !pipe.write(FrameKind::kHello, reader->known_count().value_or(0), kHelloKey, "")) return;
+  StoredRecords records(*reader, options, pipe);
   if (options.threads <= 1) {
     while (send(ready(records.next(), options, decode), pipe)) {
     }

@@ -9,10 +9,13 @@
 #include <string>
 #include <string_view>
 
+#include "engines/caffe/data/backend.h"
+
 namespace poseidon::caffe {
 
 struct ServeOptions {
   std::filesystem::path database;
+  std::optional<Backend> backend = std::nullopt;  // what kind it must be; without, whatever it is
   // Global record indices first, first + 1, ..., first + take - 1 are sent, the next `skip` are not, and so on without
   // end. Index i is record i mod N of the N in the data base, in the order of keys.
   std::uint64_t first = 0;

@@ -12,16 +12,13 @@ class Data final : public RecordLayer {
     if (source.empty()) {
       fail_at(settings().position("source"), "needs a data base: data_param { source: \"FOLDER\" }");
     }
-    if (settings().choice("backend") != "LMDB") {
-      fail_at(settings().position("backend"),
-              "has backend LEVELDB, which is what it means where none is given, and which is "
-              "not supported yet; write backend: LMDB");
-    }
     if (settings().has("force_encoded_color")) {
       fail_at(settings().position("force_encoded_color"),
               "has force_encoded_color in data_param; write force_color in transform_param");
     }
-    open({.source = source, .color = transform().color(), .takes_jpegs = true, .program = {}});
+    // LEVELDB where none is given, as in Caffe.
+    const Backend backend = settings().choice("backend") == "LMDB" ? Backend::kLmdb : Backend::kLevelDb;
+    open({.source = source, .backend = backend, .color = transform().color(), .takes_jpegs = true, .program = {}});
   }
 };
 

@@ -27,6 +27,8 @@ LayerRegistry standard_layers() {
   registry.add("Exp", make_exp);
   registry.add("Filter", make_filter);
   registry.add("Flatten", make_flatten);
+  registry.add("HDF5Data", make_hdf5_data);
+  registry.add("HDF5Output", make_hdf5_output);
   registry.add("HingeLoss", make_hinge_loss);
   registry.add("Im2col", make_im2col);
   registry.add("ImageData", make_image_data);
@@ -62,6 +64,7 @@ LayerRegistry standard_layers() {
   registry.add("TanH", make_tanh);
   registry.add("Threshold", make_threshold);
   registry.add("Tile", make_tile);
+  registry.add("WindowData", make_window_data);
   return registry;
 }
 

@@ -30,6 +30,8 @@ std::unique_ptr<Layer> make_euclidean_loss(const LayerConfig& config);
 std::unique_ptr<Layer> make_exp(const LayerConfig& config);
 std::unique_ptr<Layer> make_filter(const LayerConfig& config);
 std::unique_ptr<Layer> make_flatten(const LayerConfig& config);
+std::unique_ptr<Layer> make_hdf5_data(const LayerConfig& config);
+std::unique_ptr<Layer> make_hdf5_output(const LayerConfig& config);
 std::unique_ptr<Layer> make_hinge_loss(const LayerConfig& config);
 std::unique_ptr<Layer> make_im2col(const LayerConfig& config);
 std::unique_ptr<Layer> make_image_data(const LayerConfig& config);
@@ -65,5 +67,6 @@ std::unique_ptr<Layer> make_swish(const LayerConfig& config);
 std::unique_ptr<Layer> make_tanh(const LayerConfig& config);
 std::unique_ptr<Layer> make_threshold(const LayerConfig& config);
 std::unique_ptr<Layer> make_tile(const LayerConfig& config);
+std::unique_ptr<Layer> make_window_data(const LayerConfig& config);
 
 }  // namespace poseidon::caffe

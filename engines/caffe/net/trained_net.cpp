@@ -23,16 +23,31 @@ bool fits(const Shape& file, const Shape& net) {
   return file == padded;
 }
 
-void check(const proto::TrainedLayer& trained, const std::string& file_name, const Layer& layer,
+// Does a file hold the layer's array elsewhere, with the layer that owns it?
+bool may_be_absent(const Net& net, std::size_t step, std::size_t parameter) {
+  const std::vector<std::size_t>& arrays = net.arrays_of(step);
+  return parameter < arrays.size() && net.arrays()[arrays[parameter]].owner != step;
+}
+
+bool is_absent(const proto::TrainedLayer& trained, std::size_t parameter) {
+  return parameter >= trained.blobs.size() || proto::is_with_another_layer(trained.blobs[parameter]);
+}
+
+void check(const proto::TrainedLayer& trained, const std::string& file_name, const Net& net, std::size_t step,
            std::string_view remedy) {
+  const Layer& layer = *net.steps()[step].layer;
   const std::vector<Parameter>& own = layer.parameters();
-  if (trained.blobs.size() != own.size()) {
+  bool right_number = trained.blobs.size() <= own.size();
+  for (std::size_t i = 0; i < own.size(); ++i) {
+    right_number = right_number && (!is_absent(trained, i) || may_be_absent(net, step, i));
+  }
+  if (!right_number) {
     throw ConfigError(base::concat(file_name, ": layer \"", trained.name, "\" has ", trained.blobs.size(),
                                    " arrays, and the net's layer of this name (", layer.message().position().text(),
                                    ") has ", own.size(), remedy));
   }
   for (std::size_t i = 0; i < own.size(); ++i) {
-    if (fits(trained.blobs[i].shape, own[i].shape)) continue;
+    if (is_absent(trained, i) || fits(trained.blobs[i].shape, own[i].shape)) continue;
     throw ConfigError(base::concat(file_name, ": layer \"", trained.name, "\" has array ", i, " as ",
                                    base::readable_shape(trained.blobs[i].shape), ", and the net's layer of this name (",
                                    layer.message().position().text(), ") has it as ",
@@ -83,6 +98,7 @@ proto::TrainedNet trained_net(const Net& net, std::span<const at::Tensor> diffs)
     for (const Parameter& parameter : step.layer->parameters()) {
       layer.blobs.push_back(to_blob(parameter.value));
       layer.blobs.back().shape = parameter.shape;
+      layer.share_names.push_back(parameter.share_name);
     }
     for (const std::size_t array : net.arrays_of(s)) {
       if (diffs.empty()) break;
@@ -97,7 +113,7 @@ void check_trained(const proto::TrainedNet& trained, const std::string& file_nam
                    std::string_view remedy) {
   for (const proto::TrainedLayer& layer : trained.layers) {
     const Step* const step = net.find_layer(layer.name);
-    if (step != nullptr) check(layer, file_name, *step->layer, remedy);
+    if (step != nullptr) check(layer, file_name, net, static_cast<std::size_t>(step - net.steps().data()), remedy);
   }
 }
 
@@ -114,7 +130,9 @@ void copy_trained(const proto::TrainedNet& trained, const std::string& file_name
   for (const proto::TrainedLayer& layer : trained.layers) {
     const Step* const step = net.find_layer(layer.name);
     if (!has_arrays(step)) continue;
-    for (std::size_t i = 0; i < layer.blobs.size(); ++i) restore(layer.blobs[i], step->layer->parameters()[i].value);
+    for (std::size_t i = 0; i < layer.blobs.size(); ++i) {
+      if (!is_absent(layer, i)) restore(layer.blobs[i], step->layer->parameters()[i].value);
+    }
   }
   std::vector<std::string> untouched;
   for (const Step& step : net.steps()) {

@@ -93,28 +93,45 @@ Result<std::string> to_binary(const google::protobuf::Message& message, const st
   return bytes;
 }
 
-Blob take_blob(::caffe::BlobProto& from, const std::string& where) {
-  Blob blob;
+namespace {
+
+std::vector<std::int64_t> shape_of(const ::caffe::BlobProto& from) {
   const bool legacy =
       !from.has_shape() && (from.has_num() || from.has_channels() || from.has_height() || from.has_width());
-  if (legacy) {
-    blob.shape = {from.num(), from.channels(), from.height(), from.width()};
-  } else {
-    blob.shape.assign(from.shape().dim().begin(), from.shape().dim().end());
-  }
-  const bool in_double = from.double_data_size() > 0;
-  const auto numbers = static_cast<std::size_t>(in_double ? from.double_data_size() : from.data_size());
+  if (legacy) return {from.num(), from.channels(), from.height(), from.width()};
+  return {from.shape().dim().begin(), from.shape().dim().end()};
+}
+
+Blob take(std::vector<std::int64_t> shape, google::protobuf::RepeatedField<float>& floats,
+          google::protobuf::RepeatedField<double>& doubles, const std::string& where) {
+  Blob blob{.shape = std::move(shape), .values = {}};
+  const bool in_double = doubles.size() > 0;
+  const auto numbers = static_cast<std::size_t>(in_double ? doubles.size() : floats.size());
   const std::optional<std::size_t> wanted = elements_of(blob.shape);
   if (!wanted || *wanted != numbers) {
     throw ConfigError(concat(where, ": has ", numbers, " numbers for the shape ", base::readable_shape(blob.shape),
                              "; it is damaged, or was written by something else"));
   }
   if (in_double) {
-    blob.values = take_numbers(*from.mutable_double_data());
+    blob.values = take_numbers(doubles);
   } else {
-    blob.values = take_numbers(*from.mutable_data());
+    blob.values = take_numbers(floats);
   }
   return blob;
+}
+
+}  // namespace
+
+Blob take_blob(::caffe::BlobProto& from, const std::string& where) {
+  return take(shape_of(from), *from.mutable_data(), *from.mutable_double_data(), where);
+}
+
+bool has_diff(const ::caffe::BlobProto& from) {
+  return from.diff_size() > 0 || from.double_diff_size() > 0;
+}
+
+Blob take_diff(::caffe::BlobProto& from, const std::string& where) {
+  return take(shape_of(from), *from.mutable_diff(), *from.mutable_double_diff(), where);
 }
 
 void put_blob(const Blob& blob, ::caffe::BlobProto& into) {

@@ -33,6 +33,9 @@ Result<std::string> to_binary(const google::protobuf::Message& message, const st
 // Throws ConfigError where shape and numbers do not fit each other. Empties `from` on the way, since models are large.
 Blob take_blob(::caffe::BlobProto& from, const std::string& where);
 void put_blob(const Blob& blob, ::caffe::BlobProto& into);
+// The gradient beside an array; before take_blob(), which it leaves the shape to.
+bool has_diff(const ::caffe::BlobProto& from);
+Blob take_diff(::caffe::BlobProto& from, const std::string& where);
 // The numbers alone, as the gradient beside the array that `into` holds already.
 void put_diff(const Blob& diff, ::caffe::BlobProto& into);
 

@@ -1,5 +1,7 @@
 #include "engines/caffe/proto/model_file.h"
 
+#include <algorithm>
+
 #include "base/file.h"
 #include "base/text.h"
 #include "engines/caffe/proto/binary_message.h"
@@ -12,9 +14,14 @@ namespace {
 
 using base::concat;
 
+void put_share_names(const std::vector<std::string>& names, ::caffe::LayerParameter& into) {
+  if (std::all_of(names.begin(), names.end(), [](const std::string& name) { return name.empty(); })) return;
+  for (const std::string& name : names) into.add_param()->set_name(name);
+}
+
 }  // namespace
 
-TrainedNet parse_model(std::string_view bytes, std::string_view file_name) {
+TrainedNet parse_model(std::string_view bytes, std::string_view file_name, Diffs diffs) {
   const std::string file(file_name);
   ::caffe::NetParameter net;
   parse_binary(bytes, file, "a trained model (.caffemodel)", net);
@@ -30,9 +37,12 @@ TrainedNet parse_model(std::string_view bytes, std::string_view file_name) {
     TrainedLayer& into = trained.layers.emplace_back();
     into.name = layer.name();
     into.type = layer.type();
+    for (const ::caffe::ParamSpec& param : layer.param()) into.share_names.push_back(param.name());
     for (int i = 0; i < layer.blobs_size(); ++i) {
-      into.blobs.push_back(
-          take_blob(*layer.mutable_blobs(i), concat(file, ": array ", i, " of layer \"", into.name, "\"")));
+      const std::string where = concat(file, ": array ", i, " of layer \"", into.name, "\"");
+      ::caffe::BlobProto& blob = *layer.mutable_blobs(i);
+      if (diffs == Diffs::kRead && has_diff(blob)) into.diffs.push_back(take_diff(blob, where));
+      into.blobs.push_back(take_blob(blob, where));
     }
   }
   return trained;
@@ -49,6 +59,7 @@ Result<std::string> model_bytes(const TrainedNet& net) {
     ::caffe::LayerParameter* into = message.add_layer();
     into->set_name(layer.name);
     into->set_type(layer.type);
+    put_share_names(layer.share_names, *into);
     for (const Blob& blob : layer.blobs) put_blob(blob, *into->add_blobs());
     for (std::size_t i = 0; i < layer.diffs.size(); ++i)
       put_diff(layer.diffs[i], *into->mutable_blobs(static_cast<int>(i)));

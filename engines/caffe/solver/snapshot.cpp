@@ -4,11 +4,13 @@
 
 #include <algorithm>
 #include <span>
+#include <utility>
 
 #include "base/checksum.h"
 #include "base/file.h"
 #include "base/log.h"
 #include "base/text.h"
+#include "engines/caffe/data/data_filter.h"
 #include "engines/caffe/net/trained_net.h"
 #include "engines/caffe/proto/config_error.h"
 #include "engines/caffe/proto/solver_state_file.h"
@@ -117,8 +119,13 @@ void check_net(const std::string& file, const proto::TrainedNet& trained, const 
   }
   std::vector<std::string> found;
   for (const proto::TrainedLayer& layer : trained.layers) {
-    if (!layer.blobs.empty()) found.push_back(layer.name);
+    const Step* const step = net.find_layer(layer.name);
+    const bool may_be_empty = step != nullptr && !step->layer->parameters().empty();
+    if (!layer.blobs.empty() || may_be_empty) found.push_back(layer.name);
   }
+  // Files in HDF5 have layers in the order of their names, and no arrays with those that use others' alone.
+  std::sort(found.begin(), found.end());
+  std::sort(wanted.begin(), wanted.end());
   if (found != wanted) {
     throw ConfigError(base::concat(file, ": is of another net: its layers with arrays are ", base::join_words(found),
                                    ", and this net's are ", base::join_words(wanted)));
@@ -144,19 +151,28 @@ void check_history(const std::string& file, const proto::SolverState& state, con
 
 }  // namespace
 
-SnapshotFiles snapshot_files(const std::string& prefix, Iteration iteration) {
+SnapshotFiles snapshot_files(const std::string& prefix, Iteration iteration, SnapshotFormat format) {
   const std::string stem = base::concat(prefix, "_iter_", iteration);
-  return {.model = stem + ".caffemodel", .state = stem + ".solverstate"};
+  const std::string end = format == SnapshotFormat::kHdf5 ? ".h5" : "";
+  return {.model = stem + ".caffemodel" + end, .state = stem + ".solverstate" + end, .format = format};
 }
 
 Status write_snapshot(const SnapshotFiles& files, const Net& net, const Progress& progress,
                       const SnapshotIdentity& identity, const SnapshotNotes& notes) {
-  const Result<std::string> model = proto::model_bytes(trained_net(net, notes.diffs));
+  const auto in_format = [&](Result<std::string> bytes, Hdf5Conversion conversion, const fs::path& file) {
+    const bool hdf5 = bytes && files.format == SnapshotFormat::kHdf5;
+    return hdf5 ? Result<std::string>(convert_hdf5(conversion, *bytes, file.string())) : std::move(bytes);
+  };
+  const Result<std::string> model =
+      in_format(proto::model_bytes(trained_net(net, notes.diffs)), Hdf5Conversion::kModelTo, files.model);
   if (!model) return model.error();
   proto::SolverState state = state_of(files, net, progress, identity, notes);
   state.resume->model_sha256 = sha256(*model);
+  const Result<std::string> state_bytes =
+      in_format(proto::solver_state_bytes(state), Hdf5Conversion::kStateTo, files.state);
+  if (!state_bytes) return state_bytes.error();
   if (Status written = base::write_file_atomically(files.model, *model); !written) return written;
-  Status written = proto::write_solver_state(files.state, state);
+  Status written = base::write_file_atomically(files.state, *state_bytes);
   if (!written) {  // most likely the disk is full, and half a pair only takes room
     std::error_code ignored;
     fs::remove(files.model, ignored);
@@ -166,10 +182,10 @@ Status write_snapshot(const SnapshotFiles& files, const Net& net, const Progress
 
 bool restore_snapshot(const fs::path& state_file, const SnapshotIdentity& identity, Net& net, Progress& progress) {
   const std::string file = state_file.string();
-  const proto::SolverState state = proto::read_solver_state(state_file);
+  const proto::SolverState state = read_any_solver_state(state_file);
   const fs::path model = find_model(state_file, state.model_file);
   const std::string bytes = read_checked_model(state_file, state, model);
-  const proto::TrainedNet trained = proto::parse_model(bytes, model.string());
+  const proto::TrainedNet trained = parse_any_model(bytes, model.string());
   if (state.resume) check_identity(file, *state.resume, identity, net);
   check_net(model.string(), trained, net);
   check_history(file, state, net, progress);

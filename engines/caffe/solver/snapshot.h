@@ -1,7 +1,8 @@
 // A training's state on disk: a model and, beside it, what else it takes to go on bit for bit.
 //
 // The model is written first and the state last, with the model's SHA-256, both atomically: a state that exists has its
-// model, and a model that was changed since is noticed.
+// model, and a model that was changed since is noticed. Both are in Caffe's protobuf form or in HDF5; when they are read,
+// their bytes say which.
 #pragma once
 
 #include <filesystem>
@@ -10,6 +11,7 @@
 #include <vector>
 
 #include "engines/caffe/net/net.h"
+#include "engines/caffe/solver/snapshot_format.h"
 #include "poseidon/error.h"
 
 namespace poseidon::caffe {
@@ -38,10 +40,12 @@ struct SnapshotIdentity {
 };
 
 struct SnapshotFiles {
-  std::filesystem::path model;  // PREFIX_iter_N.caffemodel
-  std::filesystem::path state;  // PREFIX_iter_N.solverstate
+  std::filesystem::path model;  // PREFIX_iter_N.caffemodel, or .caffemodel.h5
+  std::filesystem::path state;  // PREFIX_iter_N.solverstate, or .solverstate.h5
+  SnapshotFormat format = SnapshotFormat::kProtobuf;
 };
-SnapshotFiles snapshot_files(const std::string& prefix, Iteration iteration);
+SnapshotFiles snapshot_files(const std::string& prefix, Iteration iteration,
+                             SnapshotFormat format = SnapshotFormat::kProtobuf);
 
 struct SnapshotNotes {
   std::size_t policy_steps = 0;            // how often a multistep policy has fallen; Caffe wants to know

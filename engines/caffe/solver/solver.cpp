@@ -13,10 +13,10 @@
 
 #include "base/log.h"
 #include "base/text.h"
+#include "engines/caffe/data/data_filter.h"
 #include "engines/caffe/net/debug_info.h"
 #include "engines/caffe/net/trained_net.h"
 #include "engines/caffe/proto/config_error.h"
-#include "engines/caffe/proto/model_file.h"
 #include "engines/caffe/proto/system_error.h"
 
 namespace poseidon::caffe {
@@ -154,7 +154,7 @@ void Solver::update(const ReceivedGradient& gradient, double clipping) {
 }
 
 void Solver::load_weights(const std::filesystem::path& model) {
-  copy_trained(proto::read_model(model), model.string(), *train_net_);
+  copy_trained(read_any_model(model), model.string(), *train_net_);
 }
 
 void Solver::restore(const std::filesystem::path& state) {
@@ -277,7 +277,7 @@ SnapshotFiles Solver::snapshot(aten::GradientExchange& exchange) {
                                     " was not awaited by the other workers, so it is without the state that recurrent "
                                     "layers carry: sequences begin anew where it is resumed"));
   }
-  const SnapshotFiles files = snapshot_files(settings_.snapshot_prefix, iteration());
+  const SnapshotFiles files = snapshot_files(settings_.snapshot_prefix, iteration(), settings_.snapshot_format);
   const Status written = write_snapshot(files, *train_net_, progress_, identity(),
                                         {.policy_steps = steps_reached(settings_.rate, iteration()),
                                          .workers = exchange.workers(),

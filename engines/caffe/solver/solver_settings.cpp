@@ -28,12 +28,6 @@ std::uint64_t positive_count_of(const Message& solver, std::string_view field) {
   return static_cast<std::uint64_t>(value);
 }
 
-void refuse_unsupported(const Message& solver) {
-  if (solver.choice("snapshot_format") != "BINARYPROTO") {
-    fail(solver, "snapshot_format", "snapshot_format HDF5 is not supported yet; there is BINARYPROTO");
-  }
-}
-
 void warn_of_what_differs(const Message& solver) {
   if (solver.has("solver_mode") && solver.choice("solver_mode") == "GPU") {
     base::log::warning(base::concat(solver.position("solver_mode").text(),
@@ -141,7 +135,6 @@ std::vector<std::string> model_files(const Message& solver) {
 }  // namespace
 
 SolverSettings read_solver_settings(const Message& solver) {
-  refuse_unsupported(solver);
   warn_of_what_differs(solver);
   const NetSource train = training_source(solver);
   // Below zero it is off; a norm of zero is Caffe's too, and ends all training.
@@ -163,6 +156,8 @@ SolverSettings read_solver_settings(const Message& solver) {
           .snapshot_prefix = prefix_of(solver),
           .snapshot_after_train = solver.flag("snapshot_after_train"),
           .snapshot_diff = solver.flag("snapshot_diff"),
+          .snapshot_format =
+              solver.choice("snapshot_format") == "HDF5" ? SnapshotFormat::kHdf5 : SnapshotFormat::kProtobuf,
           .random_seed = seed < 0 ? std::nullopt : std::optional(static_cast<std::uint64_t>(seed)),
           .weights = model_files(solver)};
 }

@@ -9,6 +9,7 @@
 #include "engines/caffe/net/net_state.h"
 #include "engines/caffe/proto/message.h"
 #include "engines/caffe/solver/rate_policy.h"
+#include "engines/caffe/solver/snapshot_format.h"
 
 namespace poseidon::caffe {
 
@@ -41,6 +42,7 @@ struct SolverSettings {
   std::string snapshot_prefix;
   bool snapshot_after_train = true;
   bool snapshot_diff = false;
+  SnapshotFormat snapshot_format = SnapshotFormat::kProtobuf;
 
   std::optional<std::uint64_t> random_seed;
   std::vector<std::string> weights;  // model files to begin with

@@ -2,13 +2,14 @@
 
 #include <array>
 #include <cstdio>
+#include <memory>
 #include <string>
 #include <system_error>
 #include <vector>
 
 #include "base/file.h"
 #include "base/text.h"
-#include "engines/caffe/data/lmdb_store.h"
+#include "engines/caffe/data/record_store.h"
 #include "engines/caffe/proto/config_error.h"
 #include "engines/caffe/proto/datum.h"
 
@@ -35,7 +36,7 @@ std::string read_batch(const std::filesystem::path& file) {
 }
 
 // Appends the images of a batch behind the `records` that the data base has, and returns how many it has then.
-std::size_t append_batch(LmdbWriter& writer, const std::filesystem::path& file, std::size_t records) {
+std::size_t append_batch(StoreWriter& writer, const std::filesystem::path& file, std::size_t records) {
   const std::string batch = read_batch(file);
   proto::Datum datum;
   datum.channels = 3;
@@ -61,20 +62,21 @@ ConvertCifarReport convert_cifar(const ConvertCifarOptions& options, const Progr
   if (!std::filesystem::is_directory(options.output, failure)) {
     throw ConfigError(concat("there is no folder ", options.output.string(), " to make the data bases in"));
   }
-  ConvertCifarReport report{options.output / "cifar10_train_lmdb", options.output / "cifar10_test_lmdb"};
-  LmdbWriter train({report.train, options.overwrite});
-  LmdbWriter test({report.test, options.overwrite});
+  const std::string_view kind = flag_of(options.backend);
+  ConvertCifarReport report{options.output / concat("cifar10_train_", kind), options.output / concat("cifar10_test_", kind)};
+  const std::unique_ptr<StoreWriter> train = create_store({report.train, options.backend, options.overwrite});
+  const std::unique_ptr<StoreWriter> test = create_store({report.test, options.backend, options.overwrite});
   for (std::size_t i = 0; i < kTrainBatches; ++i) {
     on_progress({i, kBatches});
     report.train_records =
-        append_batch(train, options.input / concat("data_batch_", i + 1, ".bin"), report.train_records);
+        append_batch(*train, options.input / concat("data_batch_", i + 1, ".bin"), report.train_records);
   }
   on_progress({kTrainBatches, kBatches});
-  report.test_records = append_batch(test, options.input / "test_batch.bin", 0);
-  train.seal();
-  test.seal();
-  train.publish();
-  test.publish();
+  report.test_records = append_batch(*test, options.input / "test_batch.bin", 0);
+  train->seal();
+  test->seal();
+  train->publish();
+  test->publish();
   return report;
 }
 

@@ -7,6 +7,7 @@
 #include <cstddef>
 #include <filesystem>
 
+#include "engines/caffe/data/backend.h"
 #include "engines/caffe/tools/progress.h"
 
 namespace poseidon::caffe {
@@ -14,12 +15,13 @@ namespace poseidon::caffe {
 struct ConvertCifarOptions {
   std::filesystem::path input;   // the folder with data_batch_1.bin to data_batch_5.bin and test_batch.bin
   std::filesystem::path output;  // the folder where the two data bases are made
+  Backend backend = Backend::kLmdb;
   bool overwrite = false;
 };
 
 struct ConvertCifarReport {
-  std::filesystem::path train;  // OUTPUT/cifar10_train_lmdb
-  std::filesystem::path test;   // OUTPUT/cifar10_test_lmdb
+  std::filesystem::path train;  // OUTPUT/cifar10_train_lmdb, or _leveldb
+  std::filesystem::path test;   // OUTPUT/cifar10_test_lmdb, or _leveldb
   std::size_t train_records = 0;
   std::size_t test_records = 0;
 };

@@ -4,6 +4,7 @@
 #include <array>
 #include <atomic>
 #include <cstdio>
+#include <memory>
 #include <optional>
 #include <set>
 #include <span>
@@ -14,7 +15,7 @@
 #include "base/text.h"
 #include "engines/caffe/data/image_file.h"
 #include "engines/caffe/data/image_list.h"
-#include "engines/caffe/data/lmdb_store.h"
+#include "engines/caffe/data/record_store.h"
 #include "engines/caffe/proto/config_error.h"
 #include "engines/caffe/proto/datum.h"
 
@@ -107,7 +108,7 @@ std::vector<Decoded> decode_side_by_side(const ConvertImagesOptions& options, st
 class Conversion {
  public:
   Conversion(const ConvertImagesOptions& options, const std::function<void(const std::string&)>& on_skip)
-      : options_(options), on_skip_(on_skip), writer_({options.database, options.overwrite}) {}
+      : options_(options), on_skip_(on_skip), writer_(create_store({options.database, options.backend, options.overwrite})) {}
 
   void write(std::size_t place, const ListedImage& image, const Decoded& decoded) {
     if (decoded.failure) {
@@ -127,7 +128,7 @@ class Conversion {
                                "; give --resize-width and --resize-height, or leave out --check-size"));
     }
     if (decoded.extents != report_.extents) report_.extents = "of several sizes";
-    writer_.append(key_of(place, image.path), decoded.record);
+    writer_->append(key_of(place, image.path), decoded.record);
     labels_.insert(image.label);
     ++report_.written;
   }
@@ -135,7 +136,7 @@ class Conversion {
   ConvertImagesReport finish() {
     if (report_.written == 0)
       throw ConfigError(concat(options_.list.string(), ": not one image could be read, so no data base is made"));
-    writer_.finish();
+    writer_->finish();
     report_.labels = labels_.size();
     return report_;
   }
@@ -143,7 +144,7 @@ class Conversion {
  private:
   const ConvertImagesOptions& options_;
   const std::function<void(const std::string&)>& on_skip_;
-  LmdbWriter writer_;
+  std::unique_ptr<StoreWriter> writer_;
   ConvertImagesReport report_;
   std::size_t first_pixels_ = 0;
   std::set<int> labels_;

@@ -7,6 +7,7 @@
 #include <functional>
 #include <string>
 
+#include "engines/caffe/data/backend.h"
 #include "engines/caffe/tools/progress.h"
 
 namespace poseidon::caffe {
@@ -14,7 +15,7 @@ namespace poseidon::caffe {
 struct ConvertImagesOptions {
   std::filesystem::path root;
   std::filesystem::path list;
-  std::filesystem::path database;  // an LMDB that is made
+  std::filesystem::path database;  // that is made
   bool gray = false;
   // The order of the records is that of the list, or random: a fixed shuffle for each seed.
   bool shuffle = false;
@@ -25,6 +26,7 @@ struct ConvertImagesOptions {
   bool encoded = false;     // keep image files, not pixels
   std::string encode_type;  // of this kind; the file's own where empty. Implies `encoded`
   bool skip_unreadable = false;
+  Backend backend = Backend::kLmdb;
   bool overwrite = false;
   unsigned threads = 0;  // that read and decode; 0: as many as there are cores
 };

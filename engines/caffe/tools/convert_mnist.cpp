@@ -3,13 +3,14 @@
 #include <array>
 #include <cstdint>
 #include <cstdio>
+#include <memory>
 #include <set>
 #include <string>
 #include <string_view>
 
 #include "base/file.h"
 #include "base/text.h"
-#include "engines/caffe/data/lmdb_store.h"
+#include "engines/caffe/data/record_store.h"
 #include "engines/caffe/data/record_protocol.h"
 #include "engines/caffe/proto/config_error.h"
 #include "engines/caffe/proto/datum.h"
@@ -83,7 +84,7 @@ ConvertMnistReport convert_mnist(const ConvertMnistOptions& options, const Progr
                 concat(report.records, " images of ", report.rows, " x ", report.columns));
   require_bytes(options.labels, kLabelsHeaderBytes + report.records, labels.size(), concat(report.records, " labels"));
 
-  LmdbWriter writer({options.database, options.overwrite});
+  const std::unique_ptr<StoreWriter> writer = create_store({options.database, options.backend, options.overwrite});
   std::set<int> seen;
   proto::Datum datum;
   datum.channels = 1;
@@ -96,9 +97,9 @@ ConvertMnistReport convert_mnist(const ConvertMnistOptions& options, const Progr
     seen.insert(datum.label);
     std::array<char, 24> key{};
     std::snprintf(key.data(), key.size(), "%08zu", i);
-    writer.append(key.data(), proto::datum_bytes(datum));
+    writer->append(key.data(), proto::datum_bytes(datum));
   }
-  writer.finish();
+  writer->finish();
   report.labels = seen.size();
   return report;
 }

@@ -8,6 +8,7 @@
 #include <cstddef>
 #include <filesystem>
 
+#include "engines/caffe/data/backend.h"
 #include "engines/caffe/tools/progress.h"
 
 namespace poseidon::caffe {
@@ -15,7 +16,8 @@ namespace poseidon::caffe {
 struct ConvertMnistOptions {
   std::filesystem::path images;
   std::filesystem::path labels;
-  std::filesystem::path database;  // an LMDB that is made
+  std::filesystem::path database;  // that is made
+  Backend backend = Backend::kLmdb;
   bool overwrite = false;
 };
 

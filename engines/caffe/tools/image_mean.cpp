@@ -29,17 +29,21 @@ void add(const proto::Datum& datum, std::vector<double>& sums) {
 
 }  // namespace
 
-ImageMean image_mean(const std::filesystem::path& database, const ProgressFn& on_progress) {
-  RecordReader reader({.source = database, .program = {}});
-  const std::size_t records = reader.size();
+ImageMean image_mean(const std::filesystem::path& database, std::optional<Backend> backend,
+                     const ProgressFn& on_progress) {
+  RecordReader reader({.source = database, .backend = backend, .program = {}});
+  // Of a LevelDB it is known only when its first record comes again.
+  const std::size_t expected = reader.size().value_or(0);
+  const std::string first_key = reader.peek().key;
+  std::size_t records = 0;
   proto::Datum first;
   std::vector<double> sums;
-  for (std::size_t i = 0; i < records; ++i) {
-    if (i % kTellEvery == 0) on_progress({i, records});
+  do {
+    if (records % kTellEvery == 0) on_progress({records, expected});
     const Record record = reader.next();
-    const std::string place = concat(database.string(), ": record ", i, " (key ", record.key, ")");
+    const std::string place = concat(database.string(), ": record ", records, " (key ", record.key, ")");
     const proto::Datum datum = proto::parse_datum(record.value, place);
-    if (i == 0) {
+    if (records == 0) {
       first = datum;
       sums.assign(datum.count(), 0);
     }
@@ -48,7 +52,8 @@ ImageMean image_mean(const std::filesystem::path& database, const ProgressFn& on
                                "; a mean image needs images of one size"));
     }
     add(datum, sums);
-  }
+    ++records;
+  } while (reader.peek().key != first_key);
 
   ImageMean mean{.image = {.shape = {1, first.channels, first.height, first.width}, .values = {}},
                  .channels = {},

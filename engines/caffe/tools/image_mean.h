@@ -3,8 +3,10 @@
 
 #include <cstddef>
 #include <filesystem>
+#include <optional>
 #include <vector>
 
+#include "engines/caffe/data/backend.h"
 #include "engines/caffe/proto/blob.h"
 #include "engines/caffe/tools/progress.h"
 
@@ -20,6 +22,7 @@ struct ImageMean {
 // to lose digits after 65,793 white images. Encoded images are decoded as they are stored. The data base is read by a
 // child process (data/record_reader.h). Throws ConfigError for a data base that cannot be used, or whose images are not
 // of one size.
-ImageMean image_mean(const std::filesystem::path& database, const ProgressFn& on_progress);
+ImageMean image_mean(const std::filesystem::path& database, std::optional<Backend> backend,
+                     const ProgressFn& on_progress);
 
 }  // namespace poseidon::caffe

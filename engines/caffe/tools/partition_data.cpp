@@ -1,11 +1,11 @@
 #include "engines/caffe/tools/partition_data.h"
 
 #include <algorithm>
-#include <deque>
+#include <memory>
 #include <string>
 
 #include "base/text.h"
-#include "engines/caffe/data/lmdb_store.h"
+#include "engines/caffe/data/record_store.h"
 #include "engines/caffe/proto/config_error.h"
 
 namespace poseidon::caffe {
@@ -39,29 +39,30 @@ std::filesystem::path name_of(std::size_t part, const PartitionDataOptions& opti
 }  // namespace
 
 std::vector<DataPart> partition_data(const PartitionDataOptions& options, const ProgressFn& on_progress) {
-  LmdbReader reader(options.database);
-  const std::size_t records = reader.count();
+  const std::unique_ptr<StoreReader> reader = open_store(options.database, options.backend);
+  const Backend backend = *backend_of(options.database);
+  const std::size_t records = reader->count();
   if (options.parts < 1 || options.parts > records) {
     throw ConfigError(concat(options.database.string(), " has ", records, " records, which cannot be cut into ",
                              options.parts, " parts"));
   }
   std::vector<DataPart> parts;
-  std::deque<LmdbWriter> writers;  // sealed, without their names yet
+  std::vector<std::unique_ptr<StoreWriter>> writers;  // sealed, without their names yet
   std::size_t done = 0;
   // One part after the other, also in turn: a writer keeps what it has not committed in memory, and walking over
   // records reads their keys only.
   for (std::size_t part = 0; part < options.parts; ++part) {
     const Run run = run_of(part, records, options);
     parts.push_back({name_of(part, options), run.count});
-    LmdbWriter& writer = writers.emplace_back(LmdbWriter::Options{parts.back().database, options.overwrite});
+    StoreWriter& writer = *writers.emplace_back(create_store({parts.back().database, backend, options.overwrite}));
     for (std::size_t i = 0; i < run.count; ++i, ++done) {
       if (done % kTellEvery == 0) on_progress({done, records});
-      reader.move_to(run.first + i * run.step);
-      writer.append(reader.key(), reader.value());
+      reader->move_to(run.first + i * run.step);
+      writer.append(reader->key(), reader->value());
     }
     writer.seal();
   }
-  for (LmdbWriter& writer : writers) writer.publish();
+  for (const std::unique_ptr<StoreWriter>& writer : writers) writer->publish();
   return parts;
 }
 

@@ -3,20 +3,24 @@
 
 #include <cstddef>
 #include <filesystem>
+#include <optional>
 #include <vector>
 
+#include "engines/caffe/data/backend.h"
 #include "engines/caffe/tools/progress.h"
 
 namespace poseidon::caffe {
 
 struct PartitionDataOptions {
-  std::filesystem::path database;  // an LMDB
+  std::filesystem::path database;
   std::size_t parts = 1;
   // Record i goes to part i mod parts. Otherwise a part is a run of records, and the first (records mod parts) of them
   // have one more than the others.
   bool in_turn = false;
   std::filesystem::path name;  // the parts are called NAME_0, NAME_1, ...; empty: as the data base
   bool overwrite = false;
+  // What kind the data base must be; without, whatever it is. The parts are of its kind.
+  std::optional<Backend> backend = std::nullopt;
 };
 
 struct DataPart {

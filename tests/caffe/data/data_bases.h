@@ -10,6 +10,7 @@
 #include <string>
 
 #include "engines/caffe/data/lmdb_store.h"
+#include "engines/caffe/data/record_store.h"
 #include "engines/caffe/proto/config_error.h"
 #include "engines/caffe/proto/datum.h"
 #include "engines/caffe/proto/system_error.h"
@@ -48,10 +49,11 @@ inline std::string numbered_key(int number) {
   return std::string(8 - digits.size(), '0') + digits;
 }
 
-inline void write_numbered(const std::filesystem::path& folder, int count, int side) {
-  LmdbWriter writer({folder});
-  for (int i = 0; i < count; ++i) writer.append(numbered_key(i), proto::datum_bytes(numbered_datum(i, side)));
-  writer.finish();
+inline void write_numbered(const std::filesystem::path& folder, int count, int side,
+                           Backend backend = Backend::kLmdb) {
+  const std::unique_ptr<StoreWriter> writer = create_store({folder, backend});
+  for (int i = 0; i < count; ++i) writer->append(numbered_key(i), proto::datum_bytes(numbered_datum(i, side)));
+  writer->finish();
 }
 
 inline void write_file(const std::filesystem::path& file, const std::string& bytes) {

@@ -7,6 +7,7 @@
 #include <utility>
 #include <vector>
 
+#include "base/text.h"
 #include "engines/caffe/proto/blob_file.h"
 #include "engines/caffe/tools/convert_cifar.h"
 #include "engines/caffe/tools/convert_mnist.h"
@@ -22,6 +23,7 @@ using testing_data::numbered_datum;
 using testing_data::numbered_key;
 using testing_data::TemporaryFolder;
 using testing_data::write_file;
+using base::concat;
 using testing_data::write_numbered;
 
 const ProgressFn kQuiet = [](Progress) {};
@@ -32,10 +34,10 @@ struct Stored {
 };
 std::vector<Stored> records_in(const std::filesystem::path& database) {
   std::vector<Stored> all;
-  LmdbReader reader(database);
-  for (std::uint64_t i = 0; i < reader.count(); ++i) {
-    reader.move_to(i);
-    all.push_back({std::string(reader.key()), proto::parse_datum(reader.value(), "x")});
+  const std::unique_ptr<StoreReader> reader = open_store(database);
+  for (std::uint64_t i = 0; i < reader->count(); ++i) {
+    reader->move_to(i);
+    all.push_back({std::string(reader->key()), proto::parse_datum(reader->value(), "x")});
   }
   return all;
 }
@@ -65,6 +67,18 @@ class ConvertMnist : public testing::Test {
 
   TemporaryFolder folder_;
 };
+
+TEST_F(ConvertMnist, WritesEitherKindOfDataBase) {
+  ConvertMnistOptions level = options();
+  level.backend = Backend::kLevelDb;
+  convert_mnist(level, kQuiet);
+  EXPECT_EQ(backend_of(folder_ / "db"), Backend::kLevelDb);
+  const std::vector<Stored> records = records_in(folder_ / "db");
+  ASSERT_EQ(records.size(), 2u);
+  EXPECT_EQ(records[1].key, "00000001");
+  EXPECT_EQ(records[1].datum.label, 250);
+  EXPECT_EQ(records[1].datum.bytes, "ghijk\xFF");
+}
 
 TEST_F(ConvertMnist, WritesImagesWithTheirLabels) {
   const ConvertMnistReport report = convert_mnist(options(), kQuiet);
@@ -225,7 +239,7 @@ TEST_F(ImageMeans, AreTakenPixelByPixel) {
   // Two channels of two pixels.
   write({datum(2, 1, 2, std::string("\x00\x02\x04\xFF", 4)), datum(2, 1, 2, std::string("\x01\x02\x08\xFF", 4)),
          datum(2, 1, 2, std::string("\x05\x02\x00\xFF", 4))});
-  const ImageMean mean = image_mean(folder_ / "db", kQuiet);
+  const ImageMean mean = image_mean(folder_ / "db", std::nullopt, kQuiet);
   EXPECT_EQ(mean.records, 3u);
   EXPECT_EQ(mean.image.shape, (std::vector<std::int64_t>{1, 2, 1, 2}));
   EXPECT_EQ(std::get<std::vector<float>>(mean.image.values), (std::vector<float>{2, 2, 4, 255}));
@@ -246,7 +260,7 @@ TEST_F(ImageMeans, AreThoseOfAPlainLoop) {
     data.push_back(datum(3, 2, 2, bytes));
   }
   write(data);
-  const ImageMean mean = image_mean(folder_ / "db", kQuiet);
+  const ImageMean mean = image_mean(folder_ / "db", std::nullopt, kQuiet);
   const auto& values = std::get<std::vector<float>>(mean.image.values);
   ASSERT_EQ(values.size(), 12u);
   for (std::size_t p = 0; p < 12; ++p) EXPECT_EQ(values[p], static_cast<float>(sums[p] / 230));
@@ -263,17 +277,31 @@ TEST_F(ImageMeans, TakeFloatsAndEncodedImages) {
   encoded.encoded = true;
   encoded.bytes = "P5\n2 1\n255\n\x02\x05";
   write({floats, encoded});
-  EXPECT_EQ(std::get<std::vector<float>>(image_mean(folder_ / "db", kQuiet).image.values),
+  EXPECT_EQ(std::get<std::vector<float>>(image_mean(folder_ / "db", std::nullopt, kQuiet).image.values),
             (std::vector<float>{1.25F, 1}));
 }
 
 TEST_F(ImageMeans, NeedImagesOfOneSize) {
   write({numbered_datum(0, 2), numbered_datum(1, 3)});
-  EXPECT_EQ(error_of([&] { static_cast<void>(image_mean(folder_ / "db", kQuiet)); }),
+  EXPECT_EQ(error_of([&] { static_cast<void>(image_mean(folder_ / "db", std::nullopt, kQuiet)); }),
             (folder_ / "db").string() +
                 ": record 1 (key 00000001): is [1, 3, 3] and the first image is [1, 2, 2]; a mean "
                 "image needs images of one size");
-  EXPECT_NE(error_of([&] { static_cast<void>(image_mean(folder_ / "none", kQuiet)); }).find("there is no data base"),
+  EXPECT_NE(error_of([&] { static_cast<void>(image_mean(folder_ / "none", std::nullopt, kQuiet)); })
+                .find("there is no data base"),
+            std::string::npos);
+}
+
+TEST_F(ImageMeans, AreTakenOfALevelDbWhoseSizeIsUnknown) {
+  for (const int count : {1, 5}) {
+    write_numbered(folder_ / concat("level_", count), count, 2, Backend::kLevelDb);
+    const ImageMean mean = image_mean(folder_ / concat("level_", count), Backend::kLevelDb, kQuiet);
+    EXPECT_EQ(mean.records, static_cast<std::size_t>(count));
+    const auto middle = static_cast<float>((count - 1) / 2);  // of 0, 1, ..., count - 1
+    EXPECT_EQ(std::get<std::vector<float>>(mean.image.values), std::vector<float>(4, middle));
+  }
+  EXPECT_NE(error_of([&] { static_cast<void>(image_mean(folder_ / "level_5", Backend::kLmdb, kQuiet)); })
+                .find("--backend leveldb"),
             std::string::npos);
 }
 
@@ -301,6 +329,14 @@ TEST(PartitionData, CutsRuns) {
   ASSERT_EQ(parts.size(), 3u);
   EXPECT_EQ(parts[2].database, folder / "db_2");
   EXPECT_EQ(labels_in(parts), (std::vector<std::vector<int>>{{0, 1, 2}, {3, 4, 5}, {6, 7}}));
+}
+
+TEST(PartitionData, MakesPartsOfTheKindOfTheWhole) {
+  const TemporaryFolder folder;
+  write_numbered(folder / "db", 5, 2, Backend::kLevelDb);
+  const std::vector<DataPart> parts = partition_data({.database = folder / "db", .parts = 2, .name = {}}, kQuiet);
+  for (const DataPart& part : parts) EXPECT_EQ(backend_of(part.database), Backend::kLevelDb);
+  EXPECT_EQ(labels_in(parts), (std::vector<std::vector<int>>{{0, 1, 2}, {3, 4}}));
 }
 
 TEST(PartitionData, DealsInTurn) {

@@ -17,7 +17,7 @@ using testing_data::write_file;
 using testing_data::write_numbered;
 
 std::string opening(const std::filesystem::path& folder) {
-  return error_of([&] { LmdbReader reader(folder); });
+  return error_of([&] { open_store(folder); });
 }
 
 std::size_t entries_in(const std::filesystem::path& folder) {
@@ -90,7 +90,7 @@ TEST(LmdbStore, OverwritesOnlyWhenAskedAndOnlyDataBases) {
   write_file(folder / "photos" / "holiday.jpg", "x");
   EXPECT_NE(error_of([&] {
               LmdbWriter writer({folder / "photos", true});
-            }).find("is not an LMDB, so it is not overwritten"),
+            }).find("is no data base, so it is not overwritten"),
             std::string::npos);
 }
 
@@ -112,11 +112,10 @@ TEST(LmdbStore, SaysWhatIsWrongWithAFolder) {
   const TemporaryFolder folder;
   EXPECT_NE(opening(folder / "none").find("there is no data base"), std::string::npos);
   write_file(folder / "file", "x");
-  EXPECT_NE(opening(folder / "file").find("is a file; an LMDB is a folder"), std::string::npos);
+  EXPECT_NE(opening(folder / "file").find("is a file; a data base is a folder"), std::string::npos);
   std::filesystem::create_directory(folder / "empty");
-  EXPECT_NE(opening(folder / "empty").find("has no file data.mdb"), std::string::npos);
-  write_file(folder / "empty" / "CURRENT", "x");
-  EXPECT_NE(opening(folder / "empty").find("LevelDB"), std::string::npos);
+  EXPECT_NE(opening(folder / "empty").find("has neither a file data.mdb, as an LMDB has, nor a file CURRENT"),
+            std::string::npos);
   write_file(folder / "empty" / "data.mdb", "");
   EXPECT_NE(opening(folder / "empty").find("data.mdb is empty"), std::string::npos);
   write_file(folder / "empty" / "data.mdb", std::string(10'000, 'x'));

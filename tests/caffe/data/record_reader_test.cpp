@@ -79,6 +79,54 @@ TEST(RecordReader, TakesItsPartOfEachGlobalBatch) {
   EXPECT_EQ(labels, (std::vector<int>{2, 3, 1, 2, 0, 1, 6, 0}));  // modulo 7
 }
 
+TEST(RecordReader, ReadsALevelDbWithoutKnowingItsSize) {
+  const TemporaryFolder folder;
+  write_numbered(folder / "db", 7, 1, Backend::kLevelDb);
+  RecordReaderOptions options = options_for(folder / "db");
+  options.first = 1'000'000'000'000;  // modulo 7: 1
+  options.take = 2;
+  options.skip = 5'000'000;  // modulo 7: 5
+  RecordReader reader(options);
+  EXPECT_EQ(reader.size(), std::nullopt);
+  for (const int place : {1, 2, 1, 2, 1}) EXPECT_EQ(reader.next().key, numbered_key(place));
+}
+
+TEST(RecordReader, SaysThatADataBaseIsOfAnotherKind) {
+  const TemporaryFolder folder;
+  write_numbered(folder / "lmdb", 2, 1);
+  write_numbered(folder / "leveldb", 2, 1, Backend::kLevelDb);
+  const auto opening = [&](const std::string& name, Backend backend) {
+    RecordReaderOptions options = options_for(folder / name);
+    options.backend = backend;
+    return error_of([&] { RecordReader reader(options); });
+  };
+  EXPECT_EQ(opening("lmdb", Backend::kLmdb), "(no error)");
+  EXPECT_EQ(opening("leveldb", Backend::kLevelDb), "(no error)");
+  EXPECT_EQ(opening("lmdb", Backend::kLevelDb),
+            (folder / "lmdb").string() +
+                " is an LMDB and was to be read as a LevelDB; write backend: LMDB in data_param (where none is written "
+                "it is LEVELDB), or --backend lmdb");
+  EXPECT_NE(opening("leveldb", Backend::kLmdb).find("is a LevelDB and was to be read as an LMDB; write backend: LEVELDB"),
+            std::string::npos);
+}
+
+TEST(RecordReader, WaitsForAChildThatShowsLife) {
+  const TemporaryFolder folder;
+  RecordReaderOptions options = options_for(folder / "db");
+  // A hello, three signs of life 0.3 s apart, and an error.
+  const std::string none(24 - 4, '\0');
+  write_file(folder / "hello", std::string("\1\0\0\0\x0F\0\0\0", 8) + std::string(16, '\0') + "poseidon-data 2");
+  write_file(folder / "busy", std::string("\4\0\0\0", 4) + none);
+  write_file(folder / "error",
+             std::string("\3\0\0\0", 4) + std::string(12, '\0') + std::string("\3\0\0\0\0\0\0\0", 8) + "end");
+  const std::string at = folder.path().string() + "/";
+  options.program = script(folder, "cat " + at + "hello; for i in 1 2 3; do sleep 0.3; cat " + at +
+                                       "busy; done; sleep 0.3; cat " + at + "error");
+  options.wait_max = 900ms;
+  RecordReader reader(options);
+  EXPECT_EQ(error_of([&] { static_cast<void>(reader.next()); }), "end");
+}
+
 TEST(RecordReader, StartsFarBeyondTheEndOfTheDataBase) {
   const TemporaryFolder folder;
   write_numbered(folder / "db", 7, 1);
@@ -137,9 +185,9 @@ TEST(RecordReader, SaysWhatIsWrongWithTheDataBase) {
     return error_of([&] { RecordReader reader(options_for(folder / name)); });
   };
   write_file(folder / "file", "x");
-  EXPECT_NE(opening("file").find("is a file; an LMDB is a folder"), std::string::npos);
+  EXPECT_NE(opening("file").find("is a file; a data base is a folder"), std::string::npos);
   std::filesystem::create_directory(folder / "folder");
-  EXPECT_NE(opening("folder").find("has no file data.mdb"), std::string::npos);
+  EXPECT_NE(opening("folder").find("is no data base: it has neither a file data.mdb"), std::string::npos);
   {
     LmdbWriter writer({folder / "empty"});
     writer.finish();
@@ -442,7 +490,7 @@ TEST(RecordProtocol, BoundsLengthsBeforeAnythingIsAllocated) {
   EXPECT_TRUE(refused({FrameKind::kRecord, 4097, 0, 0}));
   EXPECT_TRUE(refused({FrameKind::kRecord, 1, 0, (std::uint64_t{1} << 30) + 1}));
   EXPECT_TRUE(refused({static_cast<FrameKind>(0), 0, 0, 0}));
-  EXPECT_TRUE(refused({static_cast<FrameKind>(4), 0, 0, 0}));
+  EXPECT_TRUE(refused({static_cast<FrameKind>(5), 0, 0, 0}));
   EXPECT_FALSE(decode_frame_header("short").ok());
 }
 

@@ -97,6 +97,15 @@ TEST_F(Data, GoesWhereAPassAsksItToGo) {
   EXPECT_EQ(labels(*made.layer, {.first_record = 0, .record_stride = 2}), (std::vector<double>{0, 1}));
 }
 
+TEST_F(Data, ReadsALevelDbWhereNoBackendIsGiven) {
+  write_numbered(folder_ / "level", 7, 2, Backend::kLevelDb);
+  Made made = make_layer(base::concat("name: 'data' type: 'Data' top: 'data' top: 'label'\ndata_param { source: '",
+                                      (folder_ / "level").string(), "' batch_size: 3 }"),
+                         {});
+  EXPECT_EQ(labels(*made.layer, {.first_record = 6, .record_stride = 3}), (std::vector<double>{6, 0, 1}));
+  EXPECT_EQ(labels(*made.layer, {.first_record = 9, .record_stride = 3}), (std::vector<double>{2, 3, 4}));
+}
+
 TEST_F(Data, TransformsImages) {
   Made made = make_layer(text(2, "transform_param { scale: 0.5 mean_value: 1 }"), {});
   expect_near(made.layer->forward({.first_record = 3}, {})[0], {1, 1, 1, 1, 1.5, 1.5, 1.5, 1.5}, 0);
@@ -130,13 +139,14 @@ TEST_F(Data, SkipsTheSameNumberOnEveryWorker) {
 }
 
 TEST_F(Data, ExplainsWhatIsWrong) {
-  const auto error = [](std::string_view settings) {
+  const auto error = [](const std::string& settings) {
     return testing::setup_error(base::concat("name: 'd' type: 'Data' top: 'data'\ndata_param { ", settings, " }"), {});
   };
   EXPECT_EQ(error("batch_size: 2 backend: LMDB"),
             "net.prototxt:2:1: layer \"d\" (Data) needs a data base: data_param { source: \"FOLDER\" }");
   EXPECT_EQ(error("source: 'x' backend: LMDB"), "net.prototxt:2:1: layer \"d\" (Data) needs batch_size, at least 1");
-  EXPECT_NE(error("source: 'x' batch_size: 2").find("write backend: LMDB"), std::string::npos);
+  const std::string lmdb = (folder_ / "numbers").string();
+  EXPECT_NE(error(base::concat("batch_size: 2 source: '", lmdb, "'")).find("write backend: LMDB"), std::string::npos);
   const std::string missing = error("source: '/nowhere' batch_size: 2 backend: LMDB");
   EXPECT_EQ(missing.rfind("net.prototxt:1:1: layer \"d\" (Data) cannot read its records: ", 0), 0u) << missing;
   EXPECT_NE(missing.find("/nowhere"), std::string::npos) << missing;

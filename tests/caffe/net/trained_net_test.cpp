@@ -76,6 +76,33 @@ TEST(TrainedNet, FindsLayersByNameAndPassesOverOthers) {
   EXPECT_EQ(values_of(net.arrays()[2].value), before);
 }
 
+// HDF5 files hold what several layers share with the first of them.
+TEST(TrainedNet, TakesASharedArrayFromTheLayerThatOwnsIt) {
+  constexpr std::string_view kShared = R"(name: 'n'
+layer { name: 'in' type: 'Input' top: 'x' input_param { shape { dim: 1 dim: 2 } } }
+layer { name: 'a' type: 'InnerProduct' bottom: 'x' top: 'y' param { name: 'w' } inner_product_param { num_output: 2 } }
+layer { name: 'b' type: 'InnerProduct' bottom: 'y' top: 'z' param { name: 'w' } inner_product_param { num_output: 2 } }
+)";
+  Net net = make_net(kShared);
+  const proto::Blob weight = blob_of({2, 2}, {1, 2, 3, 4});
+  copy_trained({.name = "m",
+                .layers = {{.name = "a", .type = "", .blobs = {weight, blob_of({2}, {5, 6})}},
+                           {.name = "b", .type = "", .blobs = {proto::with_another_layer(), blob_of({2}, {7, 8})}}}},
+               "m.h5", net);
+  expect_near(net.arrays()[0].value, {1, 2, 3, 4}, 0);
+  expect_near(net.arrays()[2].value, {7, 8}, 0);
+  EXPECT_EQ(trained_net(net).layers[1].share_names, (std::vector<std::string>{"w", ""}));
+  // The owner must have its own.
+  EXPECT_NE(error_of([&] {
+              copy_trained({.name = "m",
+                            .layers = {{.name = "a",
+                                        .type = "",
+                                        .blobs = {proto::with_another_layer(), blob_of({2}, {5, 6})}}}},
+                           "m.h5", net);
+            }).find("m.h5: layer \"a\" has 2 arrays"),
+            std::string::npos);
+}
+
 TEST(TrainedNet, TakesTheFourAxesOfOlderFiles) {
   Net net = make_net(kNet);
   copy_trained({.name = "old",

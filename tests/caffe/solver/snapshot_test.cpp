@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "caffe/solver/solver_fixture.h"
+#include "engines/caffe/data/data_filter.h"
 #include "engines/caffe/net/trained_net.h"
 #include "engines/caffe/proto/model_file.h"
 #include "engines/caffe/proto/solver_state_file.h"
@@ -141,6 +142,50 @@ TEST_F(Snapshot, IsRefusedWhereGradientsAreAddedAndWereAveraged) {
   expect_ends_with(restore_error(five_iterations(), settings(4, ""), {.dtype = at::kFloat, .update = Update::kSum}),
                    ": is a snapshot of a training with --update average, and this one has --update sum; go on with "
                    "--update average, or begin with the model alone (--weights)");
+TEST_F(Snapshot, GoesOnBitForBitInHdf5) {
+  const std::string_view hdf5 = "snapshot_format: HDF5 max_iter: 10 snapshot_after_train: true";
+  Alone straight(settings(4, hdf5), {.dtype = at::kFloat});
+  straight.train();
+  const std::string model = bytes_of(prefix() + "_iter_10.caffemodel.h5");
+  const std::string state = bytes_of(prefix() + "_iter_10.solverstate.h5");
+  ASSERT_TRUE(is_hdf5(model));
+  ASSERT_TRUE(is_hdf5(state));
+  EXPECT_FALSE(std::filesystem::exists(prefix() + "_iter_10.caffemodel"));
+  std::filesystem::remove(prefix() + "_iter_10.caffemodel.h5");
+  std::filesystem::remove(prefix() + "_iter_10.solverstate.h5");
+
+  five_iterations("snapshot_format: HDF5");
+  Alone second(settings(4, hdf5), {.dtype = at::kFloat});
+  second.solver.restore(prefix() + "_iter_5.solverstate.h5");
+  second.train();
+  EXPECT_EQ(bytes_of(prefix() + "_iter_10.caffemodel.h5"), model);
+  EXPECT_EQ(bytes_of(prefix() + "_iter_10.solverstate.h5"), state) << "momentum and positions included";
+}
+
+TEST_F(Snapshot, InHdf5IsTheSameAsTheOther) {
+  const std::string state = five_iterations();
+  five_iterations("snapshot_format: HDF5");
+  const proto::SolverState plain = proto::read_solver_state(state);
+  proto::SolverState hdf5 = read_any_solver_state(state + ".h5");
+  EXPECT_EQ(hdf5.model_file, prefix() + "_iter_5.caffemodel.h5");
+  hdf5.model_file = plain.model_file;
+  hdf5.resume->model_sha256 = plain.resume->model_sha256;
+  EXPECT_EQ(*proto::solver_state_bytes(hdf5), *proto::solver_state_bytes(plain));
+  Alone one(settings(4, ""), {.dtype = at::kFloat});
+  Alone other(settings(4, ""), {.dtype = at::kFloat});
+  one.solver.load_weights(prefix() + "_iter_5.caffemodel");
+  other.solver.load_weights(prefix() + "_iter_5.caffemodel.h5");
+  EXPECT_EQ(other.solver.digest(other.exchange), one.solver.digest(one.exchange));
+}
+
+TEST_F(Snapshot, InHdf5IsRefusedWhereItsModelWasChanged) {
+  five_iterations("snapshot_format: HDF5");
+  const std::string model = prefix() + "_iter_5.caffemodel.h5";
+  std::string bytes = bytes_of(model);
+  bytes[bytes.size() - 10] = static_cast<char>(bytes[bytes.size() - 10] + 1);
+  std::ofstream(model, std::ios::binary) << bytes;
+  EXPECT_NE(restore_error(prefix() + "_iter_5.solverstate.h5", settings(4, "")).find("is not the one that was written"),
+            std::string::npos);
 }
 
 TEST_F(Snapshot, HoldsTheLastStepOfEachArrayWithSnapshotDiff) {

@@ -128,9 +128,11 @@ TEST(SolverSettings, ExplainWhatIsWrong) {
   EXPECT_EQ(error(with_net("\naverage_loss: 0")), "path/solver.prototxt:2:1: average_loss is 0; it must be at least 1");
 }
 
-TEST(SolverSettings, NeverPassOverWhatIsNotSupported) {
-  EXPECT_EQ(error(with_net("\nsnapshot_format: HDF5")),
-            "path/solver.prototxt:2:1: snapshot_format HDF5 is not supported yet; there is BINARYPROTO");
+TEST(SolverSettings, SayInWhichFormSnapshotsAreWritten) {
+  const auto format = [](const std::string& text) { return read(text).snapshot_format; };
+  EXPECT_EQ(format(with_net("")), SnapshotFormat::kProtobuf);
+  EXPECT_EQ(format(with_net("snapshot_format: BINARYPROTO")), SnapshotFormat::kProtobuf);
+  EXPECT_EQ(format(with_net("snapshot_format: HDF5")), SnapshotFormat::kHdf5);
 }
 
 TEST(SolverSettings, NameAPlaceWhateverIsWrong) {
