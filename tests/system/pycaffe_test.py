@@ -468,6 +468,19 @@ def test_callbacks_stand_around_the_gradients(tmp_path):
     assert solver.iter == 2
 
 
+def test_gradients_are_clipped_together_before_they_are_divided(tmp_path):
+    """Two equal batches make an iteration: as in Caffe, the norm is that of their sum."""
+    solver = caffe.SGDSolver(line_solver(tmp_path, "SGD", "iter_size: 2 clip_gradients: 0.25"), dtype="float64")
+    weight, bias = (blob.data.copy() for blob in solver.net.params["line"])
+    of_weight, of_bias = line_gradients(weight, bias)
+    norm = np.sqrt(4 * ((of_weight**2).sum() + (of_bias**2).sum()))
+    assert norm > 0.25
+    solver.step(1)
+    scale = 0.25 / norm
+    assert np.allclose(solver.net.params["line"][0].data, weight - RATE * (scale * of_weight + DECAY * weight), rtol=0, atol=1e-12)
+    assert np.allclose(solver.net.params["line"][1].data, bias - 2 * RATE * scale * of_bias, rtol=0, atol=1e-12)
+
+
 def test_a_failed_iteration_changes_nothing(tmp_path):
     solver = caffe.SGDSolver(line_solver(tmp_path, "SGD"), dtype="float64")
     other = caffe.SGDSolver(line_solver(tmp_path, "SGD"), dtype="float64")

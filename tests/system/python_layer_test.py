@@ -4,6 +4,7 @@ import os
 import re
 import shutil
 import sys
+import sysconfig
 
 import numpy as np
 import pytest
@@ -251,6 +252,23 @@ def test_the_python_of_the_active_environment_is_taken(poseidon, line, tmp_path)
     environment = os.path.dirname(os.path.dirname(sys.executable))
     for folder in (environment, str(tmp_path / "none")):
         train(poseidon, tmp_path, line(8), 1, "--iterations", 2, VIRTUAL_ENV=folder)
+
+
+SUFFIX = sysconfig.get_config_var("EXT_SUFFIX")
+
+
+@pytest.mark.parametrize("script, words", [
+    ("exit 1", "does not run"),
+    ("echo .cpython-299-other.so; echo /lib/libpython2.99.so", "there is no module of Poseidon for"),
+    (f"echo {SUFFIX}; echo", "has no shared libpython"),
+    (f"echo {SUFFIX}; echo /nowhere/libpython.so", "/nowhere/libpython.so"),
+])
+def test_a_python_that_cannot_be_used_is_told(poseidon, line, tmp_path, script, words):
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin/python").write_text(f"#!/bin/sh\n{script}\n")
+    (tmp_path / "bin/python").chmod(0o755)
+    done = job.run(poseidon, "time", "--model", line(8).parent / "net.prototxt", cwd=tmp_path, VIRTUAL_ENV=str(tmp_path)).expect(WRONG_INPUT)
+    assert words in done.err and 'layer "ramps" (Python) cannot run' in done.err
 
 
 def test_modules_are_found_on_pythonpath_and_in_the_working_folder(poseidon, line, tmp_path):

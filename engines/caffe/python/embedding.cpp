@@ -54,7 +54,8 @@ extern "C" __attribute__((visibility("default"))) poseidon::caffe::PythonClasses
     // Classes that were written for Caffe say `import caffe`.
     py::module_::import("poseidon.caffe").attr("install")();
   } catch (const py::error_already_set& error) {
-    throw PythonComplaint(std::string(interpreter) + ": " + error.what());
+    const std::string text = error.what();  // the exception, and below it where it came from
+    throw PythonComplaint(std::string(interpreter) + ": " + text.substr(0, text.find('\n')));
   }
   return &poseidon::caffe::python::classes();
 }

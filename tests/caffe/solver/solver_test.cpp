@@ -63,6 +63,53 @@ TEST(Solver, UpdatesAsCaffeDoesWithTheRateInsideTheHistory) {
   expect_near(all_values(alone.solver.net()), {w, b}, 1e-12);
 }
 
+TEST(Solver, AdvancesToAnIterationAndNoFurther) {
+  const proto::Message settings = proto::parse_text(
+      base::concat(kLinear, "base_lr: 0.1 lr_policy: 'fixed' max_iter: 4 snapshot_after_train: false"),
+      "SolverParameter", "s");
+  Alone whole(settings);
+  Alone parts(settings);
+  for (Alone* alone : {&whole, &parts}) alone->solver.net().feed("x", testing::tensor_of({1, 3}, {2, 1}));
+  NotingHost host;
+  EXPECT_TRUE(parts.solver.advance(parts.exchange, host, 1));
+  EXPECT_TRUE(parts.solver.advance(parts.exchange, host, 6));  // beyond max_iter, at which only train() ends
+  EXPECT_TRUE(parts.solver.advance(parts.exchange, host, 2));  // nothing to do
+  EXPECT_EQ(parts.solver.iteration(), 6u);
+  EXPECT_EQ(host.iterations.size(), 6u);
+  whole.train();
+  // The gradient is always the same: each iteration takes as much.
+  parts.exchange.settle_all();
+  expect_near(all_values(whole.solver.net()), {0.5 - 4 * 0.4, -1 - 4 * 0.4}, 1e-12);
+  expect_near(all_values(parts.solver.net()), {0.5 - 6 * 0.4, -1 - 6 * 0.4}, 1e-12);
+}
+
+// Instead of the net's own pass, one that says that each array's gradient is 1.
+TEST(Solver, TrainsByAnotherPassAndAnotherRuleThanItsOwn) {
+  Net* net = nullptr;
+  std::vector<Iteration> passes;
+  SolverOptions options{.dtype = at::kDouble, .type = "Nesterov"};
+  options.run_pass = [&](const Pass& pass) {
+    passes.push_back(pass.iteration);
+    for (const NetArray& array : net->arrays()) {
+      at::Tensor value = array.value;
+      value.mutable_grad() = testing::tensor_of({1}, {1}).view(value.sizes());
+    }
+    return 7.0;
+  };
+  Alone alone(proto::parse_text(base::concat(kLinear,
+                                             "base_lr: 0.1 momentum: 0.5 lr_policy: 'fixed' max_iter: 1 type: 'SGD' "
+                                             "snapshot_after_train: false"),
+                                "SolverParameter", "s"),
+              options);
+  net = &alone.solver.net();
+  NotingHost host;
+  alone.train(host);
+  EXPECT_EQ(passes, std::vector<Iteration>{0});
+  EXPECT_EQ(host.iterations[0].loss, 7);
+  // V' = rate g, and Nesterov's step is (1 + momentum) V'.
+  expect_near(all_values(*net), {0.5 - 1.5 * 0.1, -1 - 1.5 * 0.2}, 1e-12);
+}
+
 TEST(Solver, SmoothsTheLossOverTheLastIterations) {
   Alone alone(proto::parse_text(base::concat(kLinear,
                                              "base_lr: 0.1 lr_policy: 'fixed' max_iter: 5 average_loss: 3 display: 2 "
