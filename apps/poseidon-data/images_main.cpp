@@ -1,4 +1,5 @@
 // poseidon-images: what needs OpenCV. poseidon-data turns into it.
+#include <malloc.h>
 #include <unistd.h>
 
 #include <cstdio>
@@ -9,6 +10,13 @@
 
 namespace poseidon::data {
 namespace {
+
+// Images come and go by the thousand: what one leaves, the next takes, where malloc would give pages back and ask for them again.
+void keep_freed_memory() {
+  constexpr int kBytes = 32 << 20;  // the most that malloc takes for the first
+  ::mallopt(M_MMAP_THRESHOLD, kBytes);
+  ::mallopt(M_TRIM_THRESHOLD, 4 * kBytes);
+}
 
 caffe::DecodeFn decode_here(caffe::ImageColor color, const std::vector<std::string>&) {
   return [color](const caffe::EncodedRecord& record) { return caffe::decode_datum(record.datum, color, record.where); };
@@ -21,6 +29,7 @@ void serve_here(const caffe::ServeImagesOptions& options, const std::vector<std:
 int run(const std::vector<std::string>& arguments) {
   const std::string subcommand = arguments.empty() ? "" : arguments.front();
   const std::vector<std::string> rest(arguments.empty() ? arguments.end() : arguments.begin() + 1, arguments.end());
+  keep_freed_memory();
   caffe::prepare_image_library();
   if (subcommand == "read") return read_command(rest, {.decodes_here = true, .make_decode = &decode_here, .serve_images = &serve_here});
   if (subcommand == "convert-images") return convert_images_command(rest);

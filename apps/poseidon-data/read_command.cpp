@@ -48,6 +48,7 @@ void describe(CLI::App& app, Arguments& into) {
   app.add_option("--go-on-at", into.serve.go_on_at, "global index where another reader stopped");
   app.add_option("--color", into.color, "what encoded images are decoded to")
       ->check(CLI::IsMember({"as-stored", "color", "gray"}));
+  app.add_flag("--leave-jpegs", into.serve.leaves_jpegs, "send JPEGs of a data base as they are stored, where the trainer can decode them");
   app.add_option("--prefix", into.images.files.prefix, "of the images' paths");
   app.add_option("--width", into.images.files.width, "bring all images to this width ...")
       ->check(CLI::NonNegativeNumber);

@@ -86,7 +86,7 @@ CLI::Option* add_data_threads(CLI::App& app) {
   return app
       .add_option_function<int>(
           "--data-threads", [](int threads) { ::setenv("POSEIDON_DATA_THREADS", std::to_string(threads).c_str(), 1); },
-          "of each reader of data that decode image files; 0, the default: one on each core. They change no bit of the result")
+          "of each data layer that decode and transform images; 0, the default: one on each core. They change no bit of the result")
       ->check(CLI::Range(0, 4096));
 }
 

@@ -1,4 +1,4 @@
-"""The examples that fetch their data: with small files of the same formats, from a folder instead of the network."""
+"""The examples whose data does not ship: with small files of the same formats, from a folder instead of the network."""
 import gzip
 import hashlib
 import io
@@ -103,3 +103,45 @@ def test_solvers_name_files_that_are_there(net):
     text = (job.ROOT / net).read_text()
     named = [line.split('"')[1] for line in text.splitlines() if line.startswith("net:")]
     assert named and all((job.ROOT / name).exists() for name in named)
+
+
+def write_photographs(folder, count):
+    """Images of one colour each. The decoder goes by what is in a file, not by its name."""
+    folder.mkdir(parents=True)
+    for i in range(count):
+        (folder / f"{i}.JPEG").write_bytes(b"P6\n40 30\n255\n" + bytes([10 * i, 100, 200]) * 1200)
+
+
+def imagenet(examples, poseidon, *arguments):
+    return subprocess.run([examples / "imagenet/run.sh", *map(str, arguments)], env=job.environment(POSEIDON=str(poseidon)), text=True,
+                          stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=job.SECONDS_MAX)
+
+
+def test_imagenet_is_converted_and_trained_on(examples, poseidon, tmp_path):
+    images = tmp_path / "ilsvrc"
+    for part in ("train", "val"):
+        for number, name in enumerate(("n02", "n01")):
+            write_photographs(images / part / name, 2 + number)
+    command = ("squeezenet", images, "--files", tmp_path / "files", "--batch", 2, "--", "--iterations", 1, "--run-folder", tmp_path / "run")
+    done = imagenet(examples, poseidon, *command)
+    assert done.returncode == 0, done.stderr
+    # Classes are numbered in the order of their names.
+    assert (tmp_path / "files/val.txt").read_text() == "n01/0.JPEG 0\nn01/1.JPEG 0\nn01/2.JPEG 0\nn02/0.JPEG 1\nn02/1.JPEG 1\n"
+    train = records(tmp_path / "files/train_lmdb")
+    assert sorted(record.label for record in train) == [0, 0, 0, 1, 1] and all(record.pixels.startswith(b"\xff\xd8") for record in train)
+    assert "1 iterations, 2 samples" in done.stdout
+    # What is there is not made again.
+    again = imagenet(examples, poseidon, *command)
+    assert again.returncode == 0 and "images encoded" not in again.stdout, again.stderr
+
+
+def test_imagenet_says_what_is_missing(examples, poseidon, tmp_path):
+    done = imagenet(examples, poseidon, "alexnet", tmp_path)
+    assert done.returncode == 1
+    assert done.stderr == f"run.sh: there is no folder {tmp_path}/train; {tmp_path} must have train/ and val/\n"
+    write_photographs(tmp_path / "train/a", 1)
+    write_photographs(tmp_path / "val/b", 1)
+    done = imagenet(examples, poseidon, "alexnet", tmp_path, "--files", tmp_path / "files")
+    assert done.returncode == 1
+    assert done.stderr == "run.sh: b/0.JPEG is of a class that train/ does not have\n"
+    assert imagenet(examples, poseidon, "alexnet", tmp_path, "--nonsense").returncode == 2

@@ -6,10 +6,13 @@
 #include <opencv2/core/utils/logger.hpp>
 #include <opencv2/imgcodecs.hpp>
 #include <opencv2/imgproc.hpp>
+#include <optional>
+#include <utility>
 #include <vector>
 
 #include "base/file.h"
 #include "base/text.h"
+#include "engines/caffe/data/jpeg.h"
 #include "engines/caffe/proto/config_error.h"
 
 namespace poseidon::caffe {
@@ -20,12 +23,28 @@ using base::concat;
 // Larger files are no photographs but mistakes.
 constexpr std::size_t kFileBytesMax = std::size_t{1} << 30;
 
+// Empty where OpenCV must be asked.
+cv::Mat decode_jpeg(std::string_view bytes, int mode) {
+  thread_local JpegDecoder decoder;
+  const std::optional<JpegHeader> header = decoder.open(bytes);
+  if (!header) return {};
+  const bool gray = mode == cv::IMREAD_GRAYSCALE || (mode == cv::IMREAD_UNCHANGED && header->channels == 1);
+  if (!decoder.start(gray ? JpegPixels::kGray : JpegPixels::kBlueFirst)) return {};
+  cv::Mat image(header->height, header->width, gray ? CV_8UC1 : CV_8UC3);
+  for (int row = 0; row < header->height; ++row) {
+    if (!decoder.read(image.ptr(row))) return {};
+  }
+  if (!decoder.finish()) return {};
+  return image;
+}
+
 cv::Mat decode(std::string_view bytes, int mode, std::string_view where) {
   cv::Mat image;
   try {
     // OpenCV reads only.
     const cv::Mat raw(1, static_cast<int>(bytes.size()), CV_8UC1, const_cast<char*>(bytes.data()));
-    if (!bytes.empty()) image = cv::imdecode(raw, mode);
+    image = decode_jpeg(bytes, mode);
+    if (image.empty() && !bytes.empty()) image = cv::imdecode(raw, mode);
   } catch (const cv::Exception& error) {
     throw ConfigError(concat(where, ": cannot be decoded: ", error.err));
   }
@@ -96,7 +115,7 @@ std::string decode_datum(std::string_view datum, ImageColor color, const std::st
   const proto::Datum encoded = proto::parse_datum(datum, where);
   proto::Datum plain = decode_image(encoded.bytes, color, where);
   plain.label = encoded.label;
-  return proto::datum_bytes(plain);
+  return proto::datum_bytes(std::move(plain));
 }
 
 proto::Datum read_image(const std::filesystem::path& file, const ImageOptions& options, int label) {

@@ -16,6 +16,7 @@
 #include <exception>
 #include <optional>
 #include <system_error>
+#include <thread>
 #include <utility>
 #include <vector>
 
@@ -156,6 +157,7 @@ std::vector<std::string> command_line(const fs::path& program, const RecordReade
                                     std::string(to_string(options.color)),
                                     "--parent",
                                     std::to_string(::getpid())};
+  if (options.takes_jpegs) words.push_back("--leave-jpegs");
   if (!options.images) return words;
   const ImageFiles& images = *options.images;
   words.insert(words.end(), {"--width", std::to_string(images.width), "--height", std::to_string(images.height)});
@@ -195,6 +197,12 @@ fs::path data_program() {
   throw ConfigError(concat("cannot find the program poseidon-data, which reads data bases: it is not in ",
                            folder.string(), "; build it (target poseidon-data), or set ", kVariable,
                            " to where it is"));
+}
+
+std::size_t data_threads() {
+  const char* const given = std::getenv("POSEIDON_DATA_THREADS");
+  const int threads = given == nullptr ? 0 : std::atoi(given);
+  return threads > 0 ? static_cast<std::size_t>(threads) : std::max(1U, std::thread::hardware_concurrency());
 }
 
 // The running child and what has come from it.

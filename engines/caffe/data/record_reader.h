@@ -9,6 +9,7 @@
 #pragma once
 
 #include <chrono>
+#include <cstddef>
 #include <cstdint>
 #include <filesystem>
 #include <memory>
@@ -47,6 +48,8 @@ struct RecordReaderOptions {
   std::uint64_t take = 1;  // at least 1
   std::uint64_t skip = 0;
   ImageColor color = ImageColor::kAsStored;
+  // Encoded records of a data base that JpegDecoder can open come as they are stored, for the caller to decode.
+  bool takes_jpegs = false;
   // No disk that works takes longer for one record, not even over a network.
   std::chrono::milliseconds wait_max = std::chrono::seconds(60);
   // The program of the child; where empty, what data_program() finds.
@@ -57,10 +60,13 @@ struct RecordReaderOptions {
 // beside that folder. Throws ConfigError when there is none.
 std::filesystem::path data_program();
 
+// How many threads make images ready: the environment's POSEIDON_DATA_THREADS; one on each core where that is 0 or not there.
+std::size_t data_threads();
+
 struct Record {
   std::uint64_t index = 0;  // the global record counter
   std::string key;
-  std::string value;  // the bytes of a Datum with plain numbers: proto::parse_datum
+  std::string value;  // the bytes of a Datum with plain numbers, or with a JPEG (takes_jpegs): proto::parse_datum
 };
 
 // Not for several threads at once. All functions may throw: ConfigError for a data base that cannot be used, SystemError where

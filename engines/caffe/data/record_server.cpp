@@ -4,6 +4,7 @@
 
 #include "base/text.h"
 #include "engines/caffe/data/lmdb_store.h"
+#include "engines/caffe/data/jpeg.h"
 #include "engines/caffe/data/ordered_pool.h"
 #include "engines/caffe/data/record_protocol.h"
 #include "engines/caffe/proto/config_error.h"
@@ -49,9 +50,15 @@ class StoredRecords {
   std::uint64_t index_;  // of the next record
 };
 
-// The record with plain numbers.
-Stored plain(Stored record, const DecodeFn& decode) {
-  if (proto::parse_datum(record.value, record.where).encoded) {
+bool is_jpeg(const std::string& bytes) {
+  thread_local JpegDecoder decoder;
+  return decoder.open(bytes).has_value();
+}
+
+// The record as the trainer wants it.
+Stored ready(Stored record, const ServeOptions& options, const DecodeFn& decode) {
+  const proto::Datum datum = proto::parse_datum(record.value, record.where);
+  if (datum.encoded && !(options.leaves_jpegs && is_jpeg(datum.bytes))) {
     record.value = decode({record.index, record.value, record.where});
   }
   if (record.value.size() > kValueBytesMax) {
@@ -71,13 +78,13 @@ void serve_records(const ServeOptions& options, const DecodeFn& decode, int pipe
   if (!options.go_on_at && !write_frame(pipe, FrameKind::kHello, reader.count(), kHelloKey, "")) return;
   StoredRecords records(reader, options);
   if (options.threads <= 1) {
-    while (send(plain(records.next(), decode), pipe)) {
+    while (send(ready(records.next(), options, decode), pipe)) {
     }
     return;
   }
   OrderedPool<Stored, Stored> pool(
       {options.threads, kAheadPerThread * options.threads}, [&] { return records.next(); },
-      [&](Stored record) { return plain(std::move(record), decode); });
+      [&](Stored record) { return ready(std::move(record), options, decode); });
   while (send(pool.next(), pipe)) {
   }
 }

@@ -20,6 +20,8 @@ struct ServeOptions {
   std::uint64_t skip = 0;
   // Somebody else has sent the hello and the records before this index: go on here.
   std::optional<std::uint64_t> go_on_at;
+  // Send a JPEG as it is stored, where JpegDecoder can open it.
+  bool leaves_jpegs = false;
   // That decode; they change nothing in what is written. With one, a record is decoded when all before it are written.
   std::size_t threads = 1;
 };

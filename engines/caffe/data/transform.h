@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "base/philox.h"
+#include "engines/caffe/data/jpeg.h"
 #include "engines/caffe/data/record_reader.h"
 #include "engines/caffe/proto/datum.h"
 #include "engines/caffe/proto/message.h"
@@ -38,9 +39,12 @@ class Transform {
 
   // [C, H, W] of what comes out for an image of these extents. Throws ConfigError where it is smaller than the cut, or
   // fits neither mean file nor mean values; `where` says which record it is.
+  std::vector<std::int64_t> shape_for(const std::vector<std::int64_t>& image, std::string_view where) const;
+  // The same for a record, which holds plain numbers or a JPEG that JpegDecoder can open. Throws ConfigError where it is another.
   std::vector<std::int64_t> shape_for(const proto::Datum& datum, std::string_view where) const;
 
-  // Fills `out`, [C, H, W] of shape_for(). Arithmetic is in the type of `out`. The datum holds plain numbers.
+  // Fills `out`, [C, H, W] of shape_for(), from such a record. Arithmetic is in the type of `out`. May be called by several threads
+  // at once. Throws ConfigError, without saying which record it is, where a JPEG is damaged so that nothing can be read.
   void apply(const proto::Datum& datum, std::uint64_t iteration, std::uint64_t record, std::span<float> out) const;
   void apply(const proto::Datum& datum, std::uint64_t iteration, std::uint64_t record, std::span<double> out) const;
 
@@ -53,9 +57,20 @@ class Transform {
     std::size_t width = 0;
     bool mirrored = false;
   };
-  Window window_for(const proto::Datum& datum, std::uint64_t iteration, std::uint64_t record) const;
+  Window window_for(std::int64_t height, std::int64_t width, std::uint64_t iteration, std::uint64_t record) const;
+  // [C, H, W] of what a JPEG is decoded to.
+  std::vector<std::int64_t> extents_of(const JpegHeader& header) const;
   template <typename T>
-  void apply_as(const proto::Datum& datum, const Window& window, std::span<T> out) const;
+  void apply_as(const proto::Datum& datum, std::uint64_t iteration, std::uint64_t record, std::span<T> out) const;
+  template <typename T>
+  void apply_plain(const proto::Datum& datum, const Window& window, std::span<T> out) const;
+  template <typename T>
+  void apply_jpeg(JpegDecoder& decoder, const std::vector<std::int64_t>& image, const Window& window, std::span<T> out) const;
+  // One row of what comes out; `row` counts from the window's first. `from` is the place of its first pixel in an array [C, H, W],
+  // `source` where its numbers are.
+  template <typename T, typename Source>
+  void write_row(const Window& window, std::size_t channel, std::size_t row, std::size_t from, const Source& source,
+                 std::span<T> out) const;
 
   Options options_;
   base::RandomStream random_;

@@ -21,7 +21,7 @@ class Data final : public RecordLayer {
       fail_at(settings().position("force_encoded_color"),
               "has force_encoded_color in data_param; write force_color in transform_param");
     }
-    open({.source = source, .color = transform().color(), .program = {}});
+    open({.source = source, .color = transform().color(), .takes_jpegs = true, .program = {}});
   }
 };
 

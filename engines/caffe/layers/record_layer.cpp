@@ -4,10 +4,13 @@
 
 #include <algorithm>
 #include <memory>
+#include <optional>
 #include <span>
 #include <utility>
+#include <vector>
 
 #include "base/text.h"
+#include "engines/caffe/data/ordered_pool.h"
 #include "engines/caffe/proto/config_error.h"
 #include "engines/caffe/proto/datum.h"
 #include "engines/caffe/proto/system_error.h"
@@ -18,6 +21,9 @@ namespace {
 std::string place_of(const std::filesystem::path& source, const Record& record) {
   return base::concat(source.string(), ": record ", record.index, " (key ", record.key, ")");
 }
+
+// Images with fewer numbers are made by the thread that reads them: to hand them to others would cost more than it saves.
+constexpr std::int64_t kSharedElementsMin = 1 << 14;
 
 }  // namespace
 
@@ -32,48 +38,94 @@ class RecordLayer::BatchMaker {
         part_(layer.part_),
         shape_(layer.batch_),
         images_shape_(layer.images_shape()),
-        dtype_(layer.dtype()) {}
+        dtype_(layer.dtype()) {
+    if (elements_of(shape_.image) < kSharedElementsMin) return;
+    const std::size_t threads = data_threads();
+    pool_.emplace(
+        typename Pool::Size{threads, kAheadPerThread * threads}, [this] { return take(); },
+        [this](Task task) {
+          fill(task);
+          return task.batch;
+        });
+  }
 
   Batch make() {
-    const Batch batch{.images = at::empty(images_shape_, dtype_), .labels = at::empty({shape_.records}, dtype_)};
-    if (dtype_ == at::kDouble) {
-      fill<double>(batch);
-    } else {
-      fill<float>(batch);
+    std::shared_ptr<const Batch> batch;
+    for (std::int64_t i = 0; i < shape_.records; ++i) {
+      if (pool_) {
+        batch = pool_->next();
+      } else {
+        const Task task = take();
+        fill(task);
+        batch = task.batch;
+      }
     }
-    return batch;
+    return {.images = batch->images.detach(), .labels = batch->labels.detach()};
   }
 
  private:
-  template <typename Scalar>
-  void fill(const Batch& batch) {
-    const auto image_size = static_cast<std::size_t>(elements_of(shape_.image));
-    const std::span images(batch.images.mutable_data_ptr<Scalar>(), static_cast<std::size_t>(batch.images.numel()));
-    Scalar* const labels = batch.labels.mutable_data_ptr<Scalar>();
-    for (std::int64_t i = 0; i < shape_.records; ++i) {
-      const Record record = reader_.next();
-      const std::string place = place_of(source_, record);
-      const proto::Datum datum = proto::parse_datum(record.value, place);
-      if (const Shape shape = transform_.shape_for(datum, place); shape != shape_.image) {
-        throw ConfigError(base::concat(place, ": the image becomes ", base::readable_shape(shape),
-                                       ", and the first one ", base::readable_shape(shape_.image), "; give crop_size, ",
-                                       is_list_ ? "or new_height and new_width" : "or images of one size"));
-      }
-      // The counter of records never comes back to a number, so it stands for the iteration too.
-      transform_.apply(datum, /*iteration=*/0, record.index * part_.workers + part_.rank,
-                       images.subspan(static_cast<std::size_t>(i) * image_size, image_size));
-      labels[i] = static_cast<Scalar>(datum.label);
-    }
+  // A record, and where it goes.
+  struct Task {
+    std::shared_ptr<const Batch> batch;
+    std::int64_t place = 0;
+    Record record;
+  };
+  using Pool = OrderedPool<Task, std::shared_ptr<const Batch>>;
+
+  Task take() {
+    if (taken_ == 0) next_batch_ = free_batch();
+    Task task{next_batch_, taken_, reader_.next()};
+    taken_ = (taken_ + 1) % shape_.records;
+    return task;
   }
 
-  RecordReader reader_;
-  const Transform& transform_;  // outlives the thread
+  // One that nobody looks at any more, if there is one: fresh memory comes page by page from the kernel, which takes a third as
+  // long as decoding. Those handed out are other tensors with the same storage.
+  std::shared_ptr<const Batch> free_batch() {
+    for (const std::shared_ptr<const Batch>& batch : batches_) {
+      const bool is_free = batch.use_count() == 1 && batch->images.storage().use_count() == 1 && batch->labels.storage().use_count() == 1;
+      if (is_free) return batch;
+    }
+    return batches_.emplace_back(std::make_shared<const Batch>(
+        Batch{.images = at::empty(images_shape_, dtype_), .labels = at::empty({shape_.records}, dtype_)}));
+  }
+
+  void fill(const Task& task) const { dtype_ == at::kDouble ? fill_as<double>(task) : fill_as<float>(task); }
+
+  template <typename Scalar>
+  void fill_as(const Task& task) const {
+    const Record& record = task.record;
+    const std::string place = place_of(source_, record);
+    const proto::Datum datum = proto::parse_datum(record.value, place);
+    if (const Shape shape = transform_.shape_for(datum, place); shape != shape_.image) {
+      throw ConfigError(base::concat(place, ": the image becomes ", base::readable_shape(shape),
+                                     ", and the first one ", base::readable_shape(shape_.image), "; give crop_size, ",
+                                     is_list_ ? "or new_height and new_width" : "or images of one size"));
+    }
+    const auto image_size = static_cast<std::size_t>(elements_of(shape_.image));
+    const std::span images(task.batch->images.mutable_data_ptr<Scalar>(), static_cast<std::size_t>(task.batch->images.numel()));
+    try {
+      // The counter of records never comes back to a number, so it stands for the iteration too.
+      transform_.apply(datum, /*iteration=*/0, record.index * part_.workers + part_.rank,
+                       images.subspan(static_cast<std::size_t>(task.place) * image_size, image_size));
+    } catch (const ConfigError& error) {
+      throw ConfigError(base::concat(place, ": ", error.what()));
+    }
+    task.batch->labels.mutable_data_ptr<Scalar>()[task.place] = static_cast<Scalar>(datum.label);
+  }
+
+  RecordReader reader_;  // by one thread at a time: take()
+  const Transform& transform_;  // outlives the threads
   std::filesystem::path source_;
   bool is_list_;
   WorkerPlace part_;
   BatchShape shape_;
   Shape images_shape_;
   at::ScalarType dtype_;
+  std::vector<std::shared_ptr<const Batch>> batches_;
+  std::shared_ptr<const Batch> next_batch_;  // whose records are being taken
+  std::int64_t taken_ = 0;                   // of them
+  std::optional<Pool> pool_;                 // last: its threads use all the others
 };
 
 RecordLayer::RecordLayer(const LayerConfig& config, std::string_view settings)

@@ -56,6 +56,12 @@ std::vector<at::Tensor> forward_layer(Layer& layer, const ForwardContext& contex
   }
 }
 
+// Settings that are each well, and together more than the machine has.
+[[noreturn]] void fail_to_make(const proto::Message& layer, std::string_view why) {
+  throw ConfigError(base::concat(layer.position().text(), ": layer \"", layer.text("name"), "\" (", layer.text("type"),
+                                 ") cannot be made: ", why, "; are its numbers as large as they should be?"));
+}
+
 }  // namespace
 
 Net::Net(const proto::Message& net, const LayerRegistry& registry, NetOptions options)
@@ -67,7 +73,15 @@ Net::Net(const proto::Message& net, const LayerRegistry& registry, NetOptions op
   if (layers.empty()) {
     throw ConfigError(base::concat(net.position().text(), ": the net has no layers in phase ", to_string(phase())));
   }
-  for (std::size_t i = 0; i < layers.size(); ++i) add_layer(layers[i], registry, i);
+  for (std::size_t i = 0; i < layers.size(); ++i) {
+    try {
+      add_layer(layers[i], registry, i);
+    } catch (const c10::Error& error) {
+      fail_to_make(layers[i], error.what_without_backtrace());
+    } catch (const std::bad_alloc&) {
+      fail_to_make(layers[i], "out of memory");
+    }
+  }
   arrays_.finish();
   if (phase() == Phase::kTrain) check_gradients();
   list_parameters();

@@ -1,5 +1,7 @@
 #include "engines/caffe/proto/datum.h"
 
+#include <utility>
+
 #include "base/text.h"
 #include "engines/caffe/proto/binary_message.h"
 #include "engines/caffe/proto/caffe.pb.h"
@@ -50,14 +52,14 @@ Datum parse_datum(std::string_view bytes, std::string_view where) {
   return datum;
 }
 
-std::string datum_bytes(const Datum& datum) {
+std::string datum_bytes(Datum datum) {
   ::caffe::Datum message;
   if (!datum.encoded || datum.channels != 0) {
     message.set_channels(datum.channels);
     message.set_height(datum.height);
     message.set_width(datum.width);
   }
-  if (!datum.bytes.empty()) message.set_data(datum.bytes);
+  if (!datum.bytes.empty()) message.set_data(std::move(datum.bytes));
   message.set_label(datum.label);
   message.mutable_float_data()->Add(datum.floats.begin(), datum.floats.end());
   message.set_encoded(datum.encoded);

@@ -26,6 +26,6 @@ struct Datum {
 // Throws ConfigError when the bytes are no Datum, or one whose extents do not fit its numbers. `where` begins the
 // message: "examples/digits_lmdb: record 12 (key 00000012_a.png)".
 Datum parse_datum(std::string_view bytes, std::string_view where);
-std::string datum_bytes(const Datum& datum);
+std::string datum_bytes(Datum datum);
 
 }  // namespace poseidon::caffe::proto

@@ -49,6 +49,32 @@ TEST_F(Data, BeginsAnewBehindTheLastRecord) {
   EXPECT_EQ(labels(*made.layer, {.first_record = 9, .record_stride = 3}), (std::vector<double>{2, 3, 4}));
 }
 
+// Large images are made ready by several threads, in memory that is used again once nobody looks at it.
+TEST_F(Data, GivesLargeImagesInMemoryThatStaysAsLongAsItIsHeld) {
+  constexpr int kSide = 130;
+  write_numbered(folder_ / "large", 7, kSide);
+  for (const char* const threads : {"1", "3"}) {
+    ::setenv("POSEIDON_DATA_THREADS", threads, 1);
+    Made made = make_layer(base::concat("name: 'data' type: 'Data' top: 'data' top: 'label'\ndata_param { source: '",
+                                        (folder_ / "large").string(), "' batch_size: 2 backend: LMDB }"),
+                           {});
+    std::vector<at::Tensor> held;  // views, of every third batch
+    for (std::uint64_t i = 0; i < 30; ++i) {
+      const std::vector<at::Tensor> tops = made.layer->forward({.first_record = 2 * i, .record_stride = 2}, {});
+      EXPECT_EQ(values_of(tops[1]), (std::vector<double>{static_cast<double>(2 * i % 7), static_cast<double>((2 * i + 1) % 7)}));
+      if (i % 3 == 0) held.push_back(tops[0].view({2, kSide * kSide}));
+    }
+    for (std::size_t i = 0; i < held.size(); ++i) {
+      for (const std::int64_t row : {0, 1}) {
+        const double number = static_cast<double>((6 * i + static_cast<std::size_t>(row)) % 7);
+        EXPECT_EQ(held[i][row].min().item<double>(), number);
+        EXPECT_EQ(held[i][row].max().item<double>(), number);
+      }
+    }
+  }
+  ::unsetenv("POSEIDON_DATA_THREADS");
+}
+
 TEST_F(Data, ReadsOnManyWorkersWhatOneWorkerReads) {
   Made whole = make_layer(text(4), {});
   Made first = make_layer(text(2), {});

@@ -1,8 +1,10 @@
 #include "engines/caffe/solver/solver_settings.h"
 
 #include <fstream>
+#include <random>
 
 #include "base/log.h"
+#include "caffe/net/damaged_text.h"
 #include "caffe/solver/solver_fixture.h"
 
 namespace poseidon::caffe {
@@ -129,6 +131,27 @@ TEST(SolverSettings, ExplainWhatIsWrong) {
 TEST(SolverSettings, NeverPassOverWhatIsNotSupported) {
   EXPECT_EQ(error(with_net("\nsnapshot_format: HDF5")),
             "path/solver.prototxt:2:1: snapshot_format HDF5 is not supported yet; there is BINARYPROTO");
+}
+
+TEST(SolverSettings, NameAPlaceWhateverIsWrong) {
+  const std::string whole = base::concat(
+      "net_param {\n  name: 'n'\n}\ntest_iter: 7\ntest_interval: 50\ndisplay: 20\naverage_loss: 3\niter_size: 2\nmax_iter: 100\n"
+      "base_lr: 0.01\nlr_policy: 'multistep'\ngamma: 0.1\nstepvalue: 10\nstepvalue: 20\nmomentum: 0.9\nweight_decay: 0.0005\n"
+      "regularization_type: 'L1'\nclip_gradients: 5\nsnapshot: 10\nsnapshot_prefix: 'x/y'\nsolver_mode: CPU\nrandom_seed: 4\ntype: 'Adam'\n"
+      "momentum2: 0.999\ndelta: 1e-8\nsnapshot_format: BINARYPROTO\n");
+  ASSERT_EQ(error(whole), "(no error)");
+  int refused = 0;
+  for (unsigned seed = 0; seed < 3000; ++seed) {
+    std::mt19937 random(seed);
+    std::string text = whole;
+    for (unsigned i = 0; i <= random() % 3; ++i) testing_data::damage(text, random);
+    const std::string found = error(text);
+    if (found == "(no error)") continue;
+    ++refused;
+    EXPECT_TRUE(found.starts_with("path/solver.prototxt")) << "seed " << seed << ": " << found << "\n" << text;
+  }
+  EXPECT_GT(refused, 1500);
+  EXPECT_LT(refused, 3000);
 }
 
 }  // namespace
