@@ -34,6 +34,9 @@ at::Tensor joined(std::vector<at::Tensor>& parts) {
   return all.size() == 1 ? all[0] : at::cat(all);
 }
 
+// Control messages are text, and what is long keeps the coordinator from all else, its heartbeats included: slices.
+constexpr std::size_t kGatheredBytes = 64 * 1024;
+
 // Rows travel as their numbers, 64 bits each, and then their elements.
 std::size_t bytes_of_row(std::uint64_t columns, std::uint64_t width) { return sizeof(std::int64_t) + columns * width; }
 
@@ -55,7 +58,8 @@ void add_rows(Bytes& bytes, int rank, const std::string& name, at::Tensor& sum) 
   const at::Tensor numbers = at::from_blob(bytes.data(), {count}, at::kLong);
   const bool fits = bytes.size() % row == 0 && (numbers >= 0).logical_and(numbers < sum.size(0)).all().item<bool>();
   TORCH_CHECK(fits, "rank ", rank, " gives rows of ", name, " that it does not have");
-  const at::Tensor values = at::from_blob(bytes.data() + static_cast<std::size_t>(count) * sizeof(std::int64_t), {count, sum.size(1)}, sum.options());
+  std::byte* const elements = bytes.data() + numbers.nbytes();
+  const at::Tensor values = at::from_blob(elements, {count, sum.size(1)}, sum.options());
   sum.index_add_(0, numbers, values);
 }
 
@@ -218,7 +222,8 @@ void SessionExchange::submit_rows(std::size_t number, Iteration iteration) {
   record(base::EventKind::kGradientReady, slot, iteration, slot.own_rows->size());
   const auto others = static_cast<std::uint64_t>(session_.workers() - 1);
   layer.rows->bytes_sent += others * (sizeof(std::uint64_t) + slot.own_rows->size());
-  const std::size_t bytes_max = layer.parameters.touched_rows * bytes_of_row(static_cast<std::uint64_t>(table.size(1)), table.element_size());
+  const auto columns = static_cast<std::uint64_t>(table.size(1));
+  const std::size_t bytes_max = layer.parameters.touched_rows * bytes_of_row(columns, table.element_size());
   options_.share(iteration * layers_.size() + index(slot.layer), slot.own_rows, bytes_max,
                  [inbox = inbox_, number, iteration](Result<std::vector<Bytes>> all) {
                    {
@@ -367,17 +372,22 @@ std::vector<at::Tensor> SessionExchange::gather(const at::Tensor& own) {
   if (workers() == 1) return {own};
   TORCH_CHECK(options_.gather && own.scalar_type() == at::kDouble, "this exchange has no way to gather, or not this type");
   const at::Tensor flat = own.contiguous();
-  // Control messages carry text only.
-  const Result<std::vector<std::string>> all =
-      options_.gather(base::to_hex({static_cast<const std::byte*>(flat.const_data_ptr()), flat.nbytes()}));
-  if (!all) throw JobOver(all.error());
+  const auto* const bytes = static_cast<const std::byte*>(flat.const_data_ptr());
   std::vector<at::Tensor> tensors;
-  for (std::size_t rank = 0; rank < all->size(); ++rank) {
-    const std::optional<std::string> bytes = base::from_hex((*all)[rank]);
-    TORCH_CHECK(bytes && bytes->size() == flat.nbytes(), "rank ", rank, " gathers something else than this one, which gathers ", flat.numel(), " numbers");
-    tensors.push_back(at::empty_like(flat));
-    std::memcpy(tensors.back().mutable_data_ptr(), bytes->data(), bytes->size());
-  }
+  for (int rank = 0; rank < workers(); ++rank) tensors.push_back(at::empty_like(flat));
+  std::size_t begin = 0;
+  do {
+    const std::size_t size = std::min(kGatheredBytes, flat.nbytes() - begin);
+    const Result<std::vector<std::string>> all = options_.gather(base::to_hex({bytes + begin, size}));
+    if (!all) throw JobOver(all.error());
+    for (std::size_t rank = 0; rank < all->size(); ++rank) {
+      const std::optional<std::string> slice = base::from_hex((*all)[rank]);
+      TORCH_CHECK(slice && slice->size() == size, "rank ", rank, " gathers something else than this one, which gathers ",
+                  flat.numel(), " numbers");
+      std::memcpy(static_cast<std::byte*>(tensors[rank].mutable_data_ptr()) + begin, slice->data(), size);
+    }
+    begin += size;
+  } while (begin < flat.nbytes());
   return tensors;
 }
 

@@ -88,6 +88,74 @@ TEST_F(Data, ReadsOnManyWorkersWhatOneWorkerReads) {
   }
 }
 
+TEST_F(Data, ReadsAPartOfItsOwnWhereDataAreNotShared) {
+  // The seven records, dealt in turn: 0, 2, 4, 6 and 1, 3, 5.
+  for (int part = 0; part < 2; ++part) {
+    LmdbWriter writer({folder_ / base::concat("parts_", part)});
+    for (int i = part; i < 7; i += 2) {
+      writer.append(testing_data::numbered_key(i), proto::datum_bytes(testing_data::numbered_datum(i, 2)));
+    }
+    writer.finish();
+  }
+  const std::string text = base::concat("name: 'data' type: 'Data' top: 'data' top: 'label' data_param { source: '",
+                                        (folder_ / "parts").string(),
+                                        "/' batch_size: 2 backend: LMDB shared_file_system: false }");
+  const auto part = [&](std::uint64_t rank) {
+    return make_layer(text, {}, at::kDouble, Phase::kTrain, 1, {.rank = rank, .workers = 2});
+  };
+  Made first = part(0);
+  Made second = part(1);
+  const auto both = [&](std::uint64_t begin) {
+    return std::pair(labels(*first.layer, {.first_record = begin, .record_stride = 4}),
+                     labels(*second.layer, {.first_record = begin + 2, .record_stride = 4}));
+  };
+  using Labels = std::vector<double>;
+  EXPECT_EQ(both(0), std::pair(Labels({0, 2}), Labels({1, 3})));
+  EXPECT_EQ(both(4), std::pair(Labels({4, 6}), Labels({5, 1})));
+  EXPECT_EQ(both(8), std::pair(Labels({0, 2}), Labels({3, 5})));
+  EXPECT_EQ(both(0), std::pair(Labels({0, 2}), Labels({1, 3}))) << "also where a pass goes back";
+  // Batches 0, 2, 4 ... of a test are one worker's, the others the other's.
+  EXPECT_EQ(labels(*second.layer, {.first_record = 2, .record_stride = 4}), Labels({1, 3}));
+  EXPECT_EQ(labels(*second.layer, {.first_record = 6, .record_stride = 4}), Labels({5, 1}));
+}
+
+TEST_F(Data, DrawsForPartsWhatItDrawsForTheWhole) {
+  // One pixel is cut out of the record's four, which differ, at a place drawn for the record's number.
+  const auto write = [&](const std::string& name, int first, int step) {
+    LmdbWriter writer({folder_ / name});
+    for (int i = first; i < 8; i += step) {
+      proto::Datum datum = testing_data::numbered_datum(i, 2);
+      for (std::size_t pixel = 0; pixel < 4; ++pixel) datum.bytes[pixel] = static_cast<char>(10 * pixel);
+      writer.append(testing_data::numbered_key(i), proto::datum_bytes(datum));
+    }
+    writer.finish();
+  };
+  write("whole", 0, 1);
+  const auto text = [&](const std::string& name, int batch, bool is_shared) {
+    return base::concat("name: 'd' type: 'Data' top: 'data' data_param { backend: LMDB source: '",
+                        (folder_ / name).string(), "' batch_size: ", batch, is_shared ? "" : " shared_file_system: false",
+                        " } transform_param { crop_size: 1 }");
+  };
+  const std::vector<double> whole = values_of(make_layer(text("whole", 8, true), {}).layer->forward({}, {})[0]);
+  for (std::uint64_t rank = 0; rank < 4; ++rank) {
+    write(base::concat("whole_", rank), static_cast<int>(rank), 4);
+    Made made = make_layer(text("whole", 2, false), {}, at::kDouble, Phase::kTrain, 1, {.rank = rank, .workers = 4});
+    expect_near(made.layer->forward({.first_record = 2 * rank, .record_stride = 8}, {})[0],
+                {whole[rank], whole[rank + 4]}, 0);
+  }
+}
+
+TEST_F(Data, NamesTheWorkerWhosePartIsMissing) {
+  const std::string source = (folder_ / "numbers").string();
+  const std::string text = base::concat("name: 'd' type: 'Data' top: 'data' data_param { source: '", source,
+                                        "' batch_size: 1 backend: LMDB\n  shared_file_system: false }");
+  EXPECT_EQ(error_of([&] { make_layer(text, {}, at::kDouble, Phase::kTrain, 1, {.rank = 2, .workers = 3}); }),
+            base::concat("net.prototxt:2:3: layer \"d\" (Data) has shared_file_system: false, so worker 2 reads its own "
+                         "part of the data, ",
+                         source, "_2, which is not there; `poseidon partition-data --turn ", source,
+                         " 3` makes the parts of a data base"));
+}
+
 TEST_F(Data, GoesWhereAPassAsksItToGo) {
   Made made = make_layer(text(2), {});
   EXPECT_EQ(labels(*made.layer, {.first_record = 0, .record_stride = 2}), (std::vector<double>{0, 1}));

@@ -61,6 +61,24 @@ TEST(Dropout, DropsOnManyWorkersWhatOneWorkerDropsAlsoWithSeveralRowsPerRecord) 
   EXPECT_TRUE(at::cat({first, second}).equal(whole));
 }
 
+TEST(Dropout, DropsOnManyWorkersWhatOneWorkerDropsInSequences) {
+  // [steps, streams, ...]: a stream is a row, whichever worker has it.
+  const at::Tensor whole = dropped({3, 8, 5}, {.iteration = 5, .first_record = 40, .records = 8, .record_axis = 1});
+  std::vector<at::Tensor> parts;
+  for (std::uint64_t worker = 0; worker < 4; ++worker) {
+    parts.push_back(dropped(
+        {3, 2, 5}, {.iteration = 5, .first_record = 40 + 2 * worker, .records = 2, .record_axis = 1}));
+  }
+  EXPECT_TRUE(at::cat(parts, 1).equal(whole));
+  const base::RandomStream stream(1, "drop1");
+  const std::vector<double> values = values_of(whole);
+  for (std::uint32_t i = 0; i < 3 * 8 * 5; ++i) {
+    const std::uint32_t of_stream = i / 40 * 5 + i % 5;  // by steps, then by what a step has
+    const bool drops = stream.words(5, 40 + i / 5 % 8, of_stream / 4)[of_stream % 4] / 4294967296.0 < 0.2;
+    EXPECT_EQ(values[i], drops ? 0 : 1.25);
+  }
+}
+
 TEST(Dropout, DropsTheSameOnAnyNumberOfThreadsAndInFloat) {
   const int threads = at::get_num_threads();
   at::set_num_threads(1);
@@ -92,6 +110,8 @@ TEST(Dropout, HasTheGradientsOfFiniteDifferences) {
   Made made = make_layer(kText, {{4, 9}});
   expect_gradients(*made.layer, {random_tensor({4, 9}, random)}, {0},
                    {.iteration = 2, .first_record = 4, .records = 4});
+  expect_gradients(*made.layer, {random_tensor({3, 2, 4}, random)}, {0},
+                   {.iteration = 2, .first_record = 4, .records = 2, .record_axis = 1});
 }
 
 TEST(Dropout, RefusesARatioThatLeavesNothing) {

@@ -53,9 +53,10 @@ double at_step(Objective& objective, const std::vector<at::Tensor>& bottoms, dou
 }  // namespace
 
 Made make_layer(std::string_view text, const std::vector<Shape>& bottoms, at::ScalarType dtype, Phase phase,
-                std::uint64_t seed) {
-  const proto::Message message = proto::parse_text(text, "LayerParameter", "net.prototxt");
-  Made made{.layer = standard_layers().create(layer_config(message, phase, seed, dtype)), .tops = {}};
+                std::uint64_t seed, const WorkerPlace& worker) {
+  LayerConfig config = layer_config(proto::parse_text(text, "LayerParameter", "net.prototxt"), phase, seed, dtype);
+  config.worker = worker;
+  Made made{.layer = standard_layers().create(config), .tops = {}};
   made.tops = made.layer->setup(bottoms);
   for (Parameter& parameter : made.layer->parameters()) made.layer->fill(parameter);
   return made;

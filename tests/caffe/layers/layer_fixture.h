@@ -23,7 +23,7 @@ struct Made {
 
 // A layer that has been set up and whose arrays are filled. `text` is the inside of a LayerParameter.
 Made make_layer(std::string_view text, const std::vector<Shape>& bottoms, at::ScalarType dtype = at::kDouble,
-                Phase phase = Phase::kTrain, std::uint64_t seed = 1);
+                Phase phase = Phase::kTrain, std::uint64_t seed = 1, const WorkerPlace& worker = {});
 
 // What a layer of that text makes of these bottoms, after it was set up for their shapes.
 std::vector<at::Tensor> tops_of(std::string_view text, const std::vector<at::Tensor>& bottoms,

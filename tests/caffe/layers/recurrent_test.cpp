@@ -167,6 +167,28 @@ TEST_P(Recurrent, GoesOnWhereTheLastBatchEnded) {
   }
 }
 
+TEST_P(Recurrent, GoesOnWithTheStateThatItIsGiven) {
+  const at::Tensor goes_on = tensor_of(Numbers(8, 1), {4, 2});
+  Made first = make_layer(text(), {{4, 2, 2}, {4, 2}});
+  Made second = make_layer(text(), {{4, 2, 2}, {4, 2}});
+  ASSERT_EQ(first.layer->carried_state().size(), is_lstm() ? 2u : 1u);
+  for (const at::Tensor& state : first.layer->carried_state()) expect_near(state, Numbers(6, 0), 0);
+  first.layer->forward({}, {x_, marks_});
+  second.layer->carry(first.layer->carried_state());
+  EXPECT_TRUE(second.layer->forward({}, {x_, goes_on})[0].equal(first.layer->forward({}, {x_, goes_on})[0]));
+  // Of another layer: dropped.
+  second.layer->carry({random_tensor({2, 4}, random_), random_tensor({2, 4}, random_)});
+  for (const at::Tensor& state : second.layer->carried_state()) expect_near(state, Numbers(6, 0), 0);
+  second.layer->carry({});
+  for (const at::Tensor& state : second.layer->carried_state()) expect_near(state, Numbers(6, 0), 0);
+}
+
+TEST_P(Recurrent, CarriesNothingWhereItsStateIsExposed) {
+  std::vector<Shape> bottoms = {{4, 2, 2}, {4, 2}, {1, 2, 3}};
+  if (is_lstm()) bottoms.push_back({1, 2, 3});
+  EXPECT_TRUE(make_layer(exposed_text(), bottoms).layer->carried_state().empty());
+}
+
 TEST_P(Recurrent, EndsItsGradientWithTheBatch) {
   Made made = make_layer(text(), {{4, 2, 2}, {4, 2}});
   made.layer->forward({}, {x_.clone().requires_grad_(), marks_});

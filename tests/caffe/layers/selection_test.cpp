@@ -1,6 +1,7 @@
 // BatchReindex, Embed and Filter.
 #include "base/text.h"
 #include "caffe/layers/layer_fixture.h"
+#include "engines/torch/session_exchange.h"
 
 namespace poseidon::caffe {
 namespace {
@@ -60,6 +61,32 @@ TEST(Embed, TakesAVectorOfItsWeightForEachNumber) {
   ASSERT_EQ(plain.layer->parameters().size(), 1u);
   plain.layer->parameters()[0].value = tensor_of({1, 2, 3, 4, 5, 6, 7, 8}, {4, 2});
   expect_near(plain.layer->forward({}, {tensor_of({2}, {1})})[0], {5, 6}, 0);
+}
+
+TEST(Embed, GivesTheRowsThatItTouchesWhereToldSo) {
+  const Made made = make_layer(kEmbed, {{2, 3}});
+  EXPECT_EQ(made.layer->touched_rows(), 4u) << "six numbers, but only four rows";
+  EXPECT_EQ(make_layer(kEmbed, {{3}}).layer->touched_rows(), 3u);
+  const at::Tensor numbers = tensor_of({3, 0, 0, 1, 3, 3}, {2, 3});
+  const at::Tensor outer = tensor_of({1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12}, {2, 3, 2});
+  at::Tensor& weight = made.layer->parameters()[0].value;
+  (made.layer->forward({.sparse_gradient = true}, {numbers})[0] * outer).sum().backward();
+  ASSERT_TRUE(weight.grad().is_sparse());
+  const at::Tensor rows = weight.grad().coalesce();
+  // Row 0 came second and third, row 1 fourth, row 3 first, fifth and last.
+  expect_near(rows.indices().to(at::kDouble), {0, 1, 3}, 0);
+  expect_near(rows.values(), {3 + 5, 4 + 6, 7, 8, 1 + 9 + 11, 2 + 10 + 12}, 0);
+  weight.mutable_grad().reset();
+  (made.layer->forward({}, {numbers})[0] * outer).sum().backward();
+  expect_near(weight.grad(), {8, 10, 7, 8, 0, 0, 21, 24}, 0);
+}
+
+TEST(RowsOfTables, TravelWhereTheyAreHalfOfTheTableAtMost) {
+  // Four workers, ten rows of 16 floats: 12 (8 + 10 (8 + 64)) bytes; of a table of M rows ps sends 2 * 3 * 64 M.
+  EXPECT_EQ(aten::bytes_of_rows(4, 10, 16, 4), 8736u);
+  EXPECT_TRUE(aten::rows_pay(4, 10, 46, 16, 4)) << "17,664 bytes by ps";
+  EXPECT_FALSE(aten::rows_pay(4, 10, 45, 16, 4)) << "17,280";
+  EXPECT_FALSE(aten::rows_pay(1, 10, 1000, 16, 4)) << "nothing travels";
 }
 
 TEST(Embed, HasTheGradientsOfFiniteDifferences) {

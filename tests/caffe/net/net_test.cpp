@@ -420,6 +420,44 @@ TEST(Net, DigestsNamesShapesAndBytesOfItsArrays) {
 }
 
 // What a net asks of its exchange, in order.
+// Dropout before and behind an LSTM and a layer over its outputs, and on the words' vectors.
+std::string sequences_net(int streams) {
+  return base::concat("layer { name: 'in' type: 'Input' top: 'words' top: 'cont' input_param { shape { dim: 3 dim: ",
+                      streams, " } shape { dim: 3 dim: ", streams, R"( } } }
+layer { name: 'embed' type: 'Embed' bottom: 'words' top: 'vectors'
+        embed_param { input_dim: 9 num_output: 4 weight_filler { type: 'gaussian' } } }
+layer { name: 'drop1' type: 'Dropout' bottom: 'vectors' top: 'vectors' }
+layer { name: 'lstm' type: 'LSTM' bottom: 'vectors' bottom: 'cont' top: 'hidden'
+        recurrent_param { num_output: 5 weight_filler { type: 'gaussian' } } }
+layer { name: 'drop2' type: 'Dropout' bottom: 'hidden' top: 'dropped' }
+layer { name: 'ip' type: 'InnerProduct' bottom: 'dropped' top: 'scores'
+        inner_product_param { num_output: 6 axis: 2 weight_filler { type: 'gaussian' } } }
+layer { name: 'drop3' type: 'Dropout' bottom: 'scores' top: 'out' })");
+}
+
+TEST(Net, DrawsInSequencesByStreamsSoThatWorkersDropWhatOneDrops) {
+  std::mt19937_64 random(3);
+  std::vector<double> words(24);
+  for (double& word : words) word = static_cast<double>(pick(random, 0, 8));
+  const at::Tensor all_words = tensor_of(words, {3, 8});
+  const at::Tensor goes_on = at::ones({3, 8}, at::kDouble);
+  const auto run = [&](std::int64_t first, std::int64_t streams) {
+    Net net = make_net(sequences_net(static_cast<int>(streams)));
+    net.feed("words", all_words.slice(1, first, first + streams));
+    net.feed("cont", goes_on.slice(1, first, first + streams));
+    // Records are what the first blob has along its first axis, whatever they are: what counts is which batch it is.
+    const std::uint64_t batch = net.records_per_batch();
+    net.forward({.iteration = 2,
+                 .first_record = batch * static_cast<std::uint64_t>(first / streams),
+                 .record_stride = batch});
+    return net.blob("out");
+  };
+  const at::Tensor whole = run(0, 8);
+  for (std::int64_t worker = 0; worker < 4; ++worker) {
+    expect_near(run(2 * worker, 2), values_of(whole.slice(1, 2 * worker, 2 * worker + 2).contiguous()), 1e-14);
+  }
+}
+
 class NotingExchange final : public aten::GradientExchange {
  public:
   int rank() const override { return 0; }

@@ -49,6 +49,22 @@ layer {
 }
 )";
 
+TEST(Message, ReadsADeviceIdThatIsAText) {
+  const auto solver = [](std::string_view text) { return parse_text(text, "SolverParameter", "solver.prototxt"); };
+  const Message names = solver("max_iter: 3 # device_id: 'no'\n  device_id :\n '0,1' type: \"device_id: '2'\"");
+  EXPECT_EQ(names.text("gpu_names"), "0,1");
+  EXPECT_FALSE(names.has("device_id"));
+  EXPECT_EQ(names.position("gpu_names").text(), "solver.prototxt:2:3");
+  EXPECT_EQ(names.text("type"), "device_id: '2'");
+  EXPECT_EQ(solver("device_id: 2").integer("device_id"), 2);
+  // In a layer there is no such field, of either kind.
+  EXPECT_NE(error_of("layer { device_id: '0' }").find("device_id"), std::string::npos);
+  // Whatever is not closed is the parser's to refuse.
+  for (const char* const broken : {"device_id: '0", "device_id: \"\\", "device_id:", "device_id", "'", "\"a\\"}) {
+    EXPECT_NE(error_of(broken, "SolverParameter"), "(no error)") << broken;
+  }
+}
+
 TEST(Message, ReadsFieldsByTheirNames) {
   const Message lenet = net(kTwoLayers);
   EXPECT_EQ(lenet.type_name(), "caffe.NetParameter");

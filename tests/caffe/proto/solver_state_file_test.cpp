@@ -21,7 +21,8 @@ SolverState example() {
   state.current_step = 2;
   state.history = {Blob{{1, 2}, std::vector<float>{0.5F, -0.25F}}, Blob{{1}, std::vector<double>{1.0 / 3}}};
   state.resume =
-      ResumeState{std::string(64, 'a'), {{"data", 19'200}, {"more", std::uint64_t{1} << 40}}, -7, "float32", "SGD", 4};
+      ResumeState{std::string(64, 'a'), {{"data", 19'200}, {"more", std::uint64_t{1} << 40}}, -7, "float32", "SGD", 4,
+                  "sum", {{"lstm", {Blob{{1, 2}, std::vector<float>{0.5F, 2}}, Blob{{1, 1}, std::vector<float>{3}}}}}};
   return state;
 }
 
@@ -53,6 +54,24 @@ TEST(SolverStateFile, KeepsEverything) {
   EXPECT_EQ(read.resume->dtype, "float32");
   EXPECT_EQ(read.resume->solver_type, "SGD");
   EXPECT_EQ(read.resume->workers, 4u);
+  EXPECT_EQ(read.resume->update, "sum");
+  ASSERT_EQ(read.resume->carried.size(), 1u);
+  EXPECT_EQ(read.resume->carried[0].layer, "lstm");
+  ASSERT_EQ(read.resume->carried[0].blobs.size(), 2u);
+  EXPECT_EQ(read.resume->carried[0].blobs[0].shape, (std::vector<std::int64_t>{1, 2}));
+  EXPECT_EQ(read.resume->carried[0].blobs[1].values, wrote.resume->carried[0].blobs[1].values);
+}
+
+TEST(SolverStateFile, OfAnEarlierVersionIsOfAveragedGradients) {
+  SolverState wrote = example();
+  wrote.resume->update = "average";
+  wrote.resume->carried.clear();
+  std::string bytes = *solver_state_bytes(wrote);
+  // Field 998, a text: tag 998 << 3 | 2 = 7986 = B2 3E.
+  const std::string field = bytes_of("B2 3E 07") + "average";
+  ASSERT_NE(bytes.find(field), std::string::npos);
+  bytes.erase(bytes.find(field), field.size());
+  EXPECT_EQ(parse(bytes).resume->update, "average");
 }
 
 TEST(SolverStateFile, OfCaffesOwnHasNothingToResumeBy) {
