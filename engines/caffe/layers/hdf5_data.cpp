@@ -17,8 +17,7 @@ namespace {
 class Hdf5Data final : public BatchLayer {
  public:
   explicit Hdf5Data(const LayerConfig& config)
-      : BatchLayer(config, "hdf5_data_param",
-                   {.bottoms_min = 0, .bottoms_max = 0, .tops_max = BlobCounts::kAny}) {
+      : BatchLayer(config, "hdf5_data_param", {.bottoms_min = 0, .bottoms_max = 0, .tops_max = BlobCounts::kAny}) {
     if (settings().text("source").empty()) {
       fail_at(settings().position("source"), "needs a list of HDF5 files: hdf5_data_param { source: \"FILE\" }");
     }
@@ -38,7 +37,8 @@ class Hdf5Data final : public BatchLayer {
         shapes_.back().insert(shapes_.back().end(), row.begin(), row.end());
       }
     });
-    read_from(std::move(reader), [shapes = shapes_, type = dtype()](RecordReader& from) { return make(from, shapes, type); });
+    read_from(std::move(reader),
+              [shapes = shapes_, type = dtype()](RecordReader& from) { return make(from, shapes, type); });
   }
 
   std::vector<Shape> top_shapes(const std::vector<Shape>&) const override { return shapes_; }

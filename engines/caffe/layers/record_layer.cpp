@@ -125,7 +125,8 @@ void RecordLayer::open(RecordReaderOptions reader) {
                              .image = image_,
                              .records = static_cast<std::int64_t>(records_per_batch()),
                              .dtype = dtype()};
-  read_from(std::move(reader), [batches](RecordReader& from) { return batches.make(from); }, skipped_);
+  read_from(
+      std::move(reader), [batches](RecordReader& from) { return batches.make(from); }, skipped_);
 }
 
 std::vector<Shape> RecordLayer::top_shapes(const std::vector<Shape>&) const {

@@ -88,7 +88,7 @@ class RecordLayer : public BatchLayer {
 
  private:
   std::shared_ptr<const Transform> transform_;
-  Shape image_;  // [channels, height, width]
+  Shape image_;                // [channels, height, width]
   std::uint64_t skipped_ = 0;  // rand_skip's draw
 };
 
