@@ -97,8 +97,8 @@ std::string run_data_program(const DataProgramRun& run) {
   if (WIFSIGNALED(status)) {
     const std::string death = signal_name(WTERMSIG(status));
     if (!is_death_of_damage(WTERMSIG(status))) {
-      throw SystemError(concat(run.name, ": poseidon-data was ended by ", death,
-                               "; by somebody, or because memory is short"));
+      throw SystemError(
+          concat(run.name, ": poseidon-data was ended by ", death, "; by somebody, or because memory is short"));
     }
     throw ConfigError(concat(run.name, ": is damaged: its reader died of ", death));
   }

@@ -47,7 +47,9 @@ std::string last_error() {
 }
 
 // The library prints each error otherwise.
-void be_quiet() { H5Eset_auto2(H5E_DEFAULT, nullptr, nullptr); }
+void be_quiet() {
+  H5Eset_auto2(H5E_DEFAULT, nullptr, nullptr);
+}
 
 // Files in memory have names as well, and none may be open twice.
 std::string memory_name() {
@@ -105,8 +107,7 @@ Object Object::open(const fs::path& file) {
   if (!fs::is_regular_file(file, failure)) {
     throw ConfigError(concat(file.string(), fs::exists(file, failure) ? ": is no file" : ": there is no such file"));
   }
-  Object object(std::make_shared<Handle>(H5Fopen(file.c_str(), H5F_ACC_RDONLY, H5P_DEFAULT), nullptr),
-                file.string());
+  Object object(std::make_shared<Handle>(H5Fopen(file.c_str(), H5F_ACC_RDONLY, H5P_DEFAULT), nullptr), file.string());
   if (object.handle_->id < 0) object.fail(concat(" is no HDF5 file, or it is truncated or damaged", last_error()));
   return object;
 }
@@ -126,7 +127,9 @@ Object Object::create() {
   be_quiet();
   const Scoped access(H5Pcreate(H5P_FILE_ACCESS), &H5Pclose);
   H5Pset_fapl_core(access.get(), std::size_t{16} << 20, false);
-  Object object(std::make_shared<Handle>(H5Fcreate(memory_name().c_str(), H5F_ACC_TRUNC, H5P_DEFAULT, access.get()), nullptr), "");
+  Object object(
+      std::make_shared<Handle>(H5Fcreate(memory_name().c_str(), H5F_ACC_TRUNC, H5P_DEFAULT, access.get()), nullptr),
+      "");
   if (object.handle_->id < 0) object.fail(concat("cannot make an HDF5 file", last_error()));
   return object;
 }
@@ -153,7 +156,9 @@ std::vector<std::string> Object::names() const {
   return names;
 }
 
-bool Object::has(const std::string& name) const { return H5Lexists(handle_->id, name.c_str(), H5P_DEFAULT) > 0; }
+bool Object::has(const std::string& name) const {
+  return H5Lexists(handle_->id, name.c_str(), H5P_DEFAULT) > 0;
+}
 
 bool Object::is_group(const std::string& name) const {
   H5O_info_t info{};
@@ -338,7 +343,9 @@ void Object::put_blob(const std::string& name, const proto::Blob& blob) const {
       blob.values);
 }
 
-void Object::fail(const std::string& what) const { throw ConfigError(concat(place_, what)); }
+void Object::fail(const std::string& what) const {
+  throw ConfigError(concat(place_, what));
+}
 
 // --- Rows
 // ---------------------------------------------------------------------------------------------------------------
@@ -411,8 +418,7 @@ void RowFile::append(const std::string& name, const proto::Blob& rows) {
     const Scoped creation(H5Pcreate(H5P_DATASET_CREATE), &H5Pclose);
     H5Pset_obj_track_times(creation.get(), false);
     H5Pset_chunk(creation.get(), static_cast<int>(chunk.size()), chunk.data());
-    dataset.id =
-        H5Dcreate2(handles_->file, name.c_str(), type, space.get(), H5P_DEFAULT, creation.get(), H5P_DEFAULT);
+    dataset.id = H5Dcreate2(handles_->file, name.c_str(), type, space.get(), H5P_DEFAULT, creation.get(), H5P_DEFAULT);
     if (dataset.id < 0) fail_to_write(file_);
   }
   if (!std::equal(dataset.shape.begin() + 1, dataset.shape.end(), rows.shape.begin() + 1, rows.shape.end())) {

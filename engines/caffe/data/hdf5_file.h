@@ -54,7 +54,7 @@ class Object {
   // Datasets by name, as Caffe's tools have them: whole numbers as one element of one axis, text with its final zero.
   std::int64_t integer(const std::string& name) const;
   std::string text(const std::string& name) const;
-  void put_integer(const std::string& name, std::int64_t value) const;    // of 32 bits, as Caffe's
+  void put_integer(const std::string& name, std::int64_t value) const;  // of 32 bits, as Caffe's
   void put_integer64(const std::string& name, std::uint64_t value) const;
   void put_text(const std::string& name, const std::string& value) const;
   void put_blob(const std::string& name, const proto::Blob& blob) const;

@@ -45,8 +45,7 @@ constexpr int kDepthMax = 100;
 std::optional<std::size_t> number_in(const std::string& name) {
   std::size_t number = 0;
   const auto [end, failure] = std::from_chars(name.data(), name.data() + name.size(), number);
-  if (failure != std::errc{} || end != name.data() + name.size() || std::to_string(number) != name)
-    return std::nullopt;
+  if (failure != std::errc{} || end != name.data() + name.size() || std::to_string(number) != name) return std::nullopt;
   return number;
 }
 
@@ -65,8 +64,8 @@ std::vector<proto::Blob> read_arrays(const Object& group, const std::vector<std:
   return arrays;
 }
 
-// Of the group of a layer called `name`. A group in it is another layer, whose name goes on behind a slash; one that has
-// nothing but such groups in it is no layer itself.
+// Of the group of a layer called `name`. A group in it is another layer, whose name goes on behind a slash; one that
+// has nothing but such groups in it is no layer itself.
 void read_layer(const Object& group, const std::string& name, int depth, std::size_t& seen, proto::TrainedNet& into) {
   if (depth > kDepthMax || ++seen > kLayersMax) {
     throw ConfigError(concat(group.place(), ": groups lead into each other without an end; it is damaged"));
@@ -105,8 +104,8 @@ proto::ResumeState read_resume(const Object& group) {
   const std::size_t count = positions.names().size();
   for (std::size_t i = 0; i < count; ++i) {
     const Object position = positions.at(std::to_string(i));
-    resume.data_positions.push_back({.layer = position.text(kLayer),
-                                     .next_record = static_cast<std::uint64_t>(position.integer(kNextRecord))});
+    resume.data_positions.push_back(
+        {.layer = position.text(kLayer), .next_record = static_cast<std::uint64_t>(position.integer(kNextRecord))});
   }
   return resume;
 }
@@ -138,7 +137,8 @@ void require_layer_name(const std::string& name) {
 proto::TrainedNet parse_hdf5_model(std::string_view bytes, const std::string& file_name) {
   const Object file = Object::open_bytes(bytes, file_name);
   if (!file.has(kData) || !file.is_group(kData)) {
-    throw ConfigError(concat(file_name, ": has no group \"", kData, "\"; a trained model (.caffemodel.h5) was expected"));
+    throw ConfigError(
+        concat(file_name, ": has no group \"", kData, "\"; a trained model (.caffemodel.h5) was expected"));
   }
   proto::TrainedNet net;
   read_layers(file.at(kData), net);
@@ -173,15 +173,15 @@ std::string hdf5_model_bytes(const proto::TrainedNet& net) {
 proto::SolverState parse_hdf5_state(std::string_view bytes, const std::string& file_name) {
   const Object file = Object::open_bytes(bytes, file_name);
   if (!file.has(kIteration)) {
-    throw ConfigError(
-        concat(file_name, ": holds no iteration; a snapshot of a solver (.solverstate.h5) was expected"));
+    throw ConfigError(concat(file_name, ": holds no iteration; a snapshot of a solver (.solverstate.h5) was expected"));
   }
   proto::SolverState state{.iteration = file.integer(kIteration),
                            .model_file = file.has(kModel) ? file.text(kModel) : "",
                            .current_step = file.integer(kStep),
                            .history = {},
                            .resume = {}};
-  if (state.iteration < 0) throw ConfigError(concat(file_name, ": says iteration ", state.iteration, "; it is damaged"));
+  if (state.iteration < 0)
+    throw ConfigError(concat(file_name, ": says iteration ", state.iteration, "; it is damaged"));
   const Object history = file.at(kHistory);
   const std::size_t count = history.names().size();
   if (count > kArraysMax) throw ConfigError(concat(history.place(), ": has ", count, " arrays; it is damaged"));

@@ -28,8 +28,9 @@ constexpr std::size_t kListBytesMax = std::size_t{1} << 30;
 constexpr std::size_t kBlockBytes = std::size_t{4} << 20;
 
 std::size_t elements_of(const std::vector<std::int64_t>& row_shape) {
-  return std::accumulate(row_shape.begin(), row_shape.end(), std::size_t{1},
-                         [](std::size_t product, std::int64_t extent) { return product * static_cast<std::size_t>(extent); });
+  return std::accumulate(
+      row_shape.begin(), row_shape.end(), std::size_t{1},
+      [](std::size_t product, std::int64_t extent) { return product * static_cast<std::size_t>(extent); });
 }
 
 // The rows of one dataset of the file that is open.
@@ -52,7 +53,8 @@ class Column {
   std::string_view row(std::uint64_t number, bool ahead) {
     const std::size_t row_bytes = elements_of(row_shape_) * sizeof(T);
     if (number < begin_ || number >= end_) {
-      const std::uint64_t count = ahead ? std::max<std::uint64_t>(1, kBlockBytes / std::max<std::size_t>(1, row_bytes)) : 1;
+      const std::uint64_t count =
+          ahead ? std::max<std::uint64_t>(1, kBlockBytes / std::max<std::size_t>(1, row_bytes)) : 1;
       begin_ = number;
       end_ = std::min(number + count, rows_);
       block_.resize((end_ - begin_) * row_bytes);
@@ -65,7 +67,7 @@ class Column {
   Object dataset_;
   std::vector<std::int64_t> row_shape_;
   std::uint64_t rows_ = 0;
-  std::string block_;        // rows begin_ to end_ - 1
+  std::string block_;  // rows begin_ to end_ - 1
   std::uint64_t begin_ = 0;
   std::uint64_t end_ = 0;
 };
@@ -185,11 +187,11 @@ class Files {
   std::uint64_t total_ = 0;
   std::vector<std::vector<std::int64_t>> row_shapes_;
 
-  std::optional<std::uint64_t> pass_;   // whose order file_order_ is
+  std::optional<std::uint64_t> pass_;  // whose order file_order_ is
   std::vector<std::size_t> file_order_;
   std::optional<std::uint64_t> round_;  // whose order row_order_ is: a file in a pass
   std::vector<std::uint32_t> row_order_;
-  std::optional<std::size_t> open_;     // which file file_ is
+  std::optional<std::size_t> open_;  // which file file_ is
   std::optional<RowsOfFile> file_;
 };
 

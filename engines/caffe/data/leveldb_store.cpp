@@ -107,8 +107,9 @@ struct LevelDbReader::Handles {
   std::unique_ptr<leveldb::Iterator> cursor;
 };
 
-// A damaged data base may have the library ask for more memory than there is. It then leaves its locks locked, and closing
-// the data base would wait for them for ever; so it stays as it is, for the rest of a process that reads nothing more.
+// A damaged data base may have the library ask for more memory than there is. It then leaves its locks locked, and
+// closing the data base would wait for them for ever; so it stays as it is, for the rest of a process that reads
+// nothing more.
 template <typename Action>
 void LevelDbReader::unless_out_of_memory(const Action& action) {
   try {
@@ -117,8 +118,8 @@ void LevelDbReader::unless_out_of_memory(const Action& action) {
     throw;
   } catch (const std::exception& error) {
     static_cast<void>(handles_.release());
-    throw ConfigError(concat(folder_.string(), " is damaged near record ", position_, ": it wants more memory than there is (",
-                             error.what(), "); create the data base again"));
+    throw ConfigError(concat(folder_.string(), " is damaged near record ", position_,
+                             ": it wants more memory than there is (", error.what(), "); create the data base again"));
   }
 }
 

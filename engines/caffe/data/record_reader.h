@@ -1,11 +1,11 @@
 // The trainer's side of reading a data base, or image files by a list: records in order, from a child process that may
 // die of a damaged file.
 //
-// LMDB and LevelDB map their files, so a lost or overwritten page ends the process that touches it, and no error handling in that
-// process can help. The child `poseidon-data read` touches it; when it dies, next() says which record it was near. The
-// child also decodes encoded images (it then becomes poseidon-images): that keeps OpenCV out of the trainer, for a
-// reason that engines/caffe/data/CMakeLists.txt gives, and spreads the work over the cores. It reads ahead by as much
-// as a pipe holds, and ends by itself when the trainer is gone.
+// LMDB and LevelDB map their files, so a lost or overwritten page ends the process that touches it, and no error
+// handling in that process can help. The child `poseidon-data read` touches it; when it dies, next() says which record
+// it was near. The child also decodes encoded images (it then becomes poseidon-images): that keeps OpenCV out of the
+// trainer, for a reason that engines/caffe/data/CMakeLists.txt gives, and spreads the work over the cores. It reads
+// ahead by as much as a pipe holds, and ends by itself when the trainer is gone.
 #pragma once
 
 #include <chrono>
@@ -107,8 +107,8 @@ struct Record {
   std::string value;
 };
 
-// Not for several threads at once. All functions may throw: ConfigError for a data base that cannot be used, SystemError where
-// the disk is stuck or the child was not let live. After the first they throw the same again.
+// Not for several threads at once. All functions may throw: ConfigError for a data base that cannot be used,
+// SystemError where the disk is stuck or the child was not let live. After the first they throw the same again.
 class RecordReader {
  public:
   // Starts the child and waits until it has opened the data base or read the list.

@@ -34,7 +34,9 @@ class StoreReader {
   // The place of the record that the cursor is on, 0 to count() - 1.
   virtual std::uint64_t position() const = 0;
   // Moves to that place, forward, or from the first record on where it lies behind the cursor.
-  void move_to(std::uint64_t position) { seek(position, [] {}); }
+  void move_to(std::uint64_t position) {
+    seek(position, [] {});
+  }
   // Moves to the record of that index, modulo the number of records.
   virtual void seek(std::uint64_t index, const BusyFn& on_busy) = 0;
 

@@ -7,9 +7,9 @@
 namespace poseidon::caffe {
 
 struct WindowCrop {
-  int side = 0;         // of the square
-  int context_pad = 0;  // of its pixels on each side show what is around the window
-  bool square = false;  // the least square around the window, else the window itself, warped
+  int side = 0;            // of the square
+  int context_pad = 0;     // of its pixels on each side show what is around the window
+  bool square = false;     // the least square around the window, else the window itself, warped
   bool in_double = false;  // reckon in double, as nets of doubles do, else in float
 };
 

@@ -96,7 +96,8 @@ WindowList parse_window_list(std::string_view text, const WindowThresholds& thre
   WindowList list;
   while (!words.at_end()) {
     if (words.next("#") != "#") words.fail("an image begins with # and its number");
-    const auto number = words.number<std::size_t>("the number of an image", 0, std::numeric_limits<std::uint32_t>::max());
+    const auto number =
+        words.number<std::size_t>("the number of an image", 0, std::numeric_limits<std::uint32_t>::max());
     if (number != list.images.size()) {
       words.fail(concat("image ", number, " comes where image ", list.images.size(),
                         " should be; images are numbered 0, 1, 2, ..."));

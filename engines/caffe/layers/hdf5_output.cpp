@@ -1,11 +1,13 @@
 // HDF5Output: keeps what it is given in an HDF5 file, bottom 0 as the dataset `data` and bottom 1 as `label`.
 //
 // The rows of all passes are one behind the other, in the order of the passes, and the file is there when the net goes:
-// until then they are in files beside it whose names nobody sees. (Caffe 1.0 writes its file in the first pass, and ends
-// the program in the second.) With several workers each writes a file of its own, FILE.0, FILE.1, ...
+// until then they are in two files beside it, FILE.data.partial and FILE.label.partial. (Caffe 1.0 writes its file in
+// the first pass, and ends the program in the second.) With several workers each writes a file of its own, FILE.0,
+// FILE.1, ...
 #include <fcntl.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 #include <exception>
@@ -99,8 +101,6 @@ class Hdf5Output final : public Layer {
     return {};
   }
 
-  bool differentiable(std::size_t) const override { return true; }
-
   std::vector<at::Tensor> forward(const ForwardContext& context, const std::vector<at::Tensor>& bottoms) override {
     try {
       if (!data_) begin(context);
@@ -114,7 +114,7 @@ class Hdf5Output final : public Layer {
 
  private:
   void begin(const ForwardContext& context) {
-    if (context.has_other_workers() || context.record_stride > context.records) {
+    if (context.record_stride > context.records) {
       file_ = base::concat(file_, ".", context.first_record % context.record_stride / context.records);
     }
     data_ = std::make_unique<Rows>(file_ + ".data.partial");

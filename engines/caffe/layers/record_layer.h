@@ -100,7 +100,7 @@ class RecordLayer : public BatchLayer {
   std::filesystem::path own_part(const std::filesystem::path& source) const;
 
   std::shared_ptr<const Transform> transform_;
-  Shape image_;  // [channels, height, width]
+  Shape image_;                // [channels, height, width]
   std::uint64_t skipped_ = 0;  // rand_skip's draw
 };
 

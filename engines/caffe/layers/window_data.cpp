@@ -121,7 +121,8 @@ class WindowData final : public BatchLayer {
     if (!settings().has(field)) return transform_;
     if (transform_.has(field)) {
       fail_at(settings().position(field),
-              base::concat("has ", field, " in window_data_param, and in transform_param too; keep that one and remove "
+              base::concat("has ", field,
+                           " in window_data_param, and in transform_param too; keep that one and remove "
                            "this"));
     }
     return settings();
@@ -130,7 +131,8 @@ class WindowData final : public BatchLayer {
   WindowFiles windows() const {
     const std::string mode = settings().text("crop_mode");
     if (mode != "warp" && mode != "square") {
-      fail_at(settings().position("crop_mode"), base::concat("has crop_mode \"", mode, "\"; there are warp and square"));
+      fail_at(settings().position("crop_mode"),
+              base::concat("has crop_mode \"", mode, "\"; there are warp and square"));
     }
     const std::int64_t pad = settings().integer("context_pad");
     if (2 * pad >= side_) {
@@ -163,7 +165,8 @@ class WindowData final : public BatchLayer {
     }
     if (mean.values.size() == 1) mean.values.resize(kChannels, mean.values[0]);
     if (!mean.values.empty() && mean.values.size() != kChannels) {
-      fail_at(transform_.position("mean_value"), "has another number of mean_value than one, or one for each of 3 channels");
+      fail_at(transform_.position("mean_value"),
+              "has another number of mean_value than one, or one for each of 3 channels");
     }
     if (!holder.has("mean_file")) return mean;
     const std::string file = holder.text("mean_file");
@@ -184,8 +187,8 @@ class WindowData final : public BatchLayer {
     }
     mean.height = blob.shape[1];
     mean.width = blob.shape[2];
-    mean.image =
-        std::visit([](const auto& numbers) { return std::vector<double>(numbers.begin(), numbers.end()); }, blob.values);
+    mean.image = std::visit([](const auto& numbers) { return std::vector<double>(numbers.begin(), numbers.end()); },
+                            blob.values);
     return mean;
   }
 

@@ -1,8 +1,8 @@
 // A training's state on disk: a model and, beside it, what else it takes to go on bit for bit.
 //
 // The model is written first and the state last, with the model's SHA-256, both atomically: a state that exists has its
-// model, and a model that was changed since is noticed. Both are in Caffe's protobuf form or in HDF5; when they are read,
-// their bytes say which.
+// model, and a model that was changed since is noticed. Both are in Caffe's protobuf form or in HDF5; when they are
+// read, their bytes say which.
 #pragma once
 
 #include <filesystem>

@@ -63,7 +63,8 @@ ConvertCifarReport convert_cifar(const ConvertCifarOptions& options, const Progr
     throw ConfigError(concat("there is no folder ", options.output.string(), " to make the data bases in"));
   }
   const std::string_view kind = flag_of(options.backend);
-  ConvertCifarReport report{options.output / concat("cifar10_train_", kind), options.output / concat("cifar10_test_", kind)};
+  ConvertCifarReport report{options.output / concat("cifar10_train_", kind),
+                            options.output / concat("cifar10_test_", kind)};
   const std::unique_ptr<StoreWriter> train = create_store({report.train, options.backend, options.overwrite});
   const std::unique_ptr<StoreWriter> test = create_store({report.test, options.backend, options.overwrite});
   for (std::size_t i = 0; i < kTrainBatches; ++i) {

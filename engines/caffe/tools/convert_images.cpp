@@ -108,7 +108,9 @@ std::vector<Decoded> decode_side_by_side(const ConvertImagesOptions& options, st
 class Conversion {
  public:
   Conversion(const ConvertImagesOptions& options, const std::function<void(const std::string&)>& on_skip)
-      : options_(options), on_skip_(on_skip), writer_(create_store({options.database, options.backend, options.overwrite})) {}
+      : options_(options),
+        on_skip_(on_skip),
+        writer_(create_store({options.database, options.backend, options.overwrite})) {}
 
   void write(std::size_t place, const ListedImage& image, const Decoded& decoded) {
     if (decoded.failure) {

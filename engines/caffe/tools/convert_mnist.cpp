@@ -10,8 +10,8 @@
 
 #include "base/file.h"
 #include "base/text.h"
-#include "engines/caffe/data/record_store.h"
 #include "engines/caffe/data/record_protocol.h"
+#include "engines/caffe/data/record_store.h"
 #include "engines/caffe/proto/config_error.h"
 #include "engines/caffe/proto/datum.h"
 

@@ -49,8 +49,7 @@ inline std::string numbered_key(int number) {
   return std::string(8 - digits.size(), '0') + digits;
 }
 
-inline void write_numbered(const std::filesystem::path& folder, int count, int side,
-                           Backend backend = Backend::kLmdb) {
+inline void write_numbered(const std::filesystem::path& folder, int count, int side, Backend backend = Backend::kLmdb) {
   const std::unique_ptr<StoreWriter> writer = create_store({folder, backend});
   for (int i = 0; i < count; ++i) writer->append(numbered_key(i), proto::datum_bytes(numbered_datum(i, side)));
   writer->finish();

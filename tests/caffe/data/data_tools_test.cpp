@@ -18,12 +18,12 @@
 namespace poseidon::caffe {
 namespace {
 
+using base::concat;
 using testing_data::error_of;
 using testing_data::numbered_datum;
 using testing_data::numbered_key;
 using testing_data::TemporaryFolder;
 using testing_data::write_file;
-using base::concat;
 using testing_data::write_numbered;
 
 const ProgressFn kQuiet = [](Progress) {};

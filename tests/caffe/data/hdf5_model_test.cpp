@@ -28,10 +28,12 @@ void expect_equal(const Blob& actual, const Blob& wanted) {
 }
 
 TrainedNet small_net() {
-  return {.name = "small",
-          .layers = {{.name = "conv", .type = "Convolution", .blobs = {floats({2, 1, 1, 2}, {1, 2, 3, 4}), floats({2}, {5, 6})}},
-                     {.name = "inception/1x1", .type = "InnerProduct", .blobs = {doubles({1, 3}, {0.1, 0.2, 0.3})}},
-                     {.name = "inception", .type = "Scale", .blobs = {floats({}, {7})}}}};
+  return {
+      .name = "small",
+      .layers = {
+          {.name = "conv", .type = "Convolution", .blobs = {floats({2, 1, 1, 2}, {1, 2, 3, 4}), floats({2}, {5, 6})}},
+          {.name = "inception/1x1", .type = "InnerProduct", .blobs = {doubles({1, 3}, {0.1, 0.2, 0.3})}},
+          {.name = "inception", .type = "Scale", .blobs = {floats({}, {7})}}}};
 }
 
 TEST(Hdf5Model, GivesBackLayersInTheOrderOfTheirNames) {
@@ -65,7 +67,8 @@ TEST(Hdf5Model, HoldsASharedArrayOnceAndItsDiffsWithAll) {
   const Blob shared = floats({2}, {1, 2});
   const Blob own = floats({1}, {3});
   const auto layer = [&](const char* name) {
-    return TrainedLayer{.name = name, .type = "x", .blobs = {shared, own}, .diffs = {shared, own}, .share_names = {"w", ""}};
+    return TrainedLayer{
+        .name = name, .type = "x", .blobs = {shared, own}, .diffs = {shared, own}, .share_names = {"w", ""}};
   };
   TrainedNet net{.name = "n", .layers = {layer("first"), layer("second")}};
   net.layers.push_back({.name = "third", .type = "x", .blobs = {shared}, .diffs = {shared}, .share_names = {"w"}});
@@ -103,8 +106,9 @@ TEST(Hdf5Model, SaysWhatIsWrong) {
   const Object text = Object::create();
   text.make_group("data/conv").put_text("0", "words");
   EXPECT_EQ(error(text.bytes()), "m.h5: /data/conv/0: has no numbers but something else");
-  EXPECT_NE(error_of([] { hdf5_model_bytes({.name = "", .layers = {{.name = "/a", .type = "", .blobs = {}}}}); })
-                .find("a layer called \"/a\" cannot be written"),
+  EXPECT_NE(error_of([] {
+              hdf5_model_bytes({.name = "", .layers = {{.name = "/a", .type = "", .blobs = {}}}});
+            }).find("a layer called \"/a\" cannot be written"),
             std::string::npos);
 }
 
@@ -168,14 +172,13 @@ TEST(Hdf5Conversion, GoesThroughAChildBothWays) {
   EXPECT_EQ(parse_any_model(*proto::model_bytes(net), "m").layers[1].name, "inception/1x1");
   const TemporaryFolder folder;
   write_file(folder / "s.h5", hdf5_state_bytes(small_state()));
-  EXPECT_EQ(*proto::solver_state_bytes(read_any_solver_state(folder / "s.h5")), *proto::solver_state_bytes(small_state()));
+  EXPECT_EQ(*proto::solver_state_bytes(read_any_solver_state(folder / "s.h5")),
+            *proto::solver_state_bytes(small_state()));
 }
 
 TEST(Hdf5Conversion, TellsWhatTheChildSays) {
   ::setenv("POSEIDON_DATA_PROGRAM", POSEIDON_DATA_PROGRAM_FOR_TESTS, 1);
-  EXPECT_EQ(error_of([] {
-              convert_hdf5(Hdf5Conversion::kStateFrom, hdf5_model_bytes(small_net()), "-s.h5");
-            }),
+  EXPECT_EQ(error_of([] { convert_hdf5(Hdf5Conversion::kStateFrom, hdf5_model_bytes(small_net()), "-s.h5"); }),
             "-s.h5: holds no iteration; a snapshot of a solver (.solverstate.h5) was expected");
 }
 
@@ -185,9 +188,8 @@ TEST(Hdf5Conversion, EndsAChildThatTakesTooLongOrDies) {
     write_file(folder / "script", "#!/bin/sh\n" + body + "\n");
     std::filesystem::permissions(folder / "script", std::filesystem::perms::owner_all);
     ::setenv("POSEIDON_DATA_PROGRAM", (folder / "script").c_str(), 1);
-    return error_of([&] {
-      convert_hdf5(Hdf5Conversion::kModelFrom, "x", "m.h5", std::chrono::milliseconds(wait_milliseconds));
-    });
+    return error_of(
+        [&] { convert_hdf5(Hdf5Conversion::kModelFrom, "x", "m.h5", std::chrono::milliseconds(wait_milliseconds)); });
   };
   EXPECT_NE(with_script("exec sleep 100", 200).find("took more than 200.0 ms"), std::string::npos);
   EXPECT_EQ(with_script("kill -SEGV $$", 10'000), "m.h5: is damaged: its reader died of SIGSEGV");

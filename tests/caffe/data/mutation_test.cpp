@@ -114,7 +114,8 @@ Outcomes damage_store(Backend backend) {
     std::mt19937 dice(seed);
     const auto& [file, whole] = *std::next(files.begin(), dice() % files.size());
     write_file(file, mutated(whole, dice));
-    run_in_child(seed, [&] { read_store(folder / "db"); }, outcomes);
+    run_in_child(
+        seed, [&] { read_store(folder / "db"); }, outcomes);
     write_file(file, whole);
   }
   read_store(folder / "db");
@@ -140,34 +141,35 @@ proto::Blob numbers(std::vector<std::int64_t> shape) {
 }
 
 TEST(Mutations, OfAModelInHdf5) {
-  const std::string whole = hdf5_model_bytes(
-      {.name = "n",
-       .layers = {{.name = "conv", .type = "x", .blobs = {numbers({2, 3, 2, 2}), numbers({24})}},
-                  {.name = "block/ip", .type = "x", .blobs = {numbers({4, 6})}}}});
+  const std::string whole =
+      hdf5_model_bytes({.name = "n",
+                        .layers = {{.name = "conv", .type = "x", .blobs = {numbers({2, 3, 2, 2}), numbers({24})}},
+                                   {.name = "block/ip", .type = "x", .blobs = {numbers({4, 6})}}}});
   Outcomes outcomes;
   for (unsigned seed = 0; seed < kRounds; ++seed) {
     std::mt19937 dice(seed);
     const std::string bytes = mutated(whole, dice);
-    run_in_child(seed, [&] { static_cast<void>(parse_hdf5_model(bytes, "m.h5")); }, outcomes);
+    run_in_child(
+        seed, [&] { static_cast<void>(parse_hdf5_model(bytes, "m.h5")); }, outcomes);
   }
   EXPECT_GT(outcomes.refused, 100);
 }
 
 TEST(Mutations, OfAStateInHdf5) {
-  const std::string whole =
-      hdf5_state_bytes({.iteration = 5,
-                        .model_file = "m",
-                        .current_step = 0,
-                        .history = {numbers({24}), numbers({4, 6})},
-                        .resume = proto::ResumeState{.model_sha256 = std::string(64, '0'),
-                                                     .data_positions = {{"data", 7}},
-                                                     .dtype = "float32",
-                                                     .solver_type = "SGD"}});
+  const std::string whole = hdf5_state_bytes({.iteration = 5,
+                                              .model_file = "m",
+                                              .current_step = 0,
+                                              .history = {numbers({24}), numbers({4, 6})},
+                                              .resume = proto::ResumeState{.model_sha256 = std::string(64, '0'),
+                                                                           .data_positions = {{"data", 7}},
+                                                                           .dtype = "float32",
+                                                                           .solver_type = "SGD"}});
   Outcomes outcomes;
   for (unsigned seed = 0; seed < kRounds; ++seed) {
     std::mt19937 dice(seed);
     const std::string bytes = mutated(whole, dice);
-    run_in_child(seed, [&] { static_cast<void>(parse_hdf5_state(bytes, "s.h5")); }, outcomes);
+    run_in_child(
+        seed, [&] { static_cast<void>(parse_hdf5_state(bytes, "s.h5")); }, outcomes);
   }
   EXPECT_GT(outcomes.refused, 100);
 }

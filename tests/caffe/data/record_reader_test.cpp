@@ -106,8 +106,9 @@ TEST(RecordReader, SaysThatADataBaseIsOfAnotherKind) {
             (folder / "lmdb").string() +
                 " is an LMDB and was to be read as a LevelDB; write backend: LMDB in data_param (where none is written "
                 "it is LEVELDB), or --backend lmdb");
-  EXPECT_NE(opening("leveldb", Backend::kLmdb).find("is a LevelDB and was to be read as an LMDB; write backend: LEVELDB"),
-            std::string::npos);
+  EXPECT_NE(
+      opening("leveldb", Backend::kLmdb).find("is a LevelDB and was to be read as an LMDB; write backend: LEVELDB"),
+      std::string::npos);
 }
 
 TEST(RecordReader, WaitsForAChildThatShowsLife) {

@@ -55,8 +55,10 @@ TEST(WindowList, NamesTheLineThatIsWrong) {
   EXPECT_EQ(error("# 0\n/a.jpg\n3 4 5\n1\n1 0.9 2 0 1 1\n"),
             "w.txt:5: a window from 2 0 to 1 1 has nothing in it; its corners are x1 y1 x2 y2, upper left first");
   EXPECT_NE(error("# 0\n/a.jpg\n3 4 5\n1\n0 0.9 0 0 1 1\n").find("class 0 is the background's"), std::string::npos);
-  EXPECT_NE(error("# 0\n/a.jpg\n3 4 5\n1\n1 nan 0 0 1 1\n").find("\"nan\" is not a window's overlap"), std::string::npos);
-  EXPECT_NE(error("# 0\n/a.jpg\n3 4 5\n99999999999999999999\n").find("is not the number of windows"), std::string::npos);
+  EXPECT_NE(error("# 0\n/a.jpg\n3 4 5\n1\n1 nan 0 0 1 1\n").find("\"nan\" is not a window's overlap"),
+            std::string::npos);
+  EXPECT_NE(error("# 0\n/a.jpg\n3 4 5\n99999999999999999999\n").find("is not the number of windows"),
+            std::string::npos);
 }
 
 // 1,000 files with bytes changed, lost or repeated: a list or a sentence, and windows that are what they should be.
@@ -151,7 +153,9 @@ TEST(WindowCrop, RefusesWhatIsNotInTheImage) {
 
 TEST(WindowCrop, StaysInTheImageAndInTheSquare) {
   std::mt19937 random(4);
-  const auto pick = [&](int least, int most) { return least + static_cast<int>(random() % static_cast<unsigned>(most - least + 1)); };
+  const auto pick = [&](int least, int most) {
+    return least + static_cast<int>(random() % static_cast<unsigned>(most - least + 1));
+  };
   int placed_ones = 0;
   for (int round = 0; round < 2000; ++round) {
     const int width = pick(1, 60);

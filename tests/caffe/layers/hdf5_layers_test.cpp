@@ -54,8 +54,9 @@ class Hdf5Data : public ::testing::Test {
   }
 
   std::string text(int batch, std::string_view more = "", std::string_view list = "list") const {
-    return base::concat("name: 'h' type: 'HDF5Data' top: 'data' top: 'label' top: 'weight'\nhdf5_data_param { source: '",
-                        path(std::string(list)), "' batch_size: ", batch, " ", more, " }");
+    return base::concat(
+        "name: 'h' type: 'HDF5Data' top: 'data' top: 'label' top: 'weight'\nhdf5_data_param { source: '",
+        path(std::string(list)), "' batch_size: ", batch, " ", more, " }");
   }
 
   static std::vector<double> labels(Layer& layer, const ForwardContext& context) {
@@ -72,7 +73,8 @@ TEST_F(Hdf5Data, YieldsATopForEachDataset) {
     EXPECT_EQ(made.layer->records_per_batch(), 2u);
     const std::vector<at::Tensor> tops = made.layer->forward({.first_record = 2, .record_stride = 2}, {});
     EXPECT_EQ(tops[0].scalar_type(), dtype);
-    EXPECT_EQ(values_of(tops[0]), (std::vector<double>{20, 21, 30, 31}));  // the last of one file, the first of the next
+    EXPECT_EQ(values_of(tops[0]),
+              (std::vector<double>{20, 21, 30, 31}));  // the last of one file, the first of the next
     EXPECT_EQ(values_of(tops[1]), (std::vector<double>{2, 3}));
     EXPECT_EQ(values_of(tops[2]), (std::vector<double>{1, 1.5}));
   }
@@ -121,8 +123,9 @@ TEST_F(Hdf5Data, ExplainsWhatIsWrong) {
     write_file(folder_ / "bad", list);
     return testing::setup_error(text(1, "", "bad"), {});
   };
-  EXPECT_EQ(testing::setup_error("name: 'h' type: 'HDF5Data' top: 'x' hdf5_data_param { batch_size: 1 }", {}),
-            "net.prototxt:1:37: layer \"h\" (HDF5Data) needs a list of HDF5 files: hdf5_data_param { source: \"FILE\" }");
+  EXPECT_EQ(
+      testing::setup_error("name: 'h' type: 'HDF5Data' top: 'x' hdf5_data_param { batch_size: 1 }", {}),
+      "net.prototxt:1:37: layer \"h\" (HDF5Data) needs a list of HDF5 files: hdf5_data_param { source: \"FILE\" }");
   EXPECT_NE(error(" \n").find("lists no file"), std::string::npos);
   EXPECT_NE(error(path("none.h5")).find("none.h5: there is no such file"), std::string::npos);
   write_file(folder_ / "text.h5", "words");
@@ -175,7 +178,8 @@ TEST_F(Hdf5Output, HasTheRowsOfAllPassesInTheEnd) {
   const proto::Blob data = file.at("data").read_blob();
   EXPECT_EQ(data.shape, (std::vector<std::int64_t>{6, 2}));
   EXPECT_EQ(std::get<std::vector<double>>(data.values), (std::vector<double>{1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12}));
-  EXPECT_EQ(std::get<std::vector<double>>(file.at("label").read_blob().values), (std::vector<double>{1, 1, 5, 5, 9, 9}));
+  EXPECT_EQ(std::get<std::vector<double>>(file.at("label").read_blob().values),
+            (std::vector<double>{1, 1, 5, 5, 9, 9}));
 }
 
 TEST_F(Hdf5Output, KeepsFloatsInAFloatNet) {

@@ -70,8 +70,8 @@ TEST_F(WindowData, YieldsBackgroundThenObjectsInTheirShares) {
 }
 
 TEST_F(WindowData, SubtractsTheMeanAndScales) {
-  Made made = make_layer(text(1, "crop_size: 2 mean_value: 1 mean_value: 2 mean_value: 4",
-                              "scale: 0.5 fg_fraction: 0"), {});
+  Made made =
+      make_layer(text(1, "crop_size: 2 mean_value: 1 mean_value: 2 mean_value: 4", "scale: 0.5 fg_fraction: 0"), {});
   const at::Tensor data = pass(*made.layer, 0, 1)[0];
   EXPECT_EQ(channel(data, 0, 0), (std::vector<double>{1.5, 2, 4.5, 5}));
   EXPECT_EQ(channel(data, 0, 2), (std::vector<double>{0, 0.5, 3, 3.5}));
@@ -81,16 +81,16 @@ TEST_F(WindowData, SubtractsTheMeanAndScales) {
   auto& values = std::get<std::vector<float>>(mean.values);
   for (std::size_t i = 0; i < 48; ++i) values[i] = static_cast<float>(i);
   ASSERT_TRUE(proto::write_blob(folder_ / "mean", mean).ok());
-  Made with_file = make_layer(text(1, base::concat("crop_size: 2 mean_file: '", (folder_ / "mean").string(), "'"),
-                                   "fg_fraction: 0"), {});
+  Made with_file = make_layer(
+      text(1, base::concat("crop_size: 2 mean_file: '", (folder_ / "mean").string(), "'"), "fg_fraction: 0"), {});
   // Channel 1 of the mean begins at 16: 21, 22, 25, 26.
-  EXPECT_EQ(channel(pass(*with_file.layer, 0, 1)[0], 0, 1),
-            (std::vector<double>{4 - 21, 5 - 22, 10 - 25, 11 - 26}));
+  EXPECT_EQ(channel(pass(*with_file.layer, 0, 1)[0], 0, 1), (std::vector<double>{4 - 21, 5 - 22, 10 - 25, 11 - 26}));
 }
 
-// The window from 4 0 to 5 1 is 2 x 2, and with side 4 and 1 pixel around the scale is 2: half of it is 1 around (5, 1),
-// so from 3 to 7 and from -1 to 3, 5 x 5 pixels. Beyond the image, which ends at column 5 and begins at row 0, are 2
-// columns and 1 row. By 4 / 5 those are 1.6 and 0.8: 2 and 1 pixels; what is left, 3 x 4, becomes 2.4 by 3.2, so 2 x 3.
+// The window from 4 0 to 5 1 is 2 x 2, and with side 4 and 1 pixel around the scale is 2: half of it is 1 around (5,
+// 1), so from 3 to 7 and from -1 to 3, 5 x 5 pixels. Beyond the image, which ends at column 5 and begins at row 0, are
+// 2 columns and 1 row. By 4 / 5 those are 1.6 and 0.8: 2 and 1 pixels; what is left, 3 x 4, becomes 2.4 by 3.2, so 2
+// x 3.
 TEST_F(WindowData, LeavesZeroBeyondTheImageWhateverTheMean) {
   Made made = make_layer(text(1, "crop_size: 4 mean_value: 50", "fg_fraction: 0 context_pad: 1"), {});
   const std::vector<double> pixels = channel(pass(*made.layer, 0, 1)[0], 0);
@@ -145,8 +145,9 @@ TEST_F(WindowData, ExplainsWhatIsWrong) {
   EXPECT_NE(error("crop_size: 4", "crop_mode: 'x'").find("there are warp and square"), std::string::npos);
   EXPECT_NE(error("crop_size: 4", "context_pad: 2").find("leaves nothing of crop_size 4"), std::string::npos);
   EXPECT_NE(error("crop_size: 4", "fg_fraction: 2").find("it is from 0 to 1"), std::string::npos);
-  EXPECT_NE(error("crop_size: 4", "crop_size: 4").find("has crop_size in window_data_param, and in transform_param too"),
-            std::string::npos);
+  EXPECT_NE(
+      error("crop_size: 4", "crop_size: 4").find("has crop_size in window_data_param, and in transform_param too"),
+      std::string::npos);
   EXPECT_NE(error("crop_size: 4", "fg_threshold: 2").find("has no window with an overlap from fg_threshold (2) on"),
             std::string::npos);
   EXPECT_NE(error("crop_size: 4 mean_value: 1 mean_value: 2").find("another number of mean_value"), std::string::npos);

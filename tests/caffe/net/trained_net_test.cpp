@@ -94,11 +94,10 @@ layer { name: 'b' type: 'InnerProduct' bottom: 'y' top: 'z' param { name: 'w' } 
   EXPECT_EQ(trained_net(net).layers[1].share_names, (std::vector<std::string>{"w", ""}));
   // The owner must have its own.
   EXPECT_NE(error_of([&] {
-              copy_trained({.name = "m",
-                            .layers = {{.name = "a",
-                                        .type = "",
-                                        .blobs = {proto::with_another_layer(), blob_of({2}, {5, 6})}}}},
-                           "m.h5", net);
+              copy_trained(
+                  {.name = "m",
+                   .layers = {{.name = "a", .type = "", .blobs = {proto::with_another_layer(), blob_of({2}, {5, 6})}}}},
+                  "m.h5", net);
             }).find("m.h5: layer \"a\" has 2 arrays"),
             std::string::npos);
 }

@@ -337,7 +337,8 @@ TEST_F(Snapshot, OfWhichOneFileCannotBeWrittenIsNotThereAtAll) {
     EXPECT_EQ(std::string(error.what()), base::concat("no snapshot of iteration 5: cannot write ", prefix(),
                                                       "_iter_5.solverstate: Is a directory"));
   }
-  EXPECT_FALSE(std::filesystem::exists(prefix() + "_iter_5.caffemodel")) << "a model whose state is missing only takes room";
+  EXPECT_FALSE(std::filesystem::exists(prefix() + "_iter_5.caffemodel"))
+      << "a model whose state is missing only takes room";
 }
 
 TEST_F(Snapshot, MakesItsFolderAlsoWhereNoSettingHasAnnouncedOne) {
