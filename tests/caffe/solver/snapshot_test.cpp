@@ -142,6 +142,8 @@ TEST_F(Snapshot, IsRefusedWhereGradientsAreAddedAndWereAveraged) {
   expect_ends_with(restore_error(five_iterations(), settings(4, ""), {.dtype = at::kFloat, .update = Update::kSum}),
                    ": is a snapshot of a training with --update average, and this one has --update sum; go on with "
                    "--update average, or begin with the model alone (--weights)");
+}
+
 TEST_F(Snapshot, GoesOnBitForBitInHdf5) {
   const std::string_view hdf5 = "snapshot_format: HDF5 max_iter: 10 snapshot_after_train: true";
   Alone straight(settings(4, hdf5), {.dtype = at::kFloat});
