@@ -452,7 +452,7 @@ class ClusterJob {
                                                                                          "to train with it; every rank must come to its optimiser")});
       }
       if (verdict_at_ && Clock::now() >= *verdict_at_ && !host_.is_over()) host_.abort(*presumed_);
-      if (host_.is_over() && !kill_at_) kill_at_ = Clock::now() + options_.farewell_max;
+      if (host_.is_over() && !kill_at_) kill_at_ = Clock::now() + (host_.error() ? options_.farewell_max : options_.parting_max);
       if (kill_at_ && Clock::now() >= *kill_at_) {
         has_killed_ = true;
         for (Link& link : links_) send(link, Speech::kKill, "");

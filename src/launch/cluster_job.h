@@ -44,6 +44,7 @@ struct ClusterJobOptions {
   cluster::CoordinatorOptions coordinator;
   std::chrono::milliseconds reach_max = std::chrono::seconds(20);     // for agents to answer, and then to start
   std::chrono::milliseconds farewell_max = std::chrono::seconds(4);   // after a failure, for processes to end by themselves
+  std::chrono::milliseconds parting_max = std::chrono::seconds(60);   // after a good end, likewise: to be killed then would be a failure
   std::chrono::milliseconds interrupt_max = std::chrono::seconds(30); // after a first signal, likewise
 };
 

@@ -28,7 +28,7 @@ constexpr auto kHurriedFarewell = std::chrono::milliseconds(300);
 class LocalJob {
  public:
   LocalJob(const LocalJobOptions& options, cluster::CoordinatorListener listener)
-      : options_(options), listener_(std::move(listener)), farewell_(options.farewell_max) {}
+      : options_(options), listener_(std::move(listener)) {}
 
   JobOutcome run(const std::function<void(std::function<void(const Error&)>)>& give_abort) {
     const std::vector<std::byte> secret = base::random_bytes(kSecretBytes);
@@ -108,18 +108,23 @@ class LocalJob {
       reap();
       const bool all_ended = std::all_of(nodes_.begin(), nodes_.end(), [](const Node& n) { return n.exit.has_value(); });
       if (all_ended && host_.is_over()) return;
-      if (host_.is_over() && !kill_at_) kill_at_ = Clock::now() + farewell_;
+      if (host_.is_over() && !kill_at_) kill_at_ = Clock::now() + farewell();
       if (kill_at_ && Clock::now() >= *kill_at_) {
         for (const Node& node : nodes_) {
           if (!node.exit) node.process.kill(SIGKILL);
         }
-        kill_at_ = Clock::now() + farewell_;
+        kill_at_ = Clock::now() + farewell();
       }
       const auto left = kill_at_ ? std::chrono::ceil<std::chrono::milliseconds>(*kill_at_ - Clock::now()).count() : -1;
       pollfd fds[2] = {{signals_.fd(), POLLIN, 0}, {host_.wake_descriptor(), POLLIN, 0}};
       ::poll(fds, 2, static_cast<int>(kill_at_ ? std::max<std::int64_t>(left, 0) : -1));
       if (fds[1].revents != 0) host_.clear_wake();
     }
+  }
+
+  std::chrono::milliseconds farewell() {
+    const std::chrono::milliseconds longest = host_.error() ? options_.farewell_max : options_.parting_max;
+    return is_hurried_ ? std::min<std::chrono::milliseconds>(longest, kHurriedFarewell) : longest;
   }
 
   void on_signal(int signal) {
@@ -131,8 +136,8 @@ class LocalJob {
     const bool is_first = !interrupted_.has_value();
     interrupted_ = signal;
     if (!is_first) {
-      farewell_ = std::min<std::chrono::milliseconds>(farewell_, kHurriedFarewell);
-      if (kill_at_) kill_at_ = std::min(*kill_at_, Clock::now() + farewell_);
+      is_hurried_ = true;
+      if (kill_at_) kill_at_ = std::min(*kill_at_, Clock::now() + farewell());
     }
     if (is_first) return host_.request_stop();
     host_.abort(Error{ErrorCode::kAborted, base::concat("interrupted twice (", ::strsignal(signal), ")")});
@@ -162,7 +167,7 @@ class LocalJob {
 
   const LocalJobOptions& options_;
   cluster::CoordinatorListener listener_;
-  std::chrono::milliseconds farewell_;
+  bool is_hurried_ = false;                   // asked twice
   std::optional<Clock::time_point> kill_at_;  // whoever lives then; known once the job is over
   SignalDescriptor signals_{SIGINT, SIGTERM, SIGHUP, SIGCHLD};  // before the host, whose lane inherits the mask
   CoordinatorHost host_;

@@ -35,8 +35,10 @@ struct LocalJobOptions {
   cluster::CoordinatorOptions coordinator;
   // What a signal does that is not to end the job; see SignalEffect.
   std::map<int, SignalEffect> effects = {};
-  // After the job is over workers are given this long to end by themselves; less when a second signal asks for the end.
+  // After the job has failed, or has ended well, workers are given this long to end by themselves; less when a second signal asks for
+  // the end. Who is killed after a good end has failed, so that one is for processes that hang, not for slow machines.
   std::chrono::milliseconds farewell_max = std::chrono::seconds(4);
+  std::chrono::milliseconds parting_max = std::chrono::seconds(60);
 };
 
 struct JobOutcome {

@@ -1,7 +1,8 @@
 """Every command that the documents and the help texts show does what it says, as shown.
 
 Commands stand in ```sh blocks of README.md and docs/, and under "Examples" of the help texts. They run in order, in a copy of
-the source tree without its .git, so that what one makes the next may use. scripts/ is left out: these tests are themselves
+the source tree without its .git, so that what one makes the next may use; and of their iterations a tenth, since what the others
+compute is tested elsewhere. scripts/ is left out: these tests are themselves
 started by one of them, and the quickstart's steps are documented commands too.
 """
 import pathlib
@@ -39,11 +40,19 @@ def of_help(poseidon, *subcommand):
     return joined(line for line in examples if line.startswith("  "))
 
 
+def shortened(text):
+    """A tenth of the iterations, in a command or in a file of the examples: of 20 and more."""
+    return re.sub(r"(max_iter: |snapshot: |test_interval: |_iter_|iterations )(\d+)\b",
+                  lambda found: found[1] + str(int(found[2]) // (10 if int(found[2]) >= 20 else 1)), text)
+
+
 @pytest.fixture(scope="module")
 def tree(poseidon, tmp_path_factory):
     """A copy of what the commands use, with the example's data as `examples/digits/create_lmdb.sh` makes it."""
     folder = tmp_path_factory.mktemp("tree")
     shutil.copytree(job.ROOT / "examples", folder / "examples", ignore=shutil.ignore_patterns("*_lmdb", "images", "snapshots"))
+    for path in [*(folder / "examples").rglob("*.prototxt"), *(folder / "examples").rglob("*.sh")]:
+        path.write_text(shortened(path.read_text()))
     (folder / "build").mkdir()
     (folder / "build" / "bin").symlink_to(poseidon.parent)
     (folder / "build" / "python").symlink_to(poseidon.parents[1] / "python")
@@ -55,7 +64,7 @@ def tree(poseidon, tmp_path_factory):
 def run(folder, command):
     # As after `. .venv/bin/activate`.
     paths = {"PATH": f"{folder / 'build' / 'bin'}:{pathlib.Path(sys.executable).parent}:{pathlib.Path('/usr/bin')}:/bin"}
-    done = subprocess.run(["bash", "-c", command], cwd=folder, env=job.environment(**paths), text=True, timeout=job.SECONDS_MAX,
+    done = subprocess.run(["bash", "-c", shortened(command)], cwd=folder, env=job.environment(**paths), text=True, timeout=job.SECONDS_MAX,
                           stdout=subprocess.PIPE, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL)
     assert done.returncode == 0, f"{command}\nended with {done.returncode}:\n{done.stdout[-3000:]}"
 
