@@ -1,5 +1,4 @@
 """Ordinary PyTorch scripts under `poseidon run`: each ends as in one process, to the last digits of float64, in float32 with the same evaluation."""
-import os
 import pathlib
 import re
 import subprocess
@@ -7,14 +6,15 @@ import sys
 
 import pytest
 import torch
+from support.selection import ALL
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 SCRIPTS = ROOT / "tests/scripts/pytorch"
 NAMES = ["mlp", "cnn", "scheduler", "accumulation", "clipping", "gan", "lstm", "gpt", "lbfgs", "iterable", "resume", "trainer", "ema", "workers", "clamp",
          "accelerator"]
 # Which script, on how many workers, with which optimiser: all of them take a quarter of an hour on two cores.
-CASES = [(name, workers, optimizer) for name in NAMES for workers, optimizer in ((2, "sgd"), (4, "adam"))] + [("mlp", 1, "sgd"), ("gan", 1, "adam")]
-if "POSEIDON_TEST_ALL" in os.environ:
+CASES = [(name, *((2, "sgd"), (4, "adam"))[number % 2]) for number, name in enumerate(NAMES)] + [("mlp", 1, "sgd"), ("gan", 1, "adam")]
+if ALL:
     CASES = [(name, workers, optimizer) for name in NAMES for workers in (1, 2, 4) for optimizer in ("sgd", "adam")]
 # Before the script, in every rank: what is synchronised is wrong.
 BREAKAGES = {
@@ -22,7 +22,7 @@ BREAKAGES = {
     "one rank's part is lost": "import poseidon.torch as ps, poseidon.torch._losses as broken\n"
                                "if ps.rank() == 1: broken.scaled = lambda loss, scale: broken._ScaledBackward.apply(loss, 0 * scale)",
 }
-BROKEN = [(name, breakage) for name in (NAMES if "POSEIDON_TEST_ALL" in os.environ else ["mlp", "gan", "scheduler", "ema"]) for breakage in BREAKAGES
+BROKEN = [(name, breakage) for name in (NAMES if ALL else ["mlp", "gan", "scheduler", "ema"]) for breakage in BREAKAGES
           # What all gradients are multiplied by cannot be seen where each is clipped to a norm that it exceeds, nor by L-BFGS, whose direction
           # is that of the gradient, and whose step comes from its change.
           if not (name in ("clipping", "gpt", "lbfgs") and breakage == "the sum instead of the average")]
