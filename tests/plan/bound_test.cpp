@@ -7,11 +7,13 @@
 #include <fstream>
 #include <sstream>
 
+#include "base/text.h"
+
 namespace poseidon::plan {
 namespace {
 
 ModelDescription model(const std::string& name) {
-  std::ifstream file(std::string(POSEIDON_SOURCE_FOLDER) + "/examples/models/" + name + ".json");
+  std::ifstream file(base::concat(POSEIDON_SOURCE_FOLDER, "/examples/models/", name, ".json"));
   std::stringstream text;
   text << file.rdbuf();
   return parse_model_description(text.str()).value();

@@ -41,7 +41,7 @@ TEST(ModelDescription, BecomesAModelOfItsTrainedLayers) {
 
 TEST(ModelDescription, OfEachExampleHasTheParametersThatItStates) {
   int files = 0;
-  for (const auto& entry : std::filesystem::directory_iterator(std::string(POSEIDON_SOURCE_FOLDER) + "/examples/models")) {
+  for (const auto& entry : std::filesystem::directory_iterator(POSEIDON_SOURCE_FOLDER "/examples/models")) {
     if (entry.path().extension() != ".json") continue;
     std::ifstream file(entry.path());
     std::stringstream text;

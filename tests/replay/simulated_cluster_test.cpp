@@ -8,13 +8,14 @@
 #include <fstream>
 #include <sstream>
 
+#include "base/text.h"
 #include "plan/bound.h"
 
 namespace poseidon::replay {
 namespace {
 
 Workload workload(const std::string& model, std::int64_t batch, double samples_per_second) {
-  std::ifstream file(std::string(POSEIDON_SOURCE_FOLDER) + "/examples/models/" + model + ".json");
+  std::ifstream file(base::concat(POSEIDON_SOURCE_FOLDER, "/examples/models/", model, ".json"));
   std::stringstream text;
   text << file.rdbuf();
   return {plan::parse_model_description(text.str()).value(), batch, samples_per_second, 1};
