@@ -151,14 +151,14 @@ Collectives::Collectives(std::shared_ptr<Job> job, std::uint32_t channel, std::v
     : Backend(rank, static_cast<int>(ranks.size())), job_(std::move(job)), channel_(channel), ranks_(std::move(ranks)), thread_([this] { run(); }) {}
 
 Collectives::~Collectives() {
+  // What an operation's end sets off may be Python's.
+  std::optional<pybind11::gil_scoped_release> free;
+  if (PyGILState_Check()) free.emplace();
   {
     const std::lock_guard lock(mutex_);
     closing_ = true;
   }
   changed_.notify_all();
-  // What an operation's end sets off may be Python's.
-  std::optional<pybind11::gil_scoped_release> free;
-  if (PyGILState_Check()) free.emplace();
   thread_.join();
 }
 
@@ -167,10 +167,13 @@ void Collectives::run() {
   for (;;) {
     changed_.wait(lock, [this] { return closing_ || !waiting_.empty(); });
     if (waiting_.empty()) return;
-    const Operation next = std::move(waiting_.front());
-    waiting_.pop_front();
-    lock.unlock();
-    next.work->act(next.act);
+    {
+      const Operation next = std::move(waiting_.front());
+      waiting_.pop_front();
+      lock.unlock();
+      next.work->act(next.act);
+      // Its tensors go here, which may need Python's lock: whoever has that may be waiting for ours.
+    }
     lock.lock();
   }
 }
