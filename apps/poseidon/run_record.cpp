@@ -64,13 +64,14 @@ void RunRecord::on_note(Rank from, const std::string& body) {
     return;
   }
   if (note.is_object() && note.contains("timeline") && note["timeline"].is_string()) {
-    has_timeline_ |= base::write_file_atomically(timeline_part(folder_, index(from)), note["timeline"].get<std::string>()).ok();
+    const std::string part = note["timeline"].get<std::string>();
+    has_timeline_ |= base::write_file_atomically(timeline_part(folder_, index(from)), part, base::Flush::kToSystem).ok();
     return;
   }
   notes_[from] = body;
 }
 
-Status RunRecord::write_plans() { return base::write_file_atomically(folder_ / "plan.json", plan::to_json(plans_)); }
+Status RunRecord::write_plans() { return base::write_file_atomically(folder_ / "plan.json", plan::to_json(plans_), base::Flush::kToSystem); }
 
 Status RunRecord::finish(const launch::ClusterOutcome& outcome, int exit_code) {
   const std::lock_guard lock(mutex_);

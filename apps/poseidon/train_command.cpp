@@ -161,7 +161,7 @@ class Launcher {
   }
 
   void write_plans() {
-    const Status written = base::write_file_atomically(folder_ / "plan.json", plan::to_json(report_.plans()));
+    const Status written = base::write_file_atomically(folder_ / "plan.json", plan::to_json(report_.plans()), base::Flush::kToSystem);
     if (!written) abort_(written.error());
   }
 

@@ -52,17 +52,18 @@ bool write_all(int fd, std::span<const std::byte> bytes) {
 
 }  // namespace
 
-Status write_file_atomically(const std::filesystem::path& path, std::span<const std::byte> bytes) {
+Status write_file_atomically(const std::filesystem::path& path, std::span<const std::byte> bytes, Flush flush) {
   std::filesystem::path temporary = path;
   temporary += concat(".tmp-", ::getpid());
   Descriptor file(::open(temporary.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644));
   if (file.get() < 0) return system_error("write", path);
-  const bool written = write_all(file.get(), bytes) && ::fsync(file.get()) == 0;
+  const bool written = write_all(file.get(), bytes) && (flush == Flush::kToSystem || ::fsync(file.get()) == 0);
   if (!written || !file.close_now() || ::rename(temporary.c_str(), path.c_str()) != 0) {
     Error error = system_error("write", path);
     ::unlink(temporary.c_str());
     return error;
   }
+  if (flush == Flush::kToSystem) return {};
   // The rename itself is safe on disk only once the folder is.
   const std::filesystem::path folder = path.has_parent_path() ? path.parent_path() : std::filesystem::path(".");
   const Descriptor directory(::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
@@ -70,8 +71,8 @@ Status write_file_atomically(const std::filesystem::path& path, std::span<const 
   return {};
 }
 
-Status write_file_atomically(const std::filesystem::path& path, std::string_view text) {
-  return write_file_atomically(path, std::as_bytes(std::span(text.data(), text.size())));
+Status write_file_atomically(const std::filesystem::path& path, std::string_view text, Flush flush) {
+  return write_file_atomically(path, std::as_bytes(std::span(text.data(), text.size())), flush);
 }
 
 Result<std::string> read_file(const std::filesystem::path& path, std::size_t bytes_max) {

@@ -24,7 +24,7 @@ class AtomicFile : public ::testing::Test {
 
 TEST_F(AtomicFile, IsWrittenWholeAndReplacesTheOldOne) {
   ASSERT_TRUE(write_file_atomically(folder_ / "a", "first").ok());
-  ASSERT_TRUE(write_file_atomically(folder_ / "a", "second").ok());
+  ASSERT_TRUE(write_file_atomically(folder_ / "a", "second", Flush::kToSystem).ok());
   EXPECT_EQ(read_file(folder_ / "a").value(), "second");
   EXPECT_EQ(files(), 1u) << "nothing temporary is left";
 }
