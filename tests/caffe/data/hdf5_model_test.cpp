@@ -199,8 +199,9 @@ TEST(Hdf5Conversion, EndsAChildThatTakesTooLongOrDies) {
 
 TEST(Hdf5, IsKnownByItsFirstBytesOrThoseBehindABlockOfTheUsers) {
   EXPECT_TRUE(is_hdf5("\x89HDF\r\n\x1A\n and more"));
-  EXPECT_TRUE(is_hdf5(std::string(1024, 'x') + "\x89HDF\r\n\x1A\n"));
-  EXPECT_FALSE(is_hdf5(std::string(100, 'x') + "\x89HDF\r\n\x1A\n"));
+  const auto after = [](std::size_t bytes) { return std::string(bytes, 'x').append("\x89HDF\r\n\x1A\n"); };
+  EXPECT_TRUE(is_hdf5(after(1024)));
+  EXPECT_FALSE(is_hdf5(after(100)));
   EXPECT_FALSE(is_hdf5(""));
 }
 
