@@ -22,13 +22,14 @@ from cluster import netns  # noqa: E402 (after the paths that find them)
 from support import job  # noqa: E402
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
+@pytest.hookimpl(wrapper=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items):
     """Tests that share a fixture of their module run in one process, so that it is made once."""
     for item in items:
         fixtures = getattr(item, "_fixtureinfo").name2fixturedefs.values()
         if any(fixture.scope == "module" for definitions in fixtures for fixture in definitions):
             item.add_marker(pytest.mark.xdist_group(item.module.__name__))
+    return (yield)
 
 
 @pytest.fixture(scope="session")

@@ -58,7 +58,7 @@ def test_a_replay_takes_servers_too(poseidon, tmp_path):
 
 
 @pytest.mark.parametrize("number, words", [(signal.SIGKILL, r"ended with signal 9 \(Killed\) before the job was over"),
-                                           (signal.SIGSTOP, r".*has not been heard of for 1.5 s")], ids=["killed", "silent"])
+                                           (signal.SIGSTOP, r".*has not been heard of for 3.0 s")], ids=["killed", "silent"])
 def test_a_server_that_dies_or_falls_silent_ends_the_job_and_is_named(lenet, number, words):
     solver = lenet.solver(lenet.net(16), max_iter=100_000, display=1)
     with LiveJob(lenet, solver, 2, "--servers", 2, "--scheme", "ps") as training:
