@@ -22,6 +22,10 @@ from cluster import netns  # noqa: E402 (after the paths that find them)
 from support import job  # noqa: E402
 
 
+def pytest_configure(config):
+    config.addinivalue_line("markers", "alone: bounds seconds, so that nothing else runs beside it (scripts/test)")
+
+
 @pytest.hookimpl(wrapper=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items):
     """Tests that share a fixture of their module run in one process, so that it is made once."""

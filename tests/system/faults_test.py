@@ -9,6 +9,8 @@ import pytest
 from support import job
 from support.processes import LiveJob, of_job, wait_for
 
+pytestmark = pytest.mark.alone  # who ends within how many seconds
+
 # More than any of these tests waits for.
 ENDLESS = 100_000
 
@@ -105,7 +107,7 @@ def test_a_second_ctrl_c_ends_a_job_at_once_that_cannot_stop_in_order(lenet, end
         training.signal(signal.SIGINT)
         training.wait_until_taken(signal.SIGINT)
         training.signal(signal.SIGINT)
-        done = training.end(2).expect(130)
+        done = training.end(10).expect(130)
         assert "interrupted twice" in done.err
         training.expect_nothing_left(holdings)
 
@@ -118,11 +120,11 @@ def test_ctrl_c_ends_a_job_that_waits_for_a_worker_to_join(lenet, digits):
     net = lenet.net(16, edit=lambda text: text.replace(f"{digits}/digits_train_lmdb", str(folder)))
     with LiveJob(lenet, lenet.solver(net), 2) as training:
         training.wait_for(lambda: "waiting for rank 0 and rank 1 to join since" in training.err.read_text(), "its explanation", 30)
-        assert len(training.readers()) == 2
+        training.wait_for(lambda: len(training.readers()) == 2, "the workers' readers", 30)
         holdings = training.holdings()
         training.signal_group(signal.SIGINT)
         # The workers, which wait for their readers, cannot hear of it, and are killed after 4 s.
-        done = training.end(8).expect(130)
+        done = training.end(20).expect(130)
         assert "interrupted before the training began" in done.err
         # A reader hears of its worker's death by its pipe.
         training.expect_nothing_left(holdings, 5)
@@ -158,7 +160,7 @@ def test_a_worker_that_falls_silent_is_noticed_named_and_ended(lenet, endless, r
         # 3.3 s until the silence is noticed, 4 s for the others to say farewell, and the machine's own slowness.
         training.wait_for(lambda: "has not been heard of" in (training.run_folder / f"worker-2.log").read_text(),
                           "the others to hear of the silence", 7)
-        done = training.end(8).expect(4)
+        done = training.end(20).expect(4)
         assert re.search(rf"rank {rank} \(pid {victim.pid} .*has not been heard of for 3.0 s.*stopped", done.err), done.err
         training.expect_nothing_left(holdings)
 

@@ -7,6 +7,8 @@ import pytest
 from support import job
 from support.processes import LiveJob
 
+pytestmark = pytest.mark.alone  # who ends within how many seconds
+
 LENET_REPLAY = ["--model", job.ROOT / "examples/models/lenet.json", "--images-per-second", 3000, "--batch", 64]
 # 20·25 + 20, 50·20·25 + 50, 500·800 + 500, 10·500 + 10.
 LENET_NUMBERS = 431080
@@ -68,7 +70,7 @@ def test_a_server_that_dies_or_falls_silent_ends_the_job_and_is_named(lenet, num
         assert len(holdings.sockets) == 5, "the coordinator, two workers and two servers listen"
         victim = training.server_processes()[1]
         victim.signal(number)
-        done = training.end(10).expect(4)
+        done = training.end(20).expect(4)
         assert re.search(rf"server 1 \(pid {victim.pid}.*{words}" if number == signal.SIGSTOP else
                          rf"server 1 \(pid {victim.pid}\) {words}; its log is .*/server-1.log", done.err), done.err
         assert "server 1" in json.loads(training.report_file.read_text())["error"]
@@ -88,7 +90,7 @@ def test_ctrl_c_and_a_workers_death_take_servers_along(lenet):
         training.wait_for_iteration(3)
         holdings = training.holdings()
         training.worker_processes()[1].signal(signal.SIGKILL)
-        assert "rank 1 (pid " in training.end(10).expect(4).err
+        assert "rank 1 (pid " in training.end(20).expect(4).err
         training.expect_nothing_left(holdings)
 
 
