@@ -11,9 +11,13 @@ namespace {
 using namespace std::chrono_literals;
 using ::testing::HasSubstr;
 
-// Everybody who lives has the same error within two seconds, and it contains `text`.
-void expect_all_fail(SimMembership& job, int workers, const std::string& text) {
-  ASSERT_TRUE(job.run_to_failure(2s)) << "somebody has not noticed within 2 s";
+// Who dies is noticed within this time; who falls silent, within the silence that is allowed and one interval more, and then told.
+constexpr std::chrono::nanoseconds kDeathNoticed = 2s;
+constexpr std::chrono::nanoseconds kSilenceNoticed = 3500ms;
+
+// Everybody who lives has the same error within `limit`, and it contains `text`.
+void expect_all_fail(SimMembership& job, int workers, const std::string& text, std::chrono::nanoseconds limit = kDeathNoticed) {
+  ASSERT_TRUE(job.run_to_failure(limit)) << "somebody has not noticed within " << std::chrono::duration<double>(limit).count() << " s";
   ASSERT_TRUE(job.failed.has_value());
   EXPECT_THAT(job.failed->message, HasSubstr(text));
   for (int rank = 0; rank < workers; ++rank) {
@@ -150,11 +154,11 @@ TEST(Membership, AWorkerThatDiesIsNamedToAllWithinTwoSeconds) {
   }
 }
 
-TEST(Membership, AWorkerWhoseHostFallsSilentIsNamedWithinTwoSeconds) {
+TEST(Membership, AWorkerWhoseHostFallsSilentIsNamedOnceTheSilenceIsTooLong) {
   SimMembership job({.workers = 3});
   ASSERT_TRUE(job.run_to_start());
   for (const Member other : {job.member(0), job.member(2), runtime::kCoordinator}) job.world().cut(job.member(1), other);
-  expect_all_fail(job, 0, "rank 1 (pid 101 on node1) has not been heard of");
+  expect_all_fail(job, 0, "rank 1 (pid 101 on node1) has not been heard of", kSilenceNoticed);
   EXPECT_THAT(job.state(0).failed->message, HasSubstr("rank 1"));
   EXPECT_THAT(job.state(2).failed->message, HasSubstr("rank 1"));
   EXPECT_THAT(job.state(1).failed->message, HasSubstr("launcher has not been heard of")) << "it cannot know more";
@@ -164,7 +168,7 @@ TEST(Membership, AStoppedWorkerIsNoticed) {
   SimMembership job({.workers = 2});
   ASSERT_TRUE(job.run_to_start());
   job.world().freeze(job.member(1));
-  ASSERT_TRUE(job.world().run_until([&] { return job.failed.has_value(); }, job.world().now() + 2s));
+  ASSERT_TRUE(job.world().run_until([&] { return job.failed.has_value(); }, job.world().now() + kSilenceNoticed));
   EXPECT_THAT(job.failed->message, HasSubstr("rank 1"));
 }
 
@@ -394,7 +398,7 @@ TEST(DedicatedServers, AreNotNeededForSharesByRates) {
   EXPECT_TRUE(told.plan->server_shares.empty()) << "what the user says counts";
 }
 
-TEST(DedicatedServers, ThatDieOrFallSilentAreNamedToAllWithinTwoSeconds) {
+TEST(DedicatedServers, ThatDieOrFallSilentAreNamedToAll) {
   for (const bool dies : {true, false}) {
     SimMembership job({.workers = 3, .servers = 2});
     ASSERT_TRUE(job.run_to_start());
@@ -407,7 +411,7 @@ TEST(DedicatedServers, ThatDieOrFallSilentAreNamedToAllWithinTwoSeconds) {
       for (const Member other : {job.member(0), job.member(1), job.member(2), job.member(3), runtime::kCoordinator}) {
         job.world().cut(job.member(4), other);
       }
-      expect_all_fail(job, 0, "server 1 (pid 104 on node4) has not been heard of");
+      expect_all_fail(job, 0, "server 1 (pid 104 on node4) has not been heard of", kSilenceNoticed);
       EXPECT_THAT(job.state(0).failed->message, HasSubstr("server 1"));
       EXPECT_THAT(job.state(3).failed->message, HasSubstr("server 1"));
     }
