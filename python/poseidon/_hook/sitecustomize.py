@@ -1,42 +1,16 @@
 """Lets a script that knows nothing of Poseidon be trained by it: `poseidon run` puts this folder in front of PYTHONPATH.
 
-When the script imports torch, poseidon.torch attaches to it. A `sitecustomize` of the user's that this one hides is run as well. Only
-the process that `poseidon run` has started attaches: what that one starts (workers of a DataLoader, other programs) does not.
+When the script imports torch, poseidon.torch attaches to it; when it imports tensorflow, poseidon.tensorflow does. A `sitecustomize` of
+the user's that this one hides is run as well. Only the process that `poseidon run` has started attaches: what that one starts (workers of
+a DataLoader, other programs) does not.
 """
+import importlib
 import importlib.machinery
 import importlib.util
 import os
 import sys
 
 _HERE = os.path.dirname(os.path.abspath(__file__))
-
-
-class _Attach:
-    """Finds torch as everybody else does, and attaches once it has been imported."""
-
-    def __init__(self):
-        self._busy = False
-
-    def find_spec(self, name, path=None, target=None):
-        if name != "torch" or self._busy:
-            return None
-        self._busy = True
-        try:
-            spec = importlib.util.find_spec(name)
-        finally:
-            self._busy = False
-        if spec is None or spec.loader is None:
-            return spec
-        run = spec.loader.exec_module
-
-        def exec_module(module):
-            run(module)
-            sys.meta_path.remove(self)
-            from poseidon.torch import attach
-            attach()
-
-        spec.loader.exec_module = exec_module
-        return spec
 
 
 def _run_hidden_sitecustomize():
@@ -53,9 +27,10 @@ if os.environ.get("POSEIDON_RANK") is not None and "POSEIDON_ATTACHED" not in os
         os.environ.setdefault("TQDM_DISABLE", "1")
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     try:
-        import poseidon  # noqa: F401  before the script's folder comes first on the path: it may have a file of that name
+        from poseidon import _imports  # before the script's folder comes first on the path: it may have a file called poseidon
     except ImportError:
         sys.exit(f"poseidon: {sys.executable} has no package poseidon: install it there (pip install .), or run the script with the Python of the "
                  "environment that has this poseidon")
-    sys.meta_path.insert(0, _Attach())
+    for framework in ("tensorflow", "torch"):
+        _imports.after(framework, lambda module: importlib.import_module("poseidon." + module.__name__).attach())
 _run_hidden_sitecustomize()

@@ -8,10 +8,10 @@
 
 Without a launcher every function does what it means for one worker.
 """
+from .._worker import local_rank, rank, size
 from ._attach import attach
 from ._explicit import all_gather_object, barrier, distribute, init, offer_factors, scale_loss, shard
 from ._groups import all_reduce, broadcast, register
-from ._worker import local_rank, rank, size
 
 __all__ = ["all_gather_object", "all_reduce", "attach", "barrier", "broadcast", "distribute", "init", "local_rank", "offer_factors", "rank",
            "scale_loss", "shard", "size"]

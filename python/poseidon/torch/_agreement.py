@@ -13,10 +13,10 @@ import zlib
 
 import torch
 
+from .._call_site import call_site, written
+from .._worker import rank
 from . import _data
-from ._call_site import call_site, written
 from ._gradients import OutOfStep
-from ._worker import rank
 
 # Sums over 4,096 workers stay below 2^32, which is what travels.
 DIGEST_MAX = (1 << 19) - 1

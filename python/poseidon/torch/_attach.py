@@ -9,16 +9,16 @@ import weakref
 import torch
 
 from .. import _downloads, _overlay
-from . import _batch_norm, _closures, _data, _dropout, _groups, _losses
+from .._ending import Ending
+from .._metrics import Metrics
+from .._worker import local_rank, rank, size
+from . import _batch_norm, _closures, _data, _dropout, _engine, _groups, _losses
 from ._agreement import Agreement
 from ._buffers import Buffers
-from ._ending import Ending
 from ._factors import Factors
 from ._gradients import Gradients
-from ._metrics import Metrics
 from ._staging import choose_device
 from ._steps import Steps
-from ._worker import local_rank, rank, size
 
 _gradients = None
 
@@ -57,7 +57,13 @@ def attach():
         _write_elsewhere()
     # Children: workers of a DataLoader, programs that the script starts by forking.
     os.register_at_fork(after_in_child=_gradients.forsake)
-    Ending(_gradients, Metrics(_gradients))
+    metrics = Metrics(_gradients)
+
+    def last():
+        metrics.tell()
+        _groups.close()
+
+    Ending(_gradients, _engine.JobError, last)
 
 
 def _write_elsewhere():

@@ -6,7 +6,7 @@ import io
 
 import torch
 
-from ._worker import rank
+from .._worker import rank
 
 # What one message may carry; more goes in several.
 _BYTES_MAX = 4 << 20

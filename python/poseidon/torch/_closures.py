@@ -5,8 +5,8 @@ import functools
 import torch
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
+from .._worker import size
 from . import _data
-from ._worker import size
 
 
 def attach(gradients):

@@ -22,7 +22,7 @@ import weakref
 import torch
 from torch.utils.data import DataLoader, IterableDataset, SequentialSampler
 
-from ._worker import rank, size
+from .._worker import rank, size
 
 # So many batches are drawn at a time, and no more when they have so many samples: they travel in one message.
 _BATCHES = 256

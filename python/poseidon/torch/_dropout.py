@@ -10,7 +10,7 @@ import inspect
 
 import torch
 
-from ._worker import rank
+from .._worker import rank
 from ._wrapping import wraps
 
 _MIX = 0x9E3779B97F4A7C15  # 2^64 over the golden ratio: seeds of neighbours are far apart

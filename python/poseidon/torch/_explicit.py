@@ -2,8 +2,8 @@
 
 import torch
 
+from .._worker import size
 from . import _attach, _data, _losses
-from ._worker import size
 
 
 def init():

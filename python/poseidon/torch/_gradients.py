@@ -12,10 +12,10 @@ import zlib
 
 import torch
 
+from .._call_site import call_site, written
+from .._worker import size
 from . import _awaited, _engine, _groups
-from ._call_site import call_site, written
 from ._staging import Staging
-from ._worker import size
 
 
 # Passes between two comparisons of the parameters, at most.

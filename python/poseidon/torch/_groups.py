@@ -4,8 +4,8 @@ import zlib
 import torch
 import torch.distributed
 
+from .._worker import rank, size
 from . import _engine
-from ._worker import rank, size
 
 _EVERYBODY = 0   # the channel of the group of all workers that has no name of torch.distributed's
 _names = {}      # by channel: whose it is

@@ -11,8 +11,8 @@ import sys
 
 import torch
 
+from .._worker import rank, size
 from . import _data
-from ._worker import rank, size
 from ._wrapping import wraps
 
 _LOSSES = ("cross_entropy", "nll_loss", "mse_loss", "l1_loss", "smooth_l1_loss", "huber_loss", "binary_cross_entropy",

@@ -8,7 +8,7 @@ import threading
 
 import torch
 
-from ._worker import local_rank
+from .._worker import local_rank
 
 
 def choose_device():

@@ -7,15 +7,17 @@ import atexit
 import os
 import sys
 
-from . import _engine, _groups
 from ._worker import rank
 
 OTHERS_FAILED = 75
 
 
 class Ending:
-    def __init__(self, gradients, metrics):
-        self._gradients, self._metrics = gradients, metrics
+    """`synchronised` has the `job`, or None as long as there is none, and `settle_all()`; `job_error` is what the job raises when it is over. `last`
+    is called before a good end, when all is settled."""
+
+    def __init__(self, synchronised, job_error, last):
+        self._synchronised, self._job_error, self._last = synchronised, job_error, last
         self._process = os.getpid()
         self._failure = None
         self._others_failed = False
@@ -38,8 +40,8 @@ class Ending:
 
     def _is_told_by_others(self, error):
         """The job is over, which is why something here could not be done. (Where nothing was over, it is this worker's own mistake.)"""
-        job = self._gradients.job
-        return isinstance(error, _engine.JobError) and (job is None or job.error() is not None)
+        job = self._synchronised.job
+        return isinstance(error, self._job_error) and (job is None or job.error() is not None)
 
     def _stop_for_others(self, error):
         self._others_failed = True
@@ -48,19 +50,18 @@ class Ending:
     def _close(self):
         if os.getpid() != self._process:
             return
-        job = self._gradients.job
+        job = self._synchronised.job
         if job is not None and not self._others_failed:
             if self._failure is not None:
                 job.fail(f"the script of rank {rank()} ended with {self._failure}")
             else:
                 try:
-                    self._gradients.settle_all()
-                    self._metrics.tell()
-                    _groups.close()
+                    self._synchronised.settle_all()
+                    self._last()
                     job.leave()
-                except _engine.JobError as error:
+                except self._job_error as error:
                     self._stop_for_others(error)
-        self._gradients.job = None
+        self._synchronised.job = None
         if self._others_failed:
             sys.stdout.flush()
             sys.stderr.flush()

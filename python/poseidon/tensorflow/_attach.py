@@ -1,0 +1,58 @@
+"""Where a script that knows nothing of Poseidon is entered."""
+import os
+import random
+import sys
+
+import numpy
+import tensorflow as tf
+from tensorflow.python.eager.polymorphic_function import polymorphic_function
+
+from .. import _imports
+from .._ending import Ending
+from .._library import JobError
+from .._seeds import seed_of_all
+from .._worker import rank, size
+from . import _data, _keras
+from ._gradients import Gradients
+
+_gradients = None
+
+
+def gradients():
+    """What is synchronised in this process; None where it is no worker among several."""
+    return _gradients
+
+
+def attach():
+    """Makes this process a worker of the job. Nothing changes where there is only one."""
+    global _gradients
+    if _gradients is not None or size() == 1:
+        return
+    _gradients = Gradients()
+    _gradients.attach()
+    _seed()
+    _watch_functions()
+    _data.attach()
+    _imports.after("keras.src.backend.tensorflow.trainer", lambda module: _keras.attach(module, _gradients))
+    os.register_at_fork(after_in_child=_gradients.forsake)
+    Ending(_gradients, (JobError, tf.errors.AbortedError), lambda: None)
+
+
+def _seed():
+    """What the script draws in Python without a seed of its own is alike on all workers: orders of samples above all."""
+    random.seed(seed_of_all())
+    numpy.random.seed(seed_of_all())
+
+
+def _watch_functions():
+    """XLA compiles a function into one: no operator of ours could be in it, and no gradient leave before the last one is there."""
+    told = []
+    initialise = polymorphic_function.Function.__init__
+
+    def initialised(self, *arguments, jit_compile=None, **options):
+        initialise(self, *arguments, jit_compile=None if jit_compile else jit_compile, **options)
+        if jit_compile and rank() == 0 and not told:
+            told.append(True)
+            print("poseidon: jit_compile is left out: what XLA compiles into one would keep all gradients until the last is there", file=sys.stderr, flush=True)
+
+    polymorphic_function.Function.__init__ = initialised

@@ -1,0 +1,89 @@
+"""Each worker takes its part of every batch, so that the sequence of global batches is that of one process.
+
+A batch of K samples is cut into equal parts, to within one, in the order of ranks. A worker whose part is empty computes with one sample
+that is another's, which counts for nothing.
+"""
+import collections
+import functools
+import itertools
+
+import numpy
+import tensorflow as tf
+from tensorflow.python.eager import context
+
+from .._seeds import seed_of_all
+from .._worker import rank, size
+
+# Of a batch: this worker's samples, and how many they are.
+Part = collections.namedtuple("Part", "content samples")
+
+
+def attach():
+    """What the script shuffles without a seed is shuffled alike on all workers."""
+    shuffle_dataset, shuffle = tf.data.Dataset.shuffle, tf.random.shuffle
+    numbers = itertools.count()
+
+    @functools.wraps(shuffle_dataset)
+    def shuffled_dataset(self, buffer_size, seed=None, *arguments, **options):
+        if seed is None and _has_no_seed():
+            seed = seed_of_all() + next(numbers)
+        return shuffle_dataset(self, buffer_size, seed, *arguments, **options)
+
+    @functools.wraps(shuffle)
+    def shuffled(value, seed=None, name=None):
+        if seed is not None or not _has_no_seed() or not _is_in_dataset():
+            return shuffle(value, seed, name)
+        # An operator with a seed would draw the same permutation in each pass over the data.
+        number, drawn = next(numbers), itertools.count()
+        count = tf.numpy_function(lambda: numpy.int64(next(drawn)), [], tf.int64)
+        return tf.random.experimental.stateless_shuffle(value, seed=[seed_of_all() + number, count])
+
+    tf.data.Dataset.shuffle, tf.random.shuffle = shuffled_dataset, shuffled
+
+
+def _has_no_seed():
+    """Asking TensorFlow for the seeds that an operator would get gives the next one others."""
+    return context.global_seed() is None and tf.compat.v1.get_default_graph().seed is None
+
+
+def _is_in_dataset():
+    """A function of tf.data's is being traced."""
+    graph = tf.compat.v1.get_default_graph()
+    return not tf.executing_eagerly() and getattr(graph, "name", "").startswith("Dataset")
+
+
+def rows_of(batch):
+    """How many samples a batch has: an integer, or a scalar in a graph."""
+    for part in tf.nest.flatten(batch, expand_composites=False):
+        if isinstance(part, tf.RaggedTensor):
+            return part.nrows()
+        if isinstance(part, tf.SparseTensor):
+            return part.dense_shape[0]
+        if isinstance(part, (tf.Tensor, numpy.ndarray)) and len(part.shape) > 0:
+            return tf.shape(part, out_type=tf.int64)[0]
+    return None
+
+
+def part_of(batch):
+    """This worker's."""
+    rows = tf.cast(rows_of(batch), tf.int64)
+    begin, end = rows * rank() // size(), rows * (rank() + 1) // size()
+    samples = end - begin
+    taken = tf.maximum(samples, 1)
+    begin = tf.minimum(begin, rows - taken)
+
+    def cut(part):
+        if isinstance(part, tf.SparseTensor):
+            others = part.dense_shape[1:]
+            return tf.sparse.slice(part, tf.concat([[begin], tf.zeros_like(others)], 0), tf.concat([[taken], others], 0))
+        if isinstance(part, (tf.Tensor, tf.RaggedTensor, numpy.ndarray)) and len(part.shape) > 0:
+            return part[begin:begin + taken]
+        return part
+
+    return Part(tf.nest.map_structure(cut, batch), samples)
+
+
+def cut(dataset):
+    """Of a data set of batches: this worker's parts, as Part."""
+    return dataset.map(lambda *batch: part_of(batch if len(batch) > 1 else batch[0]), num_parallel_calls=tf.data.AUTOTUNE, deterministic=True).prefetch(
+        tf.data.AUTOTUNE)
