@@ -11,7 +11,7 @@ Flights& Flights::instance() {
   return flights;
 }
 
-std::int64_t Flights::start(std::uint32_t tensor, ::tensorflow::Tensor gradient) {
+std::int64_t Flights::start(std::uint32_t tensor, ::tensorflow::Tensor gradient, bool present) {
   void* const memory = gradient.data();
   std::int64_t ticket = 0;
   {
@@ -19,7 +19,7 @@ std::int64_t Flights::start(std::uint32_t tensor, ::tensorflow::Tensor gradient)
     ticket = ++last_ticket_;
     flights_[ticket].sum = std::move(gradient);
   }
-  Link::instance().sum(tensor, memory, true, [this, ticket](const std::string& failure) { back(ticket, failure); });
+  Link::instance().sum(tensor, memory, present, [this, ticket](const std::string& failure) { back(ticket, failure); });
   return ticket;
 }
 

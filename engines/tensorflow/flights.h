@@ -20,8 +20,8 @@ class Flights {
   // Those of this process.
   static Flights& instance();
 
-  // Starts the sum of what is in `gradient`, which is nobody else's from now on.
-  std::int64_t start(std::uint32_t tensor, ::tensorflow::Tensor gradient);
+  // Starts the sum of what is in `gradient`, which is nobody else's from now on; `present`: as in Link::sum.
+  std::int64_t start(std::uint32_t tensor, ::tensorflow::Tensor gradient, bool present);
 
   using LandedFn = std::function<void(const ::tensorflow::Tensor& sum, const std::string& failure)>;
   // Calls `landed` once, when the sum is there: possibly before this returns, else from the library's lane. A ticket is good for one call.

@@ -48,6 +48,16 @@ void Link::sum(std::uint32_t tensor, void* memory, bool present, SumDoneFn done)
   static_cast<void>(kept.release());  // on_synced has it
 }
 
+void Link::take(Part part) {
+  const std::lock_guard lock(mutex_);
+  part_ = part;
+}
+
+Part Link::part() {
+  const std::lock_guard lock(mutex_);
+  return part_;
+}
+
 std::uint64_t Link::next_iteration() {
   const std::lock_guard lock(mutex_);
   return next_.empty() ? 0 : *std::max_element(next_.begin(), next_.end());

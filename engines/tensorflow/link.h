@@ -18,6 +18,12 @@ namespace poseidon::tensorflow {
 // How a sum has ended: an empty message when it is there.
 using SumDoneFn = std::function<void(const std::string& failure)>;
 
+// Of a batch: this worker's samples and all workers'.
+struct Part {
+  std::int64_t own = 0;
+  std::int64_t all = 0;
+};
+
 // Any thread.
 class Link {
  public:
@@ -31,6 +37,10 @@ class Link {
   // returns, else by the library's lane. `present` false: this worker adds nothing.
   void sum(std::uint32_t tensor, void* memory, bool present, SumDoneFn done);
 
+  // The batch that the script has taken last; noughts where it is whole on every worker.
+  void take(Part part);
+  Part part();
+
   // Of all tensors the iteration that the next sum belongs to, and the largest of them.
   std::uint64_t next_iteration();
 
@@ -38,6 +48,7 @@ class Link {
   std::mutex mutex_;
   poseidon_cluster* cluster_ = nullptr;  // guarded by mutex_, as is the next
   std::vector<std::uint64_t> next_;      // by tensor: the iteration that its next sum belongs to
+  Part part_;                            // guarded by mutex_
 };
 
 }  // namespace poseidon::tensorflow

@@ -31,6 +31,7 @@ REGISTER_OP("PoseidonSum")
 
 REGISTER_OP("PoseidonStart")
     .Input("gradient: T")
+    .Input("present: bool")
     .Output("ticket: int64")
     .Attr("T: {float, double}")
     .Attr("tensor: int >= 0")
@@ -46,7 +47,23 @@ REGISTER_OP("PoseidonWait")
     .SetShapeFn(tf::shape_inference::UnknownShape)
     .Doc("The sum that PoseidonStart gave the ticket for, once.");
 
-void copy(const tf::Tensor& from, tf::Tensor& to) { std::memcpy(to.data(), from.data(), from.TotalBytes()); }
+REGISTER_OP("PoseidonPart")
+    .Output("samples: int64")
+    .SetIsStateful()
+    .SetShapeFn([](tf::shape_inference::InferenceContext* context) {
+      context->set_output(0, context->Vector(2));
+      return absl::OkStatus();
+    })
+    .Doc("Of the batch that was taken last: this worker's samples, and all workers'. Noughts where the batch was not cut.");
+
+// With noughts where there is no gradient: where nobody has one, this is what stays.
+void fill(const tf::Tensor* gradient, tf::Tensor& memory) {
+  if (gradient == nullptr) {
+    std::memset(memory.data(), 0, memory.TotalBytes());
+  } else if (!memory.SharesBufferWith(*gradient)) {
+    std::memcpy(memory.data(), gradient->data(), memory.TotalBytes());
+  }
+}
 
 void finish(tf::OpKernelContext* context, const std::string& failure, const tf::AsyncOpKernel::DoneCallback& done) {
   if (!failure.empty()) context->SetStatus(absl::AbortedError(failure));
@@ -70,12 +87,7 @@ class SumKernel final : public tf::AsyncOpKernel {
     tf::Tensor* sum = nullptr;
     OP_REQUIRES_OK_ASYNC(context, context->forward_input_or_allocate_output({0}, 0, gradient.shape(), &sum), done);
     if (sum->TotalBytes() == 0) return done();
-    // Where nobody has a gradient the memory stays as it is.
-    if (!present) {
-      std::memset(sum->data(), 0, sum->TotalBytes());
-    } else if (!sum->SharesBufferWith(gradient)) {
-      copy(gradient, *sum);
-    }
+    fill(present ? &gradient : nullptr, *sum);
     Link::instance().sum(tensor_, sum->data(), present,
                          [context, done = std::move(done)](const std::string& failure) { finish(context, failure, done); });
   }
@@ -95,8 +107,9 @@ class StartKernel final : public tf::OpKernel {
     // Others look at the gradient too (that of a sum is handed on as it is), and the sum needs a place of its own.
     tf::Tensor own;
     OP_REQUIRES_OK(context, context->allocate_temp(gradient.dtype(), gradient.shape(), &own));
-    copy(gradient, own);
-    ticket->scalar<std::int64_t>()() = Flights::instance().start(tensor_, std::move(own));
+    const bool present = context->input(1).scalar<bool>()();
+    fill(present ? &gradient : nullptr, own);
+    ticket->scalar<std::int64_t>()() = Flights::instance().start(tensor_, std::move(own), present);
   }
 
  private:
@@ -116,6 +129,20 @@ class WaitKernel final : public tf::AsyncOpKernel {
   }
 };
 
+class PartKernel final : public tf::OpKernel {
+ public:
+  explicit PartKernel(tf::OpKernelConstruction* construction) : OpKernel(construction) {}
+
+  void Compute(tf::OpKernelContext* context) override {
+    tf::Tensor* samples = nullptr;
+    OP_REQUIRES_OK(context, context->allocate_output(0, {2}, &samples));
+    const Part part = Link::instance().part();
+    samples->vec<std::int64_t>()(0) = part.own;
+    samples->vec<std::int64_t>()(1) = part.all;
+  }
+};
+
+REGISTER_KERNEL_BUILDER(Name("PoseidonPart").Device(tf::DEVICE_CPU), PartKernel);
 REGISTER_KERNEL_BUILDER(Name("PoseidonSum").Device(tf::DEVICE_CPU), SumKernel);
 REGISTER_KERNEL_BUILDER(Name("PoseidonStart").Device(tf::DEVICE_CPU), StartKernel);
 REGISTER_KERNEL_BUILDER(Name("PoseidonWait").Device(tf::DEVICE_CPU), WaitKernel);
@@ -128,6 +155,10 @@ extern "C" {
 
 __attribute__((visibility("default"))) void poseidon_tensorflow_use(poseidon_cluster* cluster, std::size_t tensors, std::uint64_t first) {
   poseidon::tensorflow::Link::instance().use(cluster, tensors, first);
+}
+
+__attribute__((visibility("default"))) void poseidon_tensorflow_take(std::int64_t own, std::int64_t all) {
+  poseidon::tensorflow::Link::instance().take({own, all});
 }
 
 __attribute__((visibility("default"))) std::uint64_t poseidon_tensorflow_next_iteration(void) {

@@ -1,5 +1,6 @@
 """TensorFlow on many machines. `poseidon run` attaches this to a script by itself."""
 from .._worker import local_rank, rank, size
 from ._attach import attach
+from ._data import shard
 
-__all__ = ["attach", "local_rank", "rank", "size"]
+__all__ = ["attach", "local_rank", "rank", "shard", "size"]

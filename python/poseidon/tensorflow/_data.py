@@ -13,6 +13,7 @@ from tensorflow.python.eager import context
 
 from .._seeds import seed_of_all
 from .._worker import rank, size
+from . import _operators
 
 # Of a batch: this worker's samples, and how many they are.
 Part = collections.namedtuple("Part", "content samples")
@@ -83,7 +84,52 @@ def part_of(batch):
     return Part(tf.nest.map_structure(cut, batch), samples)
 
 
-def cut(dataset):
+def parts(dataset):
     """Of a data set of batches: this worker's parts, as Part."""
     return dataset.map(lambda *batch: part_of(batch if len(batch) > 1 else batch[0]), num_parallel_calls=tf.data.AUTOTUNE, deterministic=True).prefetch(
         tf.data.AUTOTUNE)
+
+
+def shard(batches):
+    """What gives this worker's part of each batch: of a tf.data.Dataset of batches, to be iterated in Python, or of one batch (a tensor, an array,
+    or such in tuples, lists and dicts). What is computed with a part counts for as many samples as it has."""
+    if size() == 1:
+        return batches
+    if isinstance(batches, tf.data.Dataset):
+        return _Parts(batches)
+    rows = rows_of(batches)
+    if rows is None:
+        raise ValueError("there is no tensor in this batch that could be cut")
+    if not tf.executing_eagerly():
+        raise ValueError("poseidon.tensorflow.shard is called in a graph: cut the batch before it is handed to the function")
+    return _taken(part_of(batches), int(rows))
+
+
+class _Parts:
+    """Of the batches of a data set. Each pass over the data begins anew, as with the data set itself."""
+
+    def __init__(self, dataset):
+        self._dataset = dataset
+        self._parts = dataset.map(_with_rows).prefetch(tf.data.AUTOTUNE)
+
+    def __iter__(self):
+        for part, rows in self._parts:
+            yield _taken(part, int(rows))
+        _operators.take(0, 0)
+
+    def __len__(self):
+        return len(self._dataset)
+
+    @property
+    def element_spec(self):
+        return self._parts.element_spec[0].content
+
+
+def _with_rows(*batch):
+    batch = batch if len(batch) > 1 else batch[0]
+    return part_of(batch), rows_of(batch)
+
+
+def _taken(part, rows):
+    _operators.take(int(part.samples), rows)
+    return part.content

@@ -28,7 +28,7 @@ class _Tensor:
 
     def __init__(self, name, shape, dtype, variable=None):
         self.name, self.shape, self.variable = name, tuple(shape), variable
-        self.dtype = numpy.float64 if dtype == tf.float64 else numpy.float32
+        self.dtype = numpy.float64 if dtype.base_dtype == tf.float64 else numpy.float32
         self.is_shared = False  # rank 0's values are everybody's
 
     def values(self):
@@ -42,7 +42,6 @@ class _Tensor:
 
     def take(self, array):
         """Rank 0's values."""
-        self.is_shared = True
         if self.variable is not None and rank() != 0:
             with tf.init_scope():
                 self.variable.assign(tf.cast(array, self.variable.dtype))
@@ -118,7 +117,7 @@ class Gradients:
             variable = real(source)
             if variable is not None:
                 places[index] = self._place(id(variable), _name(source), variable.shape, variable.dtype, variable)
-        share = self._share()
+        share, present = self._share()
         roots = _scaled_roots(target, output_gradients, share) if len(places) == len(tf.nest.flatten(sources)) else None
         result = differentiate(output_gradients if roots is None else roots)
         flat = tf.nest.flatten(result)
@@ -135,43 +134,58 @@ class Gradients:
         self._join()
         # Backwards, which is the order in which they have been computed.
         for index in sorted(flights, reverse=True):
-            flights[index].begin(self, share if roots is None else 1)
+            flights[index].begin(self, share if roots is None else 1, present)
         for index, flight in flights.items():
             flat[index] = flight.end()
         return tf.nest.pack_sequence_as(result, flat)
 
     def _share(self):
-        """Of this worker, in the average."""
+        """Of this worker, in the average; and whether it has any."""
         if self.samples is None:
-            return 1 / size()
+            # Who cuts batches outside of the graph says so, each time.
+            part = _operators.part()
+            own, total = tf.cast(part[0], tf.float64), tf.cast(part[1], tf.float64)
+            return tf.where(part[1] > 0, tf.math.divide_no_nan(own, total), 1 / size()), tf.logical_or(part[0] > 0, tf.equal(part[1], 0))
         place = self._place("samples", "samples", (), tf.float64)
         self._join()
         own = tf.cast(self.samples, tf.float64)
-        return own / self.summing(own, place)()
+        return own / self.summing(own, place)(), self.samples > 0
 
-    def summing(self, own, place):
+    def summing(self, own, place, present=True):
         """A function that gives the sum of what all workers have, which is begun at once."""
         own = tf.cast(own, self._tensors[place].dtype)
         if tf.executing_eagerly():
-            ticket = _operators.start(own, place)
+            ticket = _operators.start(own, place, present)
             return lambda: _operators.wait(ticket, own.dtype)
-        total = self._sum(own, place)
+        total = _operators.sum_of_all(own, place, present)
         return lambda: total
-
-    def _sum(self, gradient, place):
-        present = True if self.samples is None else self.samples > 0
-        return _operators.sum_of_all(gradient, place, present)
 
     # ---- The job ----
 
     def _join(self):
         """All workers come here with the same tensors, since they run the same script. Not while variables have no values yet: a function that makes
-        variables is traced once more when they have got them, before it is run."""
+        variables is traced once more when they have got them, before it is run; a session has them when it runs the first training step."""
         if self.job is not None and self._in_job == len(self._tensors):
             return
         arrays = [None if tensor.is_shared else tensor.values() for tensor in self._tensors]
-        if any(array is None and not tensor.is_shared for tensor, array in zip(self._tensors, arrays)):
+        if all(array is not None or tensor.is_shared for tensor, array in zip(self._tensors, arrays)):
+            for tensor, array in self._renew(arrays):
+                tensor.take(array)
+
+    def share_from(self, read, write):
+        """Joins, with values that `read` gives of a list of variables; rank 0's are given to `write`, with the variables."""
+        if self.job is not None and self._in_job == len(self._tensors):
             return
+        unshared = [tensor for tensor in self._tensors if not tensor.is_shared and tensor.variable is not None]
+        values = dict(zip(map(id, unshared), read([tensor.variable for tensor in unshared]))) if unshared else {}
+        arrays = [numpy.array(values[id(tensor)], dtype=tensor.dtype, order="C") if id(tensor) in values else None if tensor.is_shared else tensor.values()
+                  for tensor in self._tensors]
+        shared = [(tensor.variable, array) for tensor, array in self._renew(arrays) if tensor.variable is not None]
+        if shared and rank() != 0:
+            write(*zip(*shared))
+
+    def _renew(self, arrays):
+        """The tensors that have become everybody's, with rank 0's values."""
         values = [Values(tensor.name, tensor.shape, tensor.dtype, array) for tensor, array in zip(self._tensors, arrays)]
         layers = [Layer(tensor.name, [place]) for place, tensor in enumerate(self._tensors)]
         first = _operators.next_iteration()
@@ -181,9 +195,14 @@ class Gradients:
             self.job.renew(values, layers, first)
         self._in_job = len(self._tensors)
         _operators.use(self.job, self._in_job, first)
-        for tensor, array in zip(self._tensors, arrays):
-            if array is not None:
-                tensor.take(array)
+        shared = [(tensor, array) for tensor, array in zip(self._tensors, arrays) if array is not None]
+        for tensor, _ in shared:
+            tensor.is_shared = True
+        return shared
+
+    def knows(self, graph):
+        """Gradients have been asked for in it."""
+        return graph in self._uses
 
     @contextlib.contextmanager
     def of_samples(self, samples):
@@ -272,13 +291,13 @@ class _Flight:
     def __init__(self, gradient, place, touched):
         self._gradient, self._place, self._touched = gradient, place, touched
 
-    def begin(self, gradients, scale):
+    def begin(self, gradients, scale, present):
         dense = tf.convert_to_tensor(self._gradient)
-        self._sum = gradients.summing(dense if scale == 1 else dense * tf.cast(scale, dense.dtype), self._place)
+        self._sum = gradients.summing(dense if isinstance(scale, int) else dense * tf.cast(scale, dense.dtype), self._place, present)
         if self._touched is not None:
             indices = self._gradient.indices
             own = tf.scatter_nd(indices[:, tf.newaxis], tf.ones(tf.shape(indices)), tf.cast(tf.shape(dense)[:1], indices.dtype))
-            self._touches = gradients.summing(own, self._touched)
+            self._touches = gradients.summing(own, self._touched, present)
 
     def end(self):
         average = tf.cast(self._sum(), self._gradient.dtype)

@@ -59,7 +59,7 @@ def _cut_what_fit_reads(epoch_iterator, doing, gradients):
         # Not before: the model may have to be built, from a batch as it is.
         if self._poseidon_cuts:
             self._poseidon_cuts = False
-            self._distributed_dataset = _data.cut(self._distributed_dataset)
+            self._distributed_dataset = _data.parts(self._distributed_dataset)
         reset(self)
 
     epoch_iterator.__init__, epoch_iterator.reset = initialised, reset_and_cut

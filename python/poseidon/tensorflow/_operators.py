@@ -7,7 +7,7 @@ import tensorflow as tf
 from tensorflow.python.framework import auto_control_deps
 
 _FOLDER = os.path.dirname(os.path.abspath(__file__))
-_NAMES = ("PoseidonSum", "PoseidonStart", "PoseidonWait")
+_NAMES = ("PoseidonPart", "PoseidonSum", "PoseidonStart", "PoseidonWait")
 
 
 def _path():
@@ -44,11 +44,21 @@ def sum_of_all(gradient, tensor, present=True):
     return _module.poseidon_sum(gradient=gradient, present=present, tensor=tensor)
 
 
-def start(gradient, tensor):
+def start(gradient, tensor, present=True):
     """Begins the same at once, and gives a ticket."""
-    return _module.poseidon_start(gradient=gradient, tensor=tensor)
+    return _module.poseidon_start(gradient=gradient, present=present, tensor=tensor)
 
 
 def wait(ticket, dtype):
     """The sum for a ticket."""
     return _module.poseidon_wait(ticket=ticket, T=dtype)
+
+
+def take(own, all):
+    """The script computes with a batch that is cut: with `own` samples of `all`. Noughts: with one that is whole on every worker."""
+    _library.poseidon_tensorflow_take(ctypes.c_int64(own), ctypes.c_int64(all))
+
+
+def part():
+    """What take() was told last, when the graph is run: two numbers."""
+    return _module.poseidon_part()
