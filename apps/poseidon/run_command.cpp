@@ -105,7 +105,7 @@ class Run {
     if (outcome.interrupted) return say("interrupted");
     if (!outcome.error && !outcome.culprit) {
       if (!outcome.was_joined && workers() > 1) {
-        say("the script made no optimiser of PyTorch's that Poseidon could see: each rank has run all of it by itself");
+        say("the script made no optimiser of PyTorch's and asked TensorFlow for no gradient that Poseidon could see: each rank has run all of it by itself");
       }
       return;
     }

@@ -62,6 +62,9 @@ void RunOptions::describe(CLI::App& app) {
   app.add_option("--loss", loss, "what the script's own losses are over a batch: a mean, or a sum; PyTorch's own losses need no word")
       ->check(CLI::IsMember({"mean", "sum"}));
   app.add_flag("--sync-batch-norm", sync_batch_norm, "BatchNorm normalises over the batch of all workers together");
+  app.add_flag("--shard-datasets", shard_datasets,
+               "TensorFlow: loops over a tf.data.Dataset in the script get this worker's part of each batch, where they train");
+  app.add_flag("--split-feeds", split_feeds, "TensorFlow 1: this worker's part of what a training step is fed, instead of all of it");
   app.add_flag("--count-targets", count_targets, "workers tell each other how many targets their losses do not ignore, also where each sample has one");
 }
 
@@ -88,6 +91,8 @@ Status RunOptions::set_environment(launch::ClusterJobOptions& job) const {
   if (loss) job.environment["POSEIDON_LOSS"] = *loss;
   if (timeline) job.environment["POSEIDON_TIMELINE"] = "1";
   if (sync_batch_norm) job.environment["POSEIDON_SYNC_BATCH_NORM"] = "1";
+  if (shard_datasets) job.environment["POSEIDON_SHARD_DATASETS"] = "1";
+  if (split_feeds) job.environment["POSEIDON_SPLIT_FEEDS"] = "1";
   if (count_targets) job.environment["POSEIDON_COUNT_TARGETS"] = "1";
   if (all_ranks_write) job.environment["POSEIDON_ALL_RANKS_WRITE"] = "1";
   return {};

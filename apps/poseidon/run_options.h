@@ -28,6 +28,8 @@ struct RunOptions {
   bool all_ranks_write = false;
   bool count_targets = false;
   bool sync_batch_norm = false;
+  bool shard_datasets = false;
+  bool split_feeds = false;
   bool timeline = false;
   std::string batch = "global";
   std::optional<std::string> loss;

@@ -15,3 +15,8 @@ def local_rank():
 def size():
     """How many workers train together."""
     return int(os.environ.get("POSEIDON_WORLD_SIZE", "1"))
+
+
+def is_the_scripts_process():
+    """The process that `poseidon run` has started: none that this one has started in its turn."""
+    return os.environ.get("POSEIDON_ATTACHED") == str(os.getpid())

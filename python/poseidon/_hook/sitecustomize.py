@@ -32,5 +32,5 @@ if os.environ.get("POSEIDON_RANK") is not None and "POSEIDON_ATTACHED" not in os
         sys.exit(f"poseidon: {sys.executable} has no package poseidon: install it there (pip install .), or run the script with the Python of the "
                  "environment that has this poseidon")
     for framework in ("tensorflow", "torch"):
-        _imports.after(framework, lambda module: importlib.import_module("poseidon." + module.__name__).attach())
+        _imports.after(framework, lambda module: importlib.import_module("poseidon." + module.__name__))
 _run_hidden_sitecustomize()

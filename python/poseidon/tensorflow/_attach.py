@@ -12,7 +12,7 @@ from .._ending import Ending
 from .._library import JobError
 from .._seeds import seed_of_all
 from .._worker import rank, size
-from . import _data, _keras, _sessions
+from . import _data, _dropout, _keras, _sessions
 from ._gradients import Gradients
 
 _gradients = None
@@ -33,6 +33,7 @@ def attach():
     _seed()
     _watch_functions()
     _data.attach()
+    _dropout.attach()
     _sessions.attach(_gradients)
     _imports.after("keras.src.backend.tensorflow.trainer", lambda module: _keras.attach(module, _gradients))
     os.register_at_fork(after_in_child=_gradients.forsake)

@@ -131,5 +131,15 @@ def _with_rows(*batch):
 
 
 def _taken(part, rows):
+    global _has_cut
+    _has_cut = True
     _operators.take(int(part.samples), rows)
     return part.content
+
+
+_has_cut = False
+
+
+def is_cut():
+    """Batches have been cut outside of graphs."""
+    return _has_cut

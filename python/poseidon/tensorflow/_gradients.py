@@ -11,16 +11,20 @@ import contextlib
 import functools
 import itertools
 import json
+import sys
 import weakref
 
 import numpy
 import tensorflow as tf
 from tensorflow.python.eager import backprop, record
-from tensorflow.python.ops import gradients_util
+from tensorflow.python.ops import gradients_util, resource_variable_ops
 
 from .._library import Job, Layer, Values
 from .._worker import rank, size
-from . import _operators
+from . import _data, _operators, _others
+
+# Bytes that a worker hands to the coordinator at a time.
+_SLICE = 1 << 19
 
 
 class _Tensor:
@@ -53,14 +57,15 @@ class Gradients:
     def __init__(self):
         self.job = None
         self.samples = None     # of the batch that is being computed with: this worker's; a scalar, or None where nothing is known
-        self.on_first = []      # called when gradients are asked for the first time
         self._tensors = []      # of the job, by place; those at the end may be to come
         self._in_job = 0        # of them, those that the job knows
-        self._places = {}       # by (variable's id or name, use)
-        self._uses = weakref.WeakKeyDictionary()  # by outermost graph: how often each variable's gradient has been asked for in it
+        self._places = {}       # by (variable's id or name, how deep within functions, use)
+        self._uses = weakref.WeakKeyDictionary()  # by graph: how often each variable's gradient has been asked for in it
+        self._variables = []    # all that the script has made, as weak references
         self._is_off = False    # somebody else synchronises
 
     def attach(self):
+        self._watch_variables()
         gradient, helper = backprop.GradientTape.gradient, gradients_util._GradientsHelper
 
         @functools.wraps(gradient)
@@ -80,32 +85,47 @@ class Gradients:
         backprop.GradientTape.gradient = averaged
         gradients_util._GradientsHelper = averaged_symbolic
 
+    def _watch_variables(self):
+        initialise = resource_variable_ops.BaseResourceVariable.__init__
+
+        @functools.wraps(initialise)
+        def initialised(variable, *arguments, **options):
+            initialise(variable, *arguments, **options)
+            self._variables.append(weakref.ref(variable))
+
+        resource_variable_ops.BaseResourceVariable.__init__ = initialised
+
     # ---- What there is to synchronise ----
 
     def _begin(self):
+        if self.samples is None and not _data.is_cut() and self.job is None and not self._tensors and rank() == 0:
+            flag = "--shard-datasets" if tf.compat.v1.executing_eagerly_outside_functions() else "--split-feeds"
+            print("poseidon: this script takes its batches by itself, so every worker trains on ALL of each batch: the result is right and nothing is gained. "
+                  f"Start it with `poseidon run {flag}`, or cut them with `import poseidon.tensorflow; batches = poseidon.tensorflow.shard(batches)`",
+                  file=sys.stderr, flush=True)
         if tf.distribute.has_strategy():
             raise RuntimeError("this script trains under a strategy of tf.distribute, which averages gradients by itself: Poseidon is not hooked into it. "
                                "Take the strategy out of the script (Poseidon does its work), or start the script without `poseidon run`")
-        while self.on_first:
-            self.on_first.pop(0)()
 
     def _place(self, key, name, shape, dtype, variable=None):
-        """Of a tensor: a new one in each use that a graph makes of it. Programs that are run eagerly make one after the other."""
-        graph = _outermost_graph()
-        use = 0
-        if graph is not None:
+        """Of a tensor: a new one in each use that a graph makes of it, since these have no order. Functions that are called, and programs that are run
+        eagerly, come one after the other; but not a function and what stands beside its call, which is why depth counts."""
+        depth, use = 0, 0
+        if not tf.executing_eagerly():
+            graph = tf.compat.v1.get_default_graph()
+            depth = _depth(graph)
             uses = self._uses.setdefault(graph, {})
             use = uses.get(key, 0)
             uses[key] = use + 1
-        place = self._places.get((key, use))
+        place = self._places.get((key, depth, use))
         if place is None:
-            place = self._places[key, use] = len(self._tensors)
-            self._tensors.append(_Tensor(self._unused(f"{name} ({use + 1})" if use > 0 else name), shape, dtype, variable))
+            place = self._places[key, depth, use] = len(self._tensors)
+            self._tensors.append(_Tensor(self._unused(name), shape, dtype, variable))
         return place
 
     def _unused(self, name):
         taken = {tensor.name for tensor in self._tensors}
-        others = (f"{name}_{number}" for number in itertools.count(1))
+        others = (f"{name} ({number})" for number in itertools.count(2))
         return name if name not in taken else next(other for other in others if other not in taken)
 
     def _averages(self, target, sources, output_gradients, differentiate):
@@ -169,8 +189,11 @@ class Gradients:
             return
         arrays = [None if tensor.is_shared else tensor.values() for tensor in self._tensors]
         if all(array is not None or tensor.is_shared for tensor, array in zip(self._tensors, arrays)):
+            is_first = self.job is None
             for tensor, array in self._renew(arrays):
                 tensor.take(array)
+            if is_first:
+                self._give_out_others()
 
     def share_from(self, read, write):
         """Joins, with values that `read` gives of a list of variables; rank 0's are given to `write`, with the variables."""
@@ -180,9 +203,26 @@ class Gradients:
         values = dict(zip(map(id, unshared), read([tensor.variable for tensor in unshared]))) if unshared else {}
         arrays = [numpy.array(values[id(tensor)], dtype=tensor.dtype, order="C") if id(tensor) in values else None if tensor.is_shared else tensor.values()
                   for tensor in self._tensors]
+        is_first = self.job is None
         shared = [(tensor.variable, array) for tensor, array in self._renew(arrays) if tensor.variable is not None]
         if shared and rank() != 0:
             write(*zip(*shared))
+        if is_first:
+            trained = {id(tensor.variable) for tensor in self._tensors}
+            _others.give_out(self, [variable for variable in tf.compat.v1.global_variables() if id(variable) not in trained], read, write)
+
+    def _give_out_others(self):
+        """Of the variables that there are, those that are not trained, or not yet."""
+        trained = {id(tensor.variable) for tensor in self._tensors}
+        with tf.init_scope():
+            others = [variable for variable in (known() for known in self._variables) if variable is not None and id(variable) not in trained]
+            others = [variable for variable in others if variable.dtype not in (tf.resource, tf.variant, tf.string) and variable.is_initialized()]
+
+            def write(variables, values):
+                for variable, value in zip(variables, values):
+                    variable.assign(value)
+
+            _others.give_out(self, others, lambda variables: [variable.numpy() for variable in variables], write)
 
     def _renew(self, arrays):
         """The tensors that have become everybody's, with rank 0's values."""
@@ -221,9 +261,14 @@ class Gradients:
         """What each worker gives, by rank: what JSON can write."""
         return [json.loads(text) for text in self.job.gather(json.dumps(value).encode())]
 
+    def gather_bytes(self, own):
+        """What each worker gives, by rank; as much on all."""
+        slices = [self.job.gather(own[begin:begin + _SLICE]) for begin in range(0, len(own), _SLICE)]
+        return [b"".join(parts) for parts in zip(*slices)]
+
     def totals(self, arrays):
         """Sums over all workers of arrays that are small, the same on all."""
-        parts = self.job.gather(b"".join(numpy.ascontiguousarray(array, dtype=numpy.float64).tobytes() for array in arrays))
+        parts = self.gather_bytes(b"".join(numpy.ascontiguousarray(array, dtype=numpy.float64).tobytes() for array in arrays))
         total = functools.reduce(numpy.add, (numpy.frombuffer(part) for part in parts))
         ends = numpy.cumsum([array.size for array in arrays])
         return [part.reshape(array.shape).astype(array.dtype) for part, array in zip(numpy.split(total, ends[:-1]), arrays)]
@@ -307,14 +352,13 @@ class _Flight:
         return tf.IndexedSlices(tf.gather(average, rows), rows, self._gradient.dense_shape)
 
 
-def _outermost_graph():
-    """Of those that are being built, one within the other; None in eager execution."""
-    if tf.executing_eagerly():
-        return None
-    graph = tf.compat.v1.get_default_graph()
-    while getattr(graph, "outer_graph", None) is not None and graph.outer_graph.building_function:
+def _depth(graph):
+    """How many functions a graph is within: 0 for one that a session runs."""
+    depth = 0
+    while getattr(graph, "outer_graph", None) is not None:
         graph = graph.outer_graph
-    return graph
+        depth += 1
+    return depth
 
 
 def _name(source):

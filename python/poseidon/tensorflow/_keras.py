@@ -3,7 +3,8 @@ import functools
 
 import tensorflow as tf
 
-from . import _data
+from . import _data, _others
+from ._gradients import real
 
 
 def attach(module, gradients):
@@ -100,6 +101,7 @@ def _report_of_all(trainer, doing, gradients):
             counts = [variable for metric in self.metrics for variable in metric.variables]
             for variable, total in zip(counts, gradients.totals([variable.numpy() for variable in counts])):
                 variable.assign(total)
+            _others.average(gradients, [real(variable) for variable in self.non_trainable_variables])
         return result(self, logs)
 
     trainer._get_metrics_result_or_logs = result_of_all

@@ -73,6 +73,7 @@ def _reaches(operations):
 
 def _split(feed_dict):
     """This worker's part of what is fed for any number of samples; all of it where that is not plain."""
+    _operators.take(0, 0)
     arrays = {key: numpy.asarray(value) for key, value in feed_dict.items() if _is_of_samples(key)}
     rows = {array.shape[0] for array in arrays.values() if array.ndim > 0}
     if len(rows) != 1:

@@ -8,7 +8,7 @@
 
 Without a launcher every function does what it means for one worker.
 """
-from .._worker import local_rank, rank, size
+from .._worker import is_the_scripts_process, local_rank, rank, size
 from ._attach import attach
 from ._explicit import all_gather_object, barrier, distribute, init, offer_factors, scale_loss, shard
 from ._groups import all_reduce, broadcast, register
@@ -17,3 +17,5 @@ __all__ = ["all_gather_object", "all_reduce", "attach", "barrier", "broadcast", 
            "scale_loss", "shard", "size"]
 
 register()
+if is_the_scripts_process():
+    attach()  # whether the script has imported this, or torch
