@@ -94,6 +94,12 @@ def test_engines_do_not_know_each_other_but_for_caffe_on_torch():
                 if name.startswith("engines/") and not name.startswith("engines/torch/")]
 
 
+def test_operators_of_tensorflow_stand_on_the_c_interface_alone():
+    names = {name for path in sources("engines/tensorflow") for name in includes(path)}
+    assert {name for name in names if not name.startswith(("tensorflow/", "engines/tensorflow/"))
+            and not re.fullmatch(r"[a-z_]+", name)} == {"poseidon/poseidon.h"}
+
+
 def test_the_simulated_world_is_seen_by_tests_only():
     assert not [path for path in sources("engines", "apps") for name in includes(path) if name.startswith("runtime/sim/")]
     state_machines = ("src/store", "src/factor", "src/session", "src/host")

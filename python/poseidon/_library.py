@@ -3,6 +3,7 @@
 Knows no framework: what travels is memory of NumPy arrays, or belongs to operators that submit by themselves.
 """
 import ctypes
+import glob
 import os
 
 import numpy
@@ -45,7 +46,11 @@ class _Traffic(ctypes.Structure):
 
 
 def _load():
-    path = os.path.join(os.path.dirname(os.path.abspath(__file__)), "libposeidon.so")
+    # By the name with a version where the package is installed.
+    paths = sorted(glob.glob(os.path.join(os.path.dirname(os.path.abspath(__file__)), "libposeidon.so*")))
+    if not paths:
+        raise ImportError(f"there is no libposeidon.so in {os.path.dirname(os.path.abspath(__file__))}: build Poseidon where TensorFlow is installed")
+    path = paths[0]
     library = ctypes.CDLL(path)
     for name in ("poseidon_last_error", "poseidon_version", "poseidon_code_name", "poseidon_plan"):
         getattr(library, name).restype = ctypes.c_char_p

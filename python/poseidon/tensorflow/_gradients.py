@@ -167,7 +167,8 @@ class Gradients:
             own, total = tf.cast(part[0], tf.float64), tf.cast(part[1], tf.float64)
             return tf.where(part[1] > 0, tf.math.divide_no_nan(own, total), 1 / size()), tf.logical_or(part[0] > 0, tf.equal(part[1], 0))
         place = self._place("samples", "samples", (), tf.float64)
-        self._join()
+        if tf.executing_eagerly():
+            self._join()
         own = tf.cast(self.samples, tf.float64)
         return own / self.summing(own, place)(), self.samples > 0
 
