@@ -22,6 +22,7 @@ from tensorflow.python.ops import gradients_util, resource_variable_ops
 from .._library import Job, Layer, Values
 from .._worker import rank, size
 from . import _data, _operators, _others
+from ._eager import EagerPasses
 
 # Bytes that a worker hands to the coordinator at a time.
 _SLICE = 1 << 19
@@ -62,6 +63,7 @@ class Gradients:
         self._places = {}       # by (variable's id or name, how deep within functions, use)
         self._uses = weakref.WeakKeyDictionary()  # by graph: how often each variable's gradient has been asked for in it
         self._variables = []    # all that the script has made, as weak references
+        self._eager = EagerPasses()
         self._is_off = False    # somebody else synchronises
 
     def attach(self):
@@ -97,7 +99,7 @@ class Gradients:
 
     # ---- What there is to synchronise ----
 
-    def _begin(self):
+    def _check_that_it_is_ours(self):
         if self.samples is None and not _data.is_cut() and self.job is None and not self._tensors and rank() == 0:
             flag = "--shard-datasets" if tf.compat.v1.executing_eagerly_outside_functions() else "--split-feeds"
             print("poseidon: this script takes its batches by itself, so every worker trains on ALL of each batch: the result is right and nothing is gained. "
@@ -130,7 +132,7 @@ class Gradients:
 
     def _averages(self, target, sources, output_gradients, differentiate):
         """Of the gradients that `differentiate` gives for what the backward pass begins with."""
-        self._begin()
+        self._check_that_it_is_ours()
         # In the order of the sources, which is mostly that of the forward pass: what that needs first travels first.
         places = {}
         for index, source in enumerate(tf.nest.flatten(sources)):
@@ -139,7 +141,17 @@ class Gradients:
                 places[index] = self._place(id(variable), _name(source), variable.shape, variable.dtype, variable)
         share, present = self._share()
         roots = _scaled_roots(target, output_gradients, share) if len(places) == len(tf.nest.flatten(sources)) else None
-        result = differentiate(output_gradients if roots is None else roots)
+        if tf.executing_eagerly() and roots is not None:
+            self._join()
+            by_variable = {id(self._tensors[place].variable): place for place in places.values()}
+
+            def begin(variable, gradient):
+                place = by_variable.get(id(variable))
+                return None if place is None else self.summing(gradient, place, present)
+
+            result = self._eager.run(lambda: differentiate(roots), begin)
+        else:
+            result = differentiate(output_gradients if roots is None else roots)
         flat = tf.nest.flatten(result)
         flights = {}
         for index, place in places.items():
@@ -150,7 +162,7 @@ class Gradients:
             if isinstance(gradient, tf.IndexedSlices):
                 tensor = self._tensors[place]
                 touched = self._place((id(tensor.variable), "rows"), f"rows of {tensor.name}", tensor.shape[:1], tf.float32)
-            flights[index] = _Flight(gradient, place, touched)
+            flights[index] = _Flight(gradient, place, touched, self._eager.taken(self._tensors[place].variable, gradient) if tf.executing_eagerly() else None)
         self._join()
         # Backwards, which is the order in which they have been computed.
         for index in sorted(flights, reverse=True):
@@ -334,12 +346,18 @@ def _scaled_roots(target, output_gradients, share):
 class _Flight:
     """A gradient on its way. One of some rows travels whole, together with which rows these are: so many workers' rows are one worker's."""
 
-    def __init__(self, gradient, place, touched):
-        self._gradient, self._place, self._touched = gradient, place, touched
+    def __init__(self, gradient, place, touched, begun):
+        self._gradient, self._place, self._touched, self._begun = gradient, place, touched, begun
 
     def begin(self, gradients, scale, present):
         dense = tf.convert_to_tensor(self._gradient)
-        self._sum = gradients.summing(dense if isinstance(scale, int) else dense * tf.cast(scale, dense.dtype), self._place, present)
+        if self._begun is not None and self._begun.is_all:
+            self._sum = self._begun.total
+        elif self._begun is not None:
+            first, rest = self._begun.total(), gradients.summing(dense - self._begun.gradient, self._place, present)
+            self._sum = lambda: first + rest()
+        else:
+            self._sum = gradients.summing(dense if isinstance(scale, int) else dense * tf.cast(scale, dense.dtype), self._place, present)
         if self._touched is not None:
             indices = self._gradient.indices
             own = tf.scatter_nd(indices[:, tf.newaxis], tf.ones(tf.shape(indices)), tf.cast(tf.shape(dense)[:1], indices.dtype))
