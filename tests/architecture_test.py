@@ -25,7 +25,7 @@ CORE = {
     "trace": {"base"},
     "replay": {"base", "wire", "runtime", "plan", "store", "factor", "session", "host"},
     "launch": {"base", "wire", "runtime", "plan", "store", "factor", "session", "host", "collective", "cluster"},
-    "library": {"base", "wire", "runtime", "plan", "store", "factor", "session", "host", "collective", "cluster", "launch"},
+    "library": {"base", "wire", "runtime", "plan", "store", "factor", "session", "host", "collective", "cluster", "trace", "launch"},
     "capi": {"base", "library"},
 }
 CAFFE = {

@@ -64,8 +64,9 @@ void RunRecord::on_note(Rank from, const std::string& body) {
     return;
   }
   if (note.is_object() && note.contains("timeline") && note["timeline"].is_string()) {
-    const std::string part = note["timeline"].get<std::string>();
-    has_timeline_ |= base::write_file_atomically(timeline_part(folder_, index(from)), part, base::Flush::kToSystem).ok();
+    // The first replaces what a run that was cut off may have left in this folder.
+    const bool is_first = timelines_.insert(from).second;
+    std::ofstream(timeline_part(folder_, index(from)), is_first ? std::ios::trunc : std::ios::app) << note["timeline"].get<std::string>();
     return;
   }
   notes_[from] = body;
@@ -75,7 +76,7 @@ Status RunRecord::write_plans() { return base::write_file_atomically(folder_ / "
 
 Status RunRecord::finish(const launch::ClusterOutcome& outcome, int exit_code) {
   const std::lock_guard lock(mutex_);
-  if (has_timeline_) {
+  if (!timelines_.empty()) {
     std::vector<std::filesystem::path> parts;
     for (int rank = 0; rank < static_cast<int>(job_.hosts.size()); ++rank) parts.push_back(timeline_part(folder_, rank));
     if (const Status status = trace::merge_timelines(parts, folder_ / "timeline.json"); !status) return status;

@@ -7,6 +7,7 @@
 #include <map>
 #include <mutex>
 #include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -26,7 +27,7 @@ class RunRecord {
   void on_links(const std::vector<cluster::MeasuredLink>& links);
   void on_plan(const plan::Plan& plan);
   void on_change(const cluster::PlanChange& change);
-  // What a worker says: of itself, once; of its progress (metrics.jsonl), now and then; when it leaves, its part of the timeline.
+  // What a worker says: of itself, once; of its progress (metrics.jsonl), now and then; when it leaves, its part of the timeline in slices.
   void on_note(Rank from, const std::string& body);
   // The files, complete.
   Status finish(const launch::ClusterOutcome& outcome, int exit_code);
@@ -49,7 +50,7 @@ class RunRecord {
   plan::PlanSequence plans_;
   std::map<Rank, std::string> notes_;  // what each worker has said about itself
   std::ofstream metrics_;              // opened when the first worker tells of its progress
-  bool has_timeline_ = false;
+  std::set<Rank> timelines_;           // of these ranks, parts of the timeline have come
 };
 
 }  // namespace poseidon::app

@@ -8,11 +8,12 @@
 //   join()      everybody compares the model, agrees on a scheme for each layer, gets rank 0's values
 //   begin()     may iteration i begin?         \  for each
 //   session()   submit gradients, get sums     /  iteration
+//   renew()     another model from here on, where the program learns only on the way what it trains
 //   leave()     all work is done
 //
-// Threads: one thread of the program calls begin, gather, leave and fail, one call at a time; note, error, plan, traffic and
-// the session may be used by any. The engine has threads of its own: the lane (sockets, sums, callbacks) and one for products.
-// A job has one Cluster in a process.
+// Threads: one thread of the program calls begin, renew, gather, leave and fail, one call at a time; exchange, note, span, error, plan,
+// traffic and the session may be used by any. The engine has threads of its own: the lane (sockets, sums, callbacks) and one for
+// products. A job has one Cluster in a process.
 #pragma once
 
 #include <cstddef>
@@ -68,6 +69,16 @@ struct JobOptions {
   // How factors are multiplied. Empty: plain loops on one thread, right but slow, the same bits everywhere. An engine with a
   // fast product brings it here.
   ProductFn product;
+  // The model is trained only until renew() brings a better one. All layers travel as dense gradients until then, and nothing is
+  // measured. Equal on all workers.
+  bool provisional = false;
+};
+
+// A message to, or from, another worker.
+struct Letter {
+  int rank = 0;               // the other's
+  std::byte* data = nullptr;  // on the host; only read where it is sent
+  std::size_t bytes = 0;      // the same at both ends; may be 0
 };
 
 // Bytes that this worker has moved since it joined.
@@ -104,6 +115,11 @@ class POSEIDON_API Cluster {
   // The engine's door for gradients. Beyond what session.h says: a submission that cannot be (no such tensor, memory of the wrong
   // size, one more before the last was called back, a layer of another scheme) is called back with kInvalid, and nothing is
   // sent. The others wait for this worker then; end the job with fail().
+  //
+  // Tensors count for themselves: one may be at iteration 5 while another is at 2, and workers may take different tensors in
+  // different orders, with little memory for staging too. What must be the same on all workers is which iterations of a tensor there
+  // are, and which sums a submission waits for (in the program: those that its gradient is computed from). A wait for a sum that
+  // another worker gives only later makes a circle, which nobody can resolve; warnings name it, and it ends the job after half an hour.
   Session& session();
 
   // May this iteration begin? Iterations are asked for in order. False: somebody has asked for the end (Ctrl-C at the
@@ -111,26 +127,58 @@ class POSEIDON_API Cluster {
   // on. The error is what has ended the job.
   Result<bool> begin(Iteration iteration);
 
+  // Trains another model from iteration `first` on, as all workers do: call it on all of them, before the same iteration begins. Its
+  // tensors are those of the present one, in their places, and perhaps more behind them; its layers may be other ones. The links are
+  // measured where they have not been, and a plan is made, as after joining; schemes may be others than before.
+  //
+  // Of a value that has memory rank 0's is written into all others', and the memory is borrowed until renew() returns. One without
+  // (a TensorView{}) does not travel: everybody keeps its own. It must be the same tensors on all workers that have none.
+  //
+  // All sums must have been called back, and no other thread may use the session meanwhile. Afterwards each tensor's iterations begin
+  // anew: the next one that is submitted may be `first` or any later one, whatever came before. Waits for all workers. kInvalid: the
+  // model cannot be synchronised, is no continuation of the present one, or a sum is outstanding; then nothing was sent, and all is
+  // as before, but the others wait: go on to fail(). Others, also where the workers' models or values differ: what has ended the job.
+  Status renew(Model model, std::vector<TensorView> values, Iteration first);
+
   // Gives every worker what all have given, by rank: small things such as scores and digests, of any bytes; it goes through the
   // coordinator. All workers call it in the same order. Waits for all. kInvalid when this part is so long that P of them do not
   // fit into a message of 16 MiB (in hexadecimal); then nothing was sent.
   Result<std::vector<std::string>> gather(const std::string& own);
 
+  // Messages to other workers, and from others, at once: of any size, host memory to host memory, with nothing stored on the way. All
+  // letters of a call have one name, its channel and number, and both ends of each must use the same. A name is used once between two
+  // workers in one direction. Returns when each letter is out of, or in, its memory; so the memory is borrowed until then, also where it
+  // ends with an error because the job has ended. Any thread, several at once, but no callback. kInvalid: a rank that is not there,
+  // or this one, no memory, a name that is on its way already; then nothing was sent. Also kInvalid: the other end's letter has another
+  // size; then the other end goes on waiting, so end the job with fail().
+  Status exchange(std::uint32_t channel, std::uint64_t number, const std::vector<Letter>& out, const std::vector<Letter>& in);
+
   // A line for the launcher's `on_note`. Text: bytes that are no UTF-8 arrive as replacement characters. Does not wait. kInvalid
   // when longer than 1 MiB.
   Status note(const std::string& text);
 
-  // This worker has done its work and has no sum outstanding. Waits until all say so. The error is what ended the job instead.
+  // A stretch of the calling thread begins, or ends, for the timeline of the job, where it is wanted (POSEIDON_TIMELINE, which
+  // `poseidon run --timeline` sets); else it does nothing. Those of one thread lie within each other. Of a name the first 64 bytes are kept.
+  // The engine's own events, of each gradient, are recorded without a word.
+  void span(const std::string& name, bool is_begin);
+
+  // This worker has done its work and has no sum outstanding. Waits until all say so. The error is what ended the job instead. Where a
+  // timeline is wanted this worker's part goes to the launcher before, in notes {"timeline": "..."}.
   Status leave();
 
   // This worker cannot go on, for a reason of its own: ends the job for all with that reason. Returns when the coordinator has
   // had time to hear it (200 ms).
   void fail(const Error& why);
 
+  // In a process that has been forked from the worker's: closes its copies of the links, which would look alive to the others as long as
+  // this process lives, and lets go of all else without a word: nobody is called back, and memory stays as it is. The worker's
+  // process notices nothing. Nothing but the end of this object may follow. (A program that is started by exec has no copies.)
+  void forsake();
+
   // What has ended the job, if anything has.
   std::optional<Error> error() const;
 
-  // The plan in force, as JSON (docs/schemes.md). LocalOptions::plan takes it to repeat a run bit by bit.
+  // The plan in force, as JSON (docs/schemes.md); another one after renew(). LocalOptions::plan takes it to repeat a run bit by bit.
   std::string plan() const;
 
   // Waits for the lane, some microseconds.

@@ -13,7 +13,7 @@
  * Ownership. What a function takes is borrowed until it returns, unless its comment says longer. What it gives belongs to the
  * handle it comes from, unless its comment says otherwise.
  *
- * Threads. As in poseidon/cluster.h: one thread calls begin, gather, leave, fail and close; all others may be called by any
+ * Threads. As in poseidon/cluster.h: one thread calls begin, renew, gather, leave, fail and close; all others may be called by any
  * thread. Callbacks run on the library's threads: they must return soon, must not wait, and must not call poseidon_close.
  */
 #ifndef POSEIDON_POSEIDON_H_
@@ -30,7 +30,7 @@ extern "C" {
 
 /* Grows by one with every function or member that is appended. Compare with poseidon_abi_version() of the library that is
  * there at run time. */
-#define POSEIDON_ABI_VERSION 2
+#define POSEIDON_ABI_VERSION 3
 
 /* poseidon_synced synced = POSEIDON_INIT(poseidon_synced); */
 #ifdef __cplusplus
@@ -98,7 +98,7 @@ typedef struct poseidon_tensor {
   size_t dimensions;    /* at most 16; 0: one number */
   int32_t dtype;        /* POSEIDON_FLOAT32 or POSEIDON_FLOAT64 */
   int32_t reserved;
-  void* values;         /* contiguous, row by row; rank 0's are written into all others' by poseidon_join */
+  void* values;         /* contiguous, row by row; rank 0's are written into all others' by poseidon_join and poseidon_renew */
 } poseidon_tensor;
 
 /* A layer with trained arrays. Layers are listed in the order of the forward pass: the first is sent first. */
@@ -137,6 +137,10 @@ typedef struct poseidon_join_options {
   size_t layer_count;
   poseidon_product_fn product; /* null: plain loops, right but slow; an engine brings its fast product here */
   void* product_user;          /* handed to `product`; borrowed until poseidon_close */
+  /* Since version 3. Not 0: the model is trained only until poseidon_renew brings a better one. All layers travel as dense gradients
+   * until then, and nothing is measured. Equal on all workers. */
+  int32_t provisional;
+  int32_t reserved;
 } poseidon_join_options;
 
 typedef struct poseidon_cluster poseidon_cluster;
@@ -148,6 +152,10 @@ POSEIDON_API int poseidon_join(const poseidon_join_options* options, poseidon_cl
  * take it for a death. Sums that have not come are called back with POSEIDON_ABORTED before it returns; memory that was handed
  * in is used by nobody any more once it has. */
 POSEIDON_API void poseidon_close(poseidon_cluster* cluster);
+/* Since version 3. In the place of poseidon_close, in a process that has been forked from the worker's: closes its copies of the links,
+ * which would look alive to the others as long as this process lives, and lets go of all else without a word. Nobody is called back,
+ * and memory stays as it is. The worker's own process notices nothing. Null is ignored. */
+POSEIDON_API void poseidon_forsake(poseidon_cluster* cluster);
 
 /* -1 for null. */
 POSEIDON_API int32_t poseidon_rank(const poseidon_cluster* cluster);
@@ -156,12 +164,24 @@ POSEIDON_API int32_t poseidon_workers(const poseidon_cluster* cluster);
 /* The scheme of a layer under the plan in force: POSEIDON_PS means poseidon_submit for each of its tensors, any other
  * poseidon_submit_factors. With one worker all layers are POSEIDON_PS. */
 POSEIDON_API int poseidon_scheme_of(const poseidon_cluster* cluster, uint32_t layer, int32_t* scheme);
-/* The plan in force, as JSON; valid until poseidon_close. Null for null. */
+/* The plan in force, as JSON; valid until poseidon_close, but after poseidon_renew another one is in force. Null for null. */
 POSEIDON_API const char* poseidon_plan(poseidon_cluster* cluster);
 
 /* May this iteration begin? *go is 1, or 0 when all workers stop before this same iteration because somebody has asked for the
  * end: go on to poseidon_leave. */
 POSEIDON_API int poseidon_begin(poseidon_cluster* cluster, uint64_t iteration, int32_t* go);
+/* Since version 3. Trains another model from iteration `first` on, as all workers do before that iteration begins: its tensors are those of
+ * the present one, in their places, and perhaps more behind them; its layers may be other ones, and so may schemes be.
+ *
+ * A tensor's `values`: rank 0's are written into all others' before this returns. Null: they do not travel, and everybody keeps its own;
+ * the same tensors on all workers. `product`, `product_user` and `provisional` are not looked at: the product stays, and what is renewed
+ * is not provisional any more (it may be renewed again). All of `options` is borrowed until the call returns.
+ *
+ * All sums must have been called back, or taken by poseidon_wait, and no other thread may submit meanwhile. Afterwards each tensor's
+ * iterations begin anew, with `first` or any later one. Waits for all workers. POSEIDON_INVALID, with nothing sent and all as before:
+ * the model cannot be, is no continuation of the present one, or a sum is outstanding; the others wait then, so go on to
+ * poseidon_fail. Any other code, also where the workers differ in model or values: what has ended the job. */
+POSEIDON_API int poseidon_renew(poseidon_cluster* cluster, const poseidon_join_options* options, uint64_t first);
 /* This worker has done its work and has no sum outstanding. Waits until all say so. */
 POSEIDON_API int poseidon_leave(poseidon_cluster* cluster);
 /* This worker cannot go on: ends the job for all with this code and sentence. */
@@ -188,6 +208,10 @@ typedef void (*poseidon_synced_fn)(void* user, const poseidon_synced* synced);
 /* Each tensor (each layer with factors) takes one submission in an iteration, in order of iterations, and the next only after
  * the sum of the last has been called back, or taken by poseidon_wait. All workers submit the same iterations. The functions
  * do not wait. A submission that cannot be is POSEIDON_INVALID at once, and nothing is sent.
+ *
+ * Tensors count for themselves: one may be at iteration 5 while another is at 2, and workers may take different tensors in
+ * different orders, with little memory for staging too. What a submission waits for (sums from which its gradient is computed) must be
+ * the same on all workers, and must not go round in a circle.
  *
  * With `on_synced` null the sum is to be taken by poseidon_wait. After the job has ended with an error, memory that was handed
  * in must stay until poseidon_close. */
@@ -259,6 +283,28 @@ typedef struct poseidon_traffic {
 POSEIDON_API int poseidon_get_traffic(poseidon_cluster* cluster, poseidon_traffic* traffic);
 /* Payload of one tensor; the factors of a layer count for its weight. */
 POSEIDON_API int poseidon_get_tensor_traffic(poseidon_cluster* cluster, uint32_t tensor, poseidon_traffic* traffic);
+
+/* A message to, or from, another worker. Since version 3. */
+typedef struct poseidon_letter {
+  size_t size;
+  int32_t rank;   /* the other's */
+  int32_t reserved;
+  void* memory;   /* on the host; only read where it is sent; may be null where `bytes` is 0 */
+  size_t bytes;   /* the same at both ends */
+} poseidon_letter;
+/* Since version 3. Messages to other workers, and from others, at once, of any size. All letters of a call have one name, its channel and
+ * number, and both ends of each use the same; a name is used once between two workers in one direction. Returns when each letter is out
+ * of, or in, its memory, also where it ends with an error because the job has ended. Any thread, several at once, but no callback.
+ * POSEIDON_INVALID, and nothing was sent: a rank that is not there, or this one, no memory, a name that is on its way already.
+ * Also POSEIDON_INVALID: the other end's letter has another size; the other end goes on waiting then, so go on to poseidon_fail. */
+POSEIDON_API int poseidon_exchange(poseidon_cluster* cluster, uint32_t channel, uint64_t number, const poseidon_letter* out, size_t out_count,
+                                   const poseidon_letter* in, size_t in_count);
+
+/* Since version 3. A stretch of the calling thread begins (is_begin not 0), or ends, for the timeline of the job, where it is wanted
+ * (POSEIDON_TIMELINE, which `poseidon run --timeline` sets); else it does nothing. Those of one thread lie within each other. Of a name,
+ * UTF-8, the first 64 bytes are kept. The engine's own events and poseidon_wait are recorded without a word; the part of
+ * this worker goes to the launcher with poseidon_leave, in notes {"timeline": "..."}. */
+POSEIDON_API int poseidon_span(poseidon_cluster* cluster, const char* name, int32_t is_begin);
 
 /* ---- A job on this host, started by the program itself ---- */
 

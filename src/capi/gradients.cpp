@@ -18,7 +18,8 @@ TensorView view_of(const void* data, std::size_t elements, DType dtype) {
 }
 
 // The tensor's memory as it must be; an id that is not there has none, and is refused by the session.
-TensorView view_of(const poseidon_cluster& cluster, std::uint32_t tensor, void* data) {
+TensorView view_of(poseidon_cluster& cluster, std::uint32_t tensor, void* data) {
+  const std::lock_guard lock(cluster.mutex);
   if (tensor >= cluster.model.tensors.size()) return {};
   return view_of(data, cluster.model.tensors[tensor].elements(), cluster.model.tensors[tensor].dtype);
 }
@@ -50,9 +51,11 @@ SyncedFn callback_of(poseidon_cluster& cluster, std::uint32_t tensor, poseidon_s
   };
 }
 
-// A submission whose sum poseidon_wait shall take. The one before must have been taken, or its sum would be lost.
+// A submission whose sum poseidon_wait shall take. The one before must have been taken, or its sum would be lost. A tensor that is
+// not there is refused by the session.
 Status open_wait(poseidon_cluster& cluster, std::uint32_t tensor, bool released) {
   const std::lock_guard lock(cluster.mutex);
+  if (tensor >= cluster.waiting.size()) return {};
   poseidon_cluster::Waiting& waiting = cluster.waiting[tensor];
   if (waiting.submitted) {
     return Error{ErrorCode::kInvalid,
@@ -64,14 +67,14 @@ Status open_wait(poseidon_cluster& cluster, std::uint32_t tensor, bool released)
 
 void cancel_wait(poseidon_cluster& cluster, std::uint32_t tensor) {
   const std::lock_guard lock(cluster.mutex);
-  cluster.waiting[tensor] = {};
+  if (tensor < cluster.waiting.size()) cluster.waiting[tensor] = {};
 }
 
 // Submits by `submit`, which takes the callback, with the bookkeeping of poseidon_wait around it.
 template <typename Submit>
 int submit_tensor(poseidon_cluster& cluster, std::uint32_t tensor, bool released, poseidon_synced_fn on_synced, void* user,
                   Submit submit) {
-  const bool waits = on_synced == nullptr && tensor < cluster.waiting.size();
+  const bool waits = on_synced == nullptr;
   if (waits) {
     if (const Status status = open_wait(cluster, tensor, released); !status) return fail(status);
   }
@@ -98,16 +101,16 @@ class Release {
 
 int submit_factor_layer(poseidon_cluster& cluster, std::uint32_t layer, Iteration iteration, const poseidon_factors& factors,
                         poseidon_synced_fn on_synced, void* user) {
-  if (layer >= cluster.model.layers.size()) {
-    return fail(
-        Error{ErrorCode::kInvalid, base::concat("there is no layer ", layer, ", the model has ", cluster.model.layers.size())});
-  }
+  const Result<LayerSpec> found = cluster.layer(layer);
+  if (!found) return fail(found.error());
+  const LayerSpec& spec = *found;
   if (on_synced != nullptr && factors.released == nullptr) {
     return fail(Error{ErrorCode::kInvalid, "factors with a callback for the sum need one for their release too"});
   }
-  const LayerSpec& spec = cluster.model.layers[layer];
-  const TensorSpec& weight = cluster.model.tensors[index(spec.tensors[0])];
   const std::uint32_t tensor = index(spec.tensors[0]);
+  const Result<TensorSpec> matrix = cluster.tensor(tensor);
+  if (!matrix) return fail(matrix.error());
+  const TensorSpec& weight = *matrix;
   if (spec.factor_rows == 0) {
     return fail(
         Error{ErrorCode::kInvalid, base::concat("layer ", spec.name, " offers no factors: submit the gradients of its tensors")});
@@ -203,7 +206,12 @@ int poseidon_wait(poseidon_cluster* cluster, uint32_t tensor, poseidon_synced* s
       }
       poseidon_cluster::Waiting& waiting = cluster->waiting[tensor];
       // After an error nobody promises that the factors leave; they must stay until the cluster is closed anyway.
-      cluster->changed.wait(lock, [&] { return waiting.synced && (waiting.released || waiting.synced->error); });
+      const auto may_end = [&] { return waiting.synced && (waiting.released || waiting.synced->error); };
+      if (!may_end()) {
+        cluster->cluster->span("wait", true);
+        cluster->changed.wait(lock, may_end);
+        cluster->cluster->span("wait", false);
+      }
       done = *std::exchange(waiting.synced, std::nullopt);
       waiting = {};
     }

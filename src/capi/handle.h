@@ -3,11 +3,13 @@
 
 #include <condition_variable>
 #include <cstddef>
+#include <deque>
 #include <map>
 #include <memory>
 #include <mutex>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "library/checked_session.h"
@@ -28,12 +30,17 @@ struct poseidon_cluster {
     return static_cast<poseidon::library::CheckedSession&>(cluster->session());
   }
 
-  const poseidon::Model model;
-  std::mutex mutex;
+  // The model that is trained now: a tensor's or layer's part of it, as a copy, or kInvalid where there is no such one.
+  poseidon::Result<poseidon::TensorSpec> tensor(std::uint32_t id) const;
+  poseidon::Result<poseidon::LayerSpec> layer(std::uint32_t id) const;
+
+  mutable std::mutex mutex;
   std::condition_variable changed;
-  std::vector<Waiting> waiting;                        // by tensor; guarded by mutex
+  poseidon::Model model;                               // guarded by mutex
+  std::deque<Waiting> waiting;                         // by tensor, for whom poseidon_wait keeps a reference; guarded by mutex
   std::map<void*, std::shared_ptr<std::byte>> memory;  // poseidon_allocate; guarded by mutex
-  std::optional<std::string> plan;                     // as it was asked for; guarded by mutex
+  std::deque<std::string> plans;                       // as they were asked for; guarded by mutex
+  bool has_plan = false;                               // the last of them is in force; guarded by mutex
   std::vector<std::string> gathered;                   // the thread that gathers
   std::unique_ptr<poseidon::Cluster> cluster;          // last: its end calls back into the above
 

@@ -20,6 +20,8 @@ namespace poseidon::capi {
 template <typename Struct>
 constexpr std::size_t kLeastSize = sizeof(Struct);
 template <>
+inline constexpr std::size_t kLeastSize<poseidon_join_options> = offsetof(poseidon_join_options, provisional);
+template <>
 inline constexpr std::size_t kLeastSize<poseidon_local_options> = offsetof(poseidon_local_options, per_host);
 
 // Reads what the program knows; what it does not know is zero. kInvalid for a null pointer or an impossible size, and where a

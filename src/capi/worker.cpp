@@ -1,4 +1,4 @@
-// The C ABI of a worker's life: find, join, begin, gather, leave, close.
+// The C ABI of a worker's life: find, join, begin, renew, gather, leave, close.
 #include <algorithm>
 #include <string>
 #include <utility>
@@ -53,6 +53,25 @@ Status add_layers(const poseidon_join_options& options, JobOptions& job) {
   return {};
 }
 
+Result<std::vector<Letter>> letters_of(const poseidon_letter* letters, std::size_t count) {
+  const Result<std::vector<poseidon_letter>> given = read_array(letters, count, "poseidon_letter");
+  if (!given) return given.error();
+  std::vector<Letter> all;
+  for (const poseidon_letter& letter : *given) all.push_back({letter.rank, static_cast<std::byte*>(letter.memory), letter.bytes});
+  return all;
+}
+
+// All sums that poseidon_wait shall take have been taken.
+Status check_taken(poseidon_cluster& cluster) {
+  const std::lock_guard lock(cluster.mutex);
+  for (std::size_t t = 0; t < cluster.waiting.size(); ++t) {
+    if (!cluster.waiting[t].submitted) continue;
+    return Error{ErrorCode::kInvalid, base::concat("poseidon_wait has not taken the sum of ", cluster.model.tensors[t].name,
+                                                   ": another model can be trained when all sums are taken")};
+  }
+  return {};
+}
+
 ProductFn product_of(const poseidon_join_options& options) {
   if (options.product == nullptr) return {};
   return [function = options.product, user = options.product_user](const Product& product) -> Status {
@@ -73,6 +92,20 @@ ProductFn product_of(const poseidon_join_options& options) {
 
 }  // namespace
 }  // namespace poseidon::capi
+
+poseidon::Result<poseidon::TensorSpec> poseidon_cluster::tensor(std::uint32_t id) const {
+  const std::lock_guard lock(mutex);
+  if (id < model.tensors.size()) return model.tensors[id];
+  return poseidon::Error{poseidon::ErrorCode::kInvalid,
+                         poseidon::base::concat("there is no tensor ", id, ", the model has ", model.tensors.size())};
+}
+
+poseidon::Result<poseidon::LayerSpec> poseidon_cluster::layer(std::uint32_t id) const {
+  const std::lock_guard lock(mutex);
+  if (id < model.layers.size()) return model.layers[id];
+  return poseidon::Error{poseidon::ErrorCode::kInvalid,
+                         poseidon::base::concat("there is no layer ", id, ", the model has ", model.layers.size())};
+}
 
 using namespace poseidon;
 using namespace poseidon::capi;
@@ -117,7 +150,7 @@ int poseidon_join(const poseidon_join_options* options, poseidon_cluster** clust
     };
     const Result<poseidon_join_options> given = read(options, "poseidon_join_options");
     if (!given) return failed(given.error());
-    JobOptions job{.model = {}, .values = {}, .product = product_of(*given)};
+    JobOptions job{.model = {}, .values = {}, .product = product_of(*given), .provisional = given->provisional != 0};
     if (const Status status = add_tensors(*given, job); !status) return failed(status.error());
     if (const Status status = add_layers(*given, job); !status) return failed(status.error());
     auto handle = std::make_unique<poseidon_cluster>(job.model);
@@ -131,6 +164,11 @@ int poseidon_join(const poseidon_join_options* options, poseidon_cluster** clust
 
 void poseidon_close(poseidon_cluster* cluster) { delete cluster; }
 
+void poseidon_forsake(poseidon_cluster* cluster) {
+  // The handle stays in memory: its lock may be held by a thread of the other process.
+  if (cluster != nullptr) cluster->cluster->forsake();
+}
+
 int32_t poseidon_rank(const poseidon_cluster* cluster) { return cluster == nullptr ? -1 : cluster->cluster->rank(); }
 int32_t poseidon_workers(const poseidon_cluster* cluster) { return cluster == nullptr ? -1 : cluster->cluster->workers(); }
 
@@ -138,10 +176,7 @@ int poseidon_scheme_of(const poseidon_cluster* cluster, uint32_t layer, int32_t*
   return guarded([&]() -> int {
     if (cluster == nullptr) return fail(null_pointer("a cluster"));
     if (scheme == nullptr) return fail(null_pointer("the place for a scheme"));
-    if (layer >= cluster->model.layers.size()) {
-      return fail(Error{ErrorCode::kInvalid,
-                        base::concat("there is no layer ", layer, ", the model has ", cluster->model.layers.size())});
-    }
+    if (const Result<LayerSpec> found = cluster->layer(layer); !found) return fail(found.error());
     *scheme = static_cast<int32_t>(cluster->session().scheme(LayerId{layer}));
     return POSEIDON_OK;
   });
@@ -152,8 +187,8 @@ const char* poseidon_plan(poseidon_cluster* cluster) {
   guarded([&]() -> int {
     if (cluster == nullptr) return fail(null_pointer("a cluster"));
     const std::lock_guard lock(cluster->mutex);
-    if (!cluster->plan) cluster->plan = cluster->cluster->plan();
-    text = cluster->plan->c_str();
+    if (!std::exchange(cluster->has_plan, true)) cluster->plans.push_back(cluster->cluster->plan());
+    text = cluster->plans.back().c_str();
     return POSEIDON_OK;
   });
   return text;
@@ -167,6 +202,24 @@ int poseidon_begin(poseidon_cluster* cluster, uint64_t iteration, int32_t* go) {
     const Result<bool> may = cluster->cluster->begin(iteration);
     if (!may) return fail(may.error());
     *go = *may ? 1 : 0;
+    return POSEIDON_OK;
+  });
+}
+
+int poseidon_renew(poseidon_cluster* cluster, const poseidon_join_options* options, uint64_t first) {
+  return guarded([&]() -> int {
+    if (cluster == nullptr) return fail(null_pointer("a cluster"));
+    const Result<poseidon_join_options> given = read(options, "poseidon_join_options");
+    if (!given) return fail(given.error());
+    JobOptions job;
+    if (const Status status = add_tensors(*given, job); !status) return fail(status);
+    if (const Status status = add_layers(*given, job); !status) return fail(status);
+    if (const Status status = check_taken(*cluster); !status) return fail(status);
+    if (const Status status = cluster->cluster->renew(job.model, std::move(job.values), first); !status) return fail(status);
+    const std::lock_guard lock(cluster->mutex);
+    cluster->model = std::move(job.model);
+    cluster->waiting.resize(cluster->model.tensors.size());
+    cluster->has_plan = false;
     return POSEIDON_OK;
   });
 }
@@ -220,6 +273,27 @@ int poseidon_gather(poseidon_cluster* cluster, const void* own, size_t bytes, po
       (*room)[rank].bytes = cluster->gathered[rank].size();
       write((*room)[rank], at(parts, rank));
     }
+    return POSEIDON_OK;
+  });
+}
+
+int poseidon_exchange(poseidon_cluster* cluster, uint32_t channel, uint64_t number, const poseidon_letter* out, size_t out_count,
+                      const poseidon_letter* in, size_t in_count) {
+  return guarded([&]() -> int {
+    if (cluster == nullptr) return fail(null_pointer("a cluster"));
+    const Result<std::vector<Letter>> outgoing = letters_of(out, out_count);
+    if (!outgoing) return fail(outgoing.error());
+    const Result<std::vector<Letter>> incoming = letters_of(in, in_count);
+    if (!incoming) return fail(incoming.error());
+    return fail(cluster->cluster->exchange(channel, number, *outgoing, *incoming));
+  });
+}
+
+int poseidon_span(poseidon_cluster* cluster, const char* name, int32_t is_begin) {
+  return guarded([&]() -> int {
+    if (cluster == nullptr) return fail(null_pointer("a cluster"));
+    if (name == nullptr) return fail(null_pointer("the name of a span"));
+    cluster->cluster->span(name, is_begin != 0);
     return POSEIDON_OK;
   });
 }

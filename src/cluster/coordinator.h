@@ -143,6 +143,8 @@ class Coordinator {
   void on_profile(Rank rank, const plan::Profile& profile);
   void on_settled(Rank rank);
   void on_renew(Rank rank, const Renew& renew);
+  // Whether all workers have told the same of their next model.
+  Status compare_renewals() const;
   void change_measured();
   void cancel_change();
   void install();
@@ -180,6 +182,7 @@ class Coordinator {
   runtime::Time phase_since_{};
   runtime::Duration next_explanation_{};
   std::map<Rank, Join> joined_;         // workers before dedicated servers
+  std::map<Rank, std::vector<TensorId>> renewed_values_;  // Renew::values of the renewal that is being agreed on
   std::set<Rank> answered_;  // in this phase
   Planner planner_;
   std::map<Rank, plan::Speeds> speeds_;

@@ -173,13 +173,13 @@ void Membership::settled() {
   if (!failed_) tell(Settled{});
 }
 
-void Membership::renew(Model model, Iteration first) {
+void Membership::renew(Renew renewal) {
   if (failed_) return;
   POSEIDON_CHECK(!wants_, "another model while iteration ", *wants_, " waits to begin");
-  options_.model = std::move(model);
-  next_ = first;
+  options_.model = renewal.model;
+  next_ = renewal.first;
   started_ = false;
-  tell(Renew{options_.model, first});
+  tell(std::move(renewal));
 }
 
 void Membership::tell_profile(const plan::Profile& profile) {

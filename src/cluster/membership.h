@@ -65,7 +65,7 @@ class Membership {
   void settled();
   // Trains another model from that iteration on, as all workers do: on_plan and on_start come again. All sums of iterations before
   // have come, and no begin() waits.
-  void renew(Model model, Iteration first);
+  void renew(Renew renewal);
   void tell_profile(const plan::Profile& profile);
   void note(const std::string& body);
   // Gives this worker's part to the next gathering. All workers gather in the same order, each one at a time.

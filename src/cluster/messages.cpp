@@ -97,6 +97,15 @@ DType dtype_from(const std::string& name) {
   bad(base::concat("no element type is called ", name));
 }
 
+std::vector<TensorId> tensors_from(const json& object, const char* field, std::size_t tensors) {
+  std::vector<TensorId> ids;
+  for (const json& id : list(object, field, kTensorsMax)) {
+    if (!id.is_number_unsigned() || id.get<std::uint64_t>() >= tensors) bad(base::concat(field, " name a tensor that is not there"));
+    ids.push_back(TensorId{id.get<std::uint32_t>()});
+  }
+  return ids;
+}
+
 Model model_from(const json& object) {
   Model model;
   for (const json& entry : list(object, "tensors", kTensorsMax)) {
@@ -115,10 +124,7 @@ Model model_from(const json& object) {
   for (const json& entry : list(object, "layers", kTensorsMax)) {
     LayerSpec layer;
     layer.name = entry.at("name").get<std::string>();
-    for (const json& id : list(entry, "tensors", kTensorsMax)) {
-      if (!id.is_number_unsigned() || id.get<std::uint64_t>() >= model.tensors.size()) bad("a layer names a tensor that is not there");
-      layer.tensors.push_back(TensorId{id.get<std::uint32_t>()});
-    }
+    layer.tensors = tensors_from(entry, "tensors", model.tensors.size());
     if (layer.tensors.empty()) bad("a layer without tensors");
     layer.factor_rows = natural(entry, "factor_rows", std::uint64_t{1} << 40);
     if (layer.factor_rows > 0 && (model.tensors[index(layer.tensors[0])].shape.size() != 2 || layer.tensors.size() > 2)) {
@@ -176,7 +182,11 @@ json body(const Profiled& m) {
           {"layers", layers}};
 }
 json body(const Settled&) { return {{"kind", "settled"}}; }
-json body(const Renew& m) { return {{"kind", "renew"}, {"model", to_json(m.model)}, {"first", m.first}}; }
+json body(const Renew& m) {
+  json values = json::array();
+  for (const TensorId id : m.values) values.push_back(index(id));
+  return {{"kind", "renew"}, {"model", to_json(m.model)}, {"first", m.first}, {"values", values}};
+}
 json body(const Note& m) { return {{"kind", "note"}, {"body", m.body}}; }
 json body(const Gather& m) { return {{"kind", "gather"}, {"number", m.number}, {"body", m.body}}; }
 json body(const Paused& m) { return {{"kind", "paused"}, {"number", m.number}, {"limit", m.limit}}; }
@@ -221,7 +231,11 @@ Message message_from(const json& m) {
   if (kind == "ready") return Ready{};
   if (kind == "profiled") return Profiled{profile_from(m)};
   if (kind == "settled") return Settled{};
-  if (kind == "renew") return Renew{model_from(m.at("model")), natural(m, "first", UINT64_MAX)};
+  if (kind == "renew") {
+    Renew renew{model_from(m.at("model")), natural(m, "first", UINT64_MAX), {}};
+    renew.values = tensors_from(m, "values", renew.model.tensors.size());
+    return renew;
+  }
   if (kind == "note") return Note{m.at("body").get<std::string>()};
   if (kind == "gather") return Gather{natural(m, "number", UINT64_MAX), m.at("body").get<std::string>()};
   if (kind == "paused") return Paused{natural(m, "number", UINT64_MAX), natural(m, "limit", UINT64_MAX)};

@@ -57,6 +57,7 @@ struct Settled {};  // from workers: waits to begin the iteration that a plan en
 struct Renew {     // from workers: trains another model from that iteration on, and has all sums of those before
   Model model;
   Iteration first = 0;
+  std::vector<TensorId> values;  // of these, rank 0's values are written into all others'
 };
 struct Note {      // from workers, for the application that runs the coordinator
   std::string body;

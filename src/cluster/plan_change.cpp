@@ -158,23 +158,42 @@ void Coordinator::on_renew(Rank rank, const Renew& renew) {
     if (change_ != Change::kNone) send_to_workers(GoOn{});
     boundary_.reset();
     next_.reset();
+    renewed_values_.clear();
     enter(Change::kRenewing);
   }
   Join& join = joined_[rank];
   join.model = renew.model;
   join.first = renew.first;
   join.provisional = false;
+  renewed_values_[rank] = renew.values;
   if (!everybody(rank)) return;
+  if (const Status same = compare_renewals(); !same) return abort(same.error());
+  change_ = Change::kNone;
+  measure_and_plan();
+}
+
+Status Coordinator::compare_renewals() const {
   const Join& first = joined_.begin()->second;
   for (const auto& [other, theirs] : joined_) {
     if (!is_worker(other)) continue;
-    if (const Status same = compare(theirs, first); !same) return abort(same.error());
-    if (theirs.first == first.first) continue;
-    return abort(Error{ErrorCode::kInvalid, base::concat(describe(other), " trains another model from iteration ", theirs.first, " on, ",
-                                                         first.self.text(), " from ", first.first, " on")});
+    if (const Status same = compare(theirs, first); !same) return same;
+    if (theirs.first != first.first) {
+      return Error{ErrorCode::kInvalid, base::concat(describe(other), " trains another model from iteration ", theirs.first, " on, ",
+                                                     first.self.text(), " from ", first.first, " on")};
+    }
+    // Whoever waited for values that rank 0 does not send would wait for ever.
+    const std::vector<TensorId>& a = renewed_values_.begin()->second;
+    const std::vector<TensorId>& b = renewed_values_.at(other);
+    const auto differ = std::mismatch(a.begin(), a.end(), b.begin(), b.end());
+    if (differ.first == a.end() && differ.second == b.end()) continue;
+    const bool others_only = differ.first == a.end() || (differ.second != b.end() && *differ.second < *differ.first);
+    const TensorId tensor = others_only ? *differ.second : *differ.first;
+    return Error{ErrorCode::kInvalid,
+                 base::concat("the workers renew with different values: ", (others_only ? theirs : first).self.text(), " has some for ",
+                              first.model.tensors[index(tensor)].name, ", ", (others_only ? first : theirs).self.text(),
+                              " has none; all workers must give, or leave out, those of the same tensors")};
   }
-  change_ = Change::kNone;
-  measure_and_plan();
+  return {};
 }
 
 Error Coordinator::left_while_renewing(Rank renewing) const {

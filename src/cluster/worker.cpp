@@ -1,5 +1,12 @@
 #include "cluster/worker.h"
 
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <charconv>
+#include <filesystem>
+#include <set>
+
 #include "base/log.h"
 #include "base/text.h"
 #include "host/host_engine.h"
@@ -9,14 +16,42 @@
 #include "session/wire_engine.h"
 
 namespace poseidon::cluster {
+namespace {
+
+// Descriptors of sockets, and of what the kernel wakes an event loop with. (Files and pipes are the program's.)
+std::set<int> link_descriptors() {
+  std::set<int> found;
+  std::error_code failed;
+  for (const auto& entry : std::filesystem::directory_iterator("/proc/self/fd", failed)) {
+    const std::string name = entry.path().filename().string();
+    const std::string target = std::filesystem::read_symlink(entry.path(), failed).string();
+    int fd = -1;
+    std::from_chars(name.data(), name.data() + name.size(), fd);
+    if (fd >= 0 && (target.starts_with("socket:") || target.starts_with("anon_inode:"))) found.insert(fd);
+  }
+  return found;
+}
+
+}  // namespace
 
 Worker::Worker(WorkerOptions options) : options_(std::move(options)) {}
 
 Result<std::unique_ptr<Worker>> Worker::join(WorkerOptions options) {
   std::unique_ptr<Worker> worker(new Worker(std::move(options)));
+  const std::set<int> before = link_descriptors();
   if (const Status status = worker->open(); !status) return status.error();
   if (const Status status = worker->wait([&] { return worker->started_ && worker->values_in_; }); !status) return status.error();
+  for (const int fd : link_descriptors()) {
+    if (before.contains(fd)) continue;
+    worker->descriptors_.push_back(fd);
+    ::fcntl(fd, F_SETFD, FD_CLOEXEC);  // a program that this one starts would keep the links open
+  }
   return worker;
+}
+
+void Worker::forsake(std::unique_ptr<Worker> worker) {
+  for (const int fd : worker->descriptors_) ::close(fd);
+  static_cast<void>(worker.release());
 }
 
 Worker::~Worker() {
@@ -280,7 +315,13 @@ Status Worker::renew(Model model, std::vector<TensorView> values, Iteration firs
     options_.values = std::move(values);
     is_new_ = true;
     begun_.reset();
-    membership_->renew(options_.model, first);
+    Renew renewal{options_.model, first, {}};
+    for (std::size_t t = 0; t < options_.values.size(); ++t) {
+      if (options_.values[t].bytes > 0) renewal.values.push_back(TensorId{static_cast<std::uint32_t>(t)});
+    }
+    // Nothing travels, so there is nothing to wait for.
+    if (renewal.values.empty()) options_.values.clear();
+    membership_->renew(std::move(renewal));
   });
   return wait([this] { return started_ && values_in_; });
 }
@@ -294,6 +335,35 @@ Result<std::vector<std::string>> Worker::gather(const std::string& own) {
   if (const Status status = wait([this] { return gathered_.has_value(); }); !status) return status.error();
   const std::lock_guard lock(mutex_);
   return *std::exchange(gathered_, std::nullopt);
+}
+
+Status Worker::exchange(collective::MessageName name, std::span<const Letter> out, std::span<const Letter> in) {
+  if (out.empty() && in.empty()) return {};
+  struct Moving {
+    std::mutex mutex;
+    std::condition_variable changed;
+    std::size_t left = 0;         // guarded by mutex
+    std::optional<Error> failed;  // guarded by mutex
+  };
+  const auto moving = std::make_shared<Moving>();
+  moving->left = out.size() + in.size();
+  const auto done = [moving](const std::optional<Error>& failed) {
+    {
+      const std::lock_guard lock(moving->mutex);
+      if (failed && !moving->failed) moving->failed = failed;
+      --moving->left;
+    }
+    moving->changed.notify_all();
+  };
+  // The letters are borrowed: this waits for the last of them, also when the job ends. By then the spans themselves may be gone.
+  lane_->post([this, name, out, in, done] {
+    for (const Letter& letter : in) mailbox_->receive(letter.rank, name, letter.memory, done);
+    for (const Letter& letter : out) mailbox_->send(letter.rank, name, letter.memory, done);
+  });
+  std::unique_lock lock(moving->mutex);
+  moving->changed.wait(lock, [&] { return moving->left == 0; });
+  if (moving->failed) return *moving->failed;
+  return {};
 }
 
 Status Worker::leave() {

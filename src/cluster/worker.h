@@ -5,10 +5,12 @@
 #pragma once
 
 #include <condition_variable>
+#include <cstdint>
 #include <functional>
 #include <memory>
 #include <mutex>
 #include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -52,16 +54,27 @@ struct WorkerOptions {
   std::size_t staging_bytes_max = store::kStagingBytesMax;
 };
 
+// A message to, or from, another worker. The memory is borrowed.
+struct Letter {
+  Rank rank{0};
+  runtime::Region memory;
+};
+
 class Worker {
  public:
   // Joins the job and waits until everybody has started and the values have come.
   static Result<std::unique_ptr<Worker>> join(WorkerOptions options);
   // Closes the links. Without leave() before, the others take it for a death.
   ~Worker();
+  // In a process that has been forked from the worker's: closes the links, which are the worker's alone and would look alive as long as
+  // this process has them, and lets go of everything else without a word, since the threads that would have to end are in the other
+  // process.
+  static void forsake(std::unique_ptr<Worker> worker);
 
   Session& session() { return *engine_; }
   // The home lane: callbacks run here.
   runtime::Runtime& lane() { return *lane_; }
+  bool is_on_lane() const { return lane_->is_current(); }
   // The plan in force.
   const plan::Plan& plan() const { return engine_->plan(); }
 
@@ -69,8 +82,8 @@ class Worker {
   bool begin(Iteration iteration);
   // Trains another model from this iteration on, as all workers do: one whose tensors are those of the present one, and perhaps more
   // behind them; layers may be other ones. All sums of iterations before must have been called back. Waits for all workers, and until
-  // rank 0's values have come: of the tensors that have a view with bytes in it, the same ones on all workers. The links are measured,
-  // and a plan is made, as after joining.
+  // rank 0's values have come: of the tensors that have a view with bytes in it, which must be the same ones on all workers. The links
+  // are measured, and a plan is made, as after joining.
   Status renew(Model model, std::vector<TensorView> values, Iteration first);
   // A message to the application that runs the coordinator. Does not wait.
   void note(const std::string& body);
@@ -79,6 +92,9 @@ class Worker {
   Result<std::vector<std::string>> gather(const std::string& own);
   // Messages to and from other workers, on the first lane, on which all of it is called.
   collective::Mailbox& mailbox() { return *mailbox_; }
+  // The same for those who wait: messages that are all called by this name. Any thread but the lanes'. Returns when each is
+  // out of, or in, its memory, also when the job ends.
+  Status exchange(collective::MessageName name, std::span<const Letter> out, std::span<const Letter> in);
   // Waits until all have left. The error is what ended the job instead.
   Status leave();
   // This worker cannot go on, for a reason of its own. Returns when the coordinator has had time to hear it.
@@ -113,6 +129,7 @@ class Worker {
   Status wait(Condition condition);
 
   WorkerOptions options_;
+  std::vector<int> descriptors_;                            // of the links and of what waits for them
   std::unique_ptr<runtime::real::HostMemory> memory_;       // null where the system gives none
   std::unique_ptr<runtime::real::RealLane> lane_;
   std::unique_ptr<runtime::real::TcpTransport> transport_;  // these four: used and destroyed on the lane

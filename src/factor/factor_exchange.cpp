@@ -53,10 +53,14 @@ Layout FactorExchange::factor_layout(const Block& block, const FactorGradient& g
 }
 
 FactorExchange::Set* FactorExchange::open(Iteration iteration) {
-  Set& set = sets_[iteration % 2];
-  if (set.iteration == iteration) return &set;
-  const bool is_free = !set.iteration || (set.multiplied && *set.iteration < iteration);
-  if (!is_free) return nullptr;
+  for (Set& begun : sets_) {
+    if (begun.iteration == iteration) return &begun;
+  }
+  // The newer one may still be multiplied, or leave. (Nothing is less than any number.)
+  Set& set = sets_[sets_[0].iteration < sets_[1].iteration ? 0 : 1];
+  const bool is_free = !set.iteration || set.multiplied;
+  const bool is_next = sets_[0].iteration < iteration && sets_[1].iteration < iteration;
+  if (!is_free || !is_next) return nullptr;
   const std::size_t workers = options_.members.size();
   set.iteration = iteration;
   set.batch.assign(workers, 0);
@@ -316,7 +320,7 @@ std::optional<std::string> FactorExchange::overdue(runtime::Duration age) const 
   if (!pending_ || waited() < age) return std::nullopt;
   std::vector<std::string> missing;
   const auto name = [&](Rank node) { return plan::node_name(node, static_cast<int>(options_.members.size()), options_.leaders); };
-  const Set& set = sets_[pending_->iteration % 2];
+  const Set& set = sets_[sets_[1].iteration == pending_->iteration ? 1 : 0];
   if (own_ != nullptr && set.iteration == pending_->iteration && set.ranks_left > 0) {
     for (std::size_t rank = 0; rank < set.bytes_left.size(); ++rank) {
       if (set.bytes_left[rank] != std::size_t{0}) missing.push_back(base::concat("the factors of ", name(Rank{static_cast<std::int32_t>(rank)})));

@@ -8,8 +8,9 @@
 //   Xie et al., UAI 2016 (arXiv 1511.08486): sufficient factor broadcasting.
 //   Chilimbi et al., OSDI 2014 (Project Adam): factors up, matrix down.
 //
-// Two sets of buffers are enough: a peer sends factors of iteration i+1 only when it has finished i, and of i+2 only when it
-// has finished i+1, for which it needed ours of i+1, which we sent after our product of i.
+// Two sets of buffers are enough: a peer sends factors of the next iteration only when it has finished this one, and of the one after
+// that only when it has finished the next, for which it needed ours, which we sent after our product of this one. Iterations' numbers
+// need not follow one another.
 //
 // Lane only.
 #pragma once
@@ -97,6 +98,7 @@ class FactorExchange {
     return batch * (block.rows() + block.cols()) * width();
   }
   runtime::Layout factor_layout(const plan::Block& block, const FactorGradient& gradient) const;
+  // The set for the iteration, begun where it is new; null where its turn is over, or has not come.
   Set* open(Iteration iteration);
   void send_factors(const plan::Block& block, Iteration iteration, const FactorGradient& gradient);
   void keep_own_factors(Iteration iteration, const FactorGradient& gradient);

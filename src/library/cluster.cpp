@@ -58,7 +58,7 @@ int Cluster::workers() const { return door_->session().workers(); }
 Session& Cluster::session() { return door_->session(); }
 
 Result<bool> Cluster::begin(Iteration iteration) {
-  const bool go = door_->worker().begin(iteration);
+  const bool go = door_->begin(iteration);
   if (std::optional<Error> over = error()) return std::move(*over);
   return go;
 }
@@ -91,7 +91,17 @@ Status Cluster::note(const std::string& text) {
   return {};
 }
 
-Status Cluster::leave() { return door_->worker().leave(); }
+Status Cluster::renew(Model model, std::vector<TensorView> values, Iteration first) {
+  return door_->renew(std::move(model), std::move(values), first);
+}
+
+Status Cluster::exchange(std::uint32_t channel, std::uint64_t number, const std::vector<Letter>& out, const std::vector<Letter>& in) {
+  return door_->exchange(channel, number, out, in);
+}
+
+void Cluster::span(const std::string& name, bool is_begin) { door_->span(name, is_begin); }
+void Cluster::forsake() { library::Door::forsake(std::move(door_)); }
+Status Cluster::leave() { return door_->leave(); }
 void Cluster::fail(const Error& why) { door_->worker().fail(why); }
 std::optional<Error> Cluster::error() const { return door_->worker().error(); }
 std::string Cluster::plan() const { return plan::to_json(door_->worker().plan()); }

@@ -59,6 +59,24 @@ Status check_factor_layer(const Model& model, const LayerSpec& layer) {
   return {};
 }
 
+std::string described(const TensorSpec& tensor) {
+  return base::concat(tensor.name, " ", base::readable_shape(tensor.shape), " ", to_string(tensor.dtype));
+}
+
+Status check_values(const Model& model, std::span<const TensorView> values, bool may_lack) {
+  if (values.size() != model.tensors.size()) {
+    return invalid(base::concat("there are values for ", values.size(), " tensors, the model has ", model.tensors.size()));
+  }
+  for (std::size_t t = 0; t < values.size(); ++t) {
+    if (may_lack && values[t].data == nullptr) continue;
+    const TensorSpec& tensor = model.tensors[t];
+    if (const Status status = check_view("the value of " + tensor.name, values[t], tensor.elements(), tensor.dtype); !status) {
+      return status;
+    }
+  }
+  return {};
+}
+
 }  // namespace
 
 Status check_model(const Model& model) {
@@ -108,17 +126,21 @@ Status check_view(const std::string& what, const TensorView& view, std::size_t e
   return {};
 }
 
-Status check_values(const Model& model, std::span<const TensorView> values) {
-  if (values.size() != model.tensors.size()) {
-    return invalid(base::concat("there are values for ", values.size(), " tensors, the model has ", model.tensors.size()));
-  }
-  for (std::size_t t = 0; t < values.size(); ++t) {
-    const TensorSpec& tensor = model.tensors[t];
-    if (const Status status = check_view("the value of " + tensor.name, values[t], tensor.elements(), tensor.dtype); !status) {
-      return status;
+Status check_values(const Model& model, std::span<const TensorView> values) { return check_values(model, values, false); }
+
+Status check_renewal(const Model& present, const Model& next, std::span<const TensorView> values) {
+  for (std::size_t t = 0; t < present.tensors.size(); ++t) {
+    const TensorSpec& old = present.tensors[t];
+    if (t >= next.tensors.size()) {
+      return invalid(base::concat("the next model has ", next.tensors.size(), " tensors, so that it lacks ", described(old),
+                                  ": the tensors of the present one stay, and others follow behind them"));
     }
+    const TensorSpec& tensor = next.tensors[t];
+    if (tensor.name == old.name && tensor.shape == old.shape && tensor.dtype == old.dtype) continue;
+    return invalid(base::concat("tensor ", t, " of the next model is ", described(tensor), ", and of the present one ", described(old),
+                                ": the tensors of the present one stay as they are, and others follow behind them"));
   }
-  return {};
+  return check_values(next, values, true);
 }
 
 Status check_dense(const Model& model, TensorId tensor, const DenseGradient& gradient) {

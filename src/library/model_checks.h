@@ -16,6 +16,8 @@ namespace poseidon::library {
 Status check_model(const Model& model);
 // One view for each tensor of a model that has passed check_model.
 Status check_values(const Model& model, std::span<const TensorView> values);
+// Of a model that replaces another one, both past check_model: its first tensors are the other's. A value without memory is left out.
+Status check_renewal(const Model& present, const Model& next, std::span<const TensorView> values);
 // `what` begins the sentence: "the gradient of ip1.weight". `elements` numbers of `dtype` on the host, aligned, at hand now.
 Status check_view(const std::string& what, const TensorView& view, std::size_t elements, DType dtype);
 // The memory of one submission for a layer of the model.

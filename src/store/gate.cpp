@@ -46,7 +46,9 @@ void Gate::staged(std::size_t chunk, std::size_t bytes) {
   const bool was_begun = std::exchange(state.begun, true);
   if (!closed_) {
     if (staged_ > watermark_) close();
-  } else if (!was_begun && !state.admitted) {
+  } else if (!was_begun && state.admitted) {
+    ++under_way_;
+  } else if (!was_begun) {
     begun_.insert(key(chunk));
     advance();
   }
@@ -67,6 +69,7 @@ void Gate::summed(std::size_t chunk, std::size_t staged_bytes, bool finished) {
     if (closed_) {
       unfinished_.erase(key(chunk));
       begun_.erase(key(chunk));
+      if (state.admitted && state.begun) --under_way_;
     }
     // The iterations of a tensor follow one another; if not, opened() says so.
     state = {.round = state.round + 1, .iteration = state.iteration + 1, .to_come = others_ * chunks_[chunk].bytes};
@@ -89,6 +92,7 @@ void Gate::close() {
 void Gate::open() {
   closed_ = false;
   expected_ = 0;
+  under_way_ = 0;
   unfinished_.clear();
   begun_.clear();
   for (State& state : states_) state.admitted = false;
@@ -100,6 +104,7 @@ bool Gate::has_room_for(std::size_t chunk) const { return staged_ + expected_ + 
 void Gate::admit(std::size_t chunk, std::vector<wire::ChunkName>& names) {
   states_[chunk].admitted = true;
   expected_ += states_[chunk].to_come;
+  if (states_[chunk].begun) ++under_way_;
   begun_.erase(key(chunk));
   if (states_[chunk].to_come > 0) names.push_back(name(chunk));
 }
@@ -114,6 +119,7 @@ std::vector<wire::ChunkName> Gate::admit_more() {
   std::vector<wire::ChunkName> names;
   const std::size_t lowest = lowest_unfinished();
   if (!states_[lowest].admitted) admit(lowest, names);
+  if (under_way_ == 0 && !begun_.empty()) admit(begun_.begin()->second, names);
   while (!begun_.empty() && has_room_for(begun_.begin()->second)) admit(begun_.begin()->second, names);
   if (begun_.empty()) {
     for (const auto& [round, chunk] : unfinished_) {

@@ -4,8 +4,10 @@
 // closes: the workers may push only those chunks that are named to them. Named, "admitted", are
 //   - the lowest unfinished chunk, always, over the cap if need be: in the order of iterations, then of the layers' places in
 //     the forward pass (whatever the priorities), then of tensors and bytes;
-//   - chunks of which something is staged already, lowest first, and then the others of the lowest chunk's iteration and
-//     layer, as long as all that the admitted chunks may still bring has room beside what is staged.
+//   - of the chunks of which something is staged already one, always, likewise: the lowest unfinished one may be of a tensor that
+//     the workers hand in only after others have gone through iterations;
+//   - more of those, lowest first, and then the others of the lowest chunk's iteration and layer, as long as all that the admitted
+//     chunks may still bring has room beside what is staged.
 // When little enough is staged the gate opens again. docs/decisions/0016-a-gate-before-the-staging-memory.md shows that no cycle of
 // waits can exist, whatever the order in which workers send, and how much may be staged at most.
 //
@@ -28,7 +30,7 @@ namespace poseidon::store {
 // of up to 250 million float32 parameters no gate ever closes; a larger one may cost a node as much memory as that.
 constexpr std::size_t kStagingBytesMax = 1'000'000'000;
 
-// At most max(cap, cap / 2 + crossing) + others * bytes of the largest chunk can be staged.
+// At most max(cap, cap / 2 + crossing) + 2 * others * bytes of the largest chunk can be staged.
 struct GateOptions {
   std::size_t staging_bytes_max = kStagingBytesMax;  // the cap; 0 is allowed: one chunk after the other
   // Payload that may be on its way when the gate closes, of all workers together.
@@ -107,6 +109,7 @@ class Gate {
   std::uint64_t closings_ = 0;
   // While the gate is closed:
   std::size_t expected_ = 0;    // what the admitted chunks may still bring
+  std::size_t under_way_ = 0;   // admitted chunks of which something is staged
   std::set<Key> unfinished_;    // all chunks
   std::set<Key> begun_;         // of which something is staged, but which are not admitted
 };

@@ -56,6 +56,8 @@ int main(void) {
   FIELD(poseidon_join_options, layer_count);
   FIELD(poseidon_join_options, product);
   FIELD(poseidon_join_options, product_user);
+  FIELD(poseidon_join_options, provisional);
+  FIELD(poseidon_join_options, reserved);
 
   STRUCT(poseidon_synced);
   FIELD(poseidon_synced, size);
@@ -87,6 +89,13 @@ int main(void) {
   FIELD(poseidon_part, size);
   FIELD(poseidon_part, data);
   FIELD(poseidon_part, bytes);
+
+  STRUCT(poseidon_letter);
+  FIELD(poseidon_letter, size);
+  FIELD(poseidon_letter, rank);
+  FIELD(poseidon_letter, reserved);
+  FIELD(poseidon_letter, memory);
+  FIELD(poseidon_letter, bytes);
 
   STRUCT(poseidon_traffic);
   FIELD(poseidon_traffic, size);

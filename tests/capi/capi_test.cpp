@@ -2,6 +2,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <cstdlib>
 #include <filesystem>
 #include <functional>
 #include <map>
@@ -13,8 +14,11 @@
 namespace capi_test {
 namespace {
 
+using ::testing::AllOf;
+using ::testing::Each;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
+using ::testing::StartsWith;
 
 int run_worker(const std::string& name) {
   const std::map<std::string, std::function<Wrong()>> scenarios = {
@@ -28,6 +32,14 @@ int run_worker(const std::string& name) {
       {"giving up", giving_up},
       {"closing in a product", closing_in_a_product},
       {"refused in a worker", refused_in_a_worker},
+      {"renewal", renewal},
+      {"renewal mistakes", renewal_mistakes},
+      {"renewed unlike", renewed_unlike},
+      {"tensors for themselves", tensors_for_themselves},
+      {"letters", letters},
+      {"letters of other sizes", letters_of_other_sizes},
+      {"spans", spans},
+      {"forsaking", forsaking},
   };
   const Wrong wrong = scenarios.at(name)();
   if (wrong.empty()) return 0;
@@ -43,8 +55,9 @@ struct Outcome {
   std::string table;
 };
 
-// `plan`: instead of `schemes`.
-Outcome run(const char* scenario, int workers, const char* schemes = "ps", const char* plan = nullptr) {
+// `plan`: instead of `schemes`. `change`: what else is told.
+Outcome run(const char* scenario, int workers, const char* schemes = "ps", const char* plan = nullptr,
+            const std::function<void(poseidon_local_options&)>& change = {}) {
   Outcome outcome;
   outcome.notes.resize(static_cast<size_t>(workers));
   const char* const command[] = {"/proc/self/exe", scenario, nullptr};
@@ -58,6 +71,7 @@ Outcome run(const char* scenario, int workers, const char* schemes = "ps", const
     static_cast<Outcome*>(user)->notes[static_cast<size_t>(rank)] = text;
   };
   options.on_plan = [](void* user, const char*, const char* table) { static_cast<Outcome*>(user)->table = table; };
+  if (change) change(options);
   poseidon_local_end end = POSEIDON_INIT(poseidon_local_end);
   outcome.code = poseidon_run_local(&options, &end);
   if (outcome.code != POSEIDON_OK) outcome.message = poseidon_last_error();
@@ -123,6 +137,54 @@ TEST(CApi, ClosingWaitsForTheProductThatIsBeingMade) {
   EXPECT_TRUE(std::filesystem::exists(outcome.run_folder + "/well-1")) << outcome.message;
   std::filesystem::remove_all(outcome.run_folder);
 }
+
+TEST(CApi, TrainsAnotherModelFromAnIterationOn) {
+  EXPECT_JOB(run("renewal", 2, "sfb"));
+  EXPECT_JOB(run("renewal", 2, "sfb", nullptr, [](poseidon_local_options& options) { options.lanes = 2; }));
+  EXPECT_JOB(run("renewal", 2, "sfb", nullptr, [](poseidon_local_options& options) { options.per_host = "on"; }));
+}
+
+TEST(CApi, RefusesARenewalThatCannotBe) {
+  EXPECT_JOB(run("renewal mistakes", 2));
+  const Outcome outcome = run("renewed unlike", 2);
+  EXPECT_EQ(outcome.code, POSEIDON_INVALID);
+  EXPECT_THAT(outcome.message, HasSubstr("the workers renew with different values: rank 0"));
+  std::filesystem::remove_all(outcome.run_folder);
+}
+
+// With memory for staging as usual, with hardly any, on two lanes of those, and in the memory of a host.
+TEST(CApi, EachTensorCountsItsOwnIterations) {
+  EXPECT_JOB(run("tensors for themselves", 3));
+  const auto crowded = [](poseidon_local_options& options) { options.staging_bytes_max = 1; };
+  EXPECT_JOB(run("tensors for themselves", 3, "ps", nullptr, crowded));
+  EXPECT_JOB(run("tensors for themselves", 2, "ps", nullptr, [&](poseidon_local_options& options) {
+    crowded(options);
+    options.lanes = 2;
+  }));
+  EXPECT_JOB(run("tensors for themselves", 3, "ps", nullptr, [](poseidon_local_options& options) { options.per_host = "on"; }));
+}
+
+TEST(CApi, CarriesLettersBetweenWorkers) {
+  EXPECT_JOB(run("letters", 3));
+  const Outcome outcome = run("letters of other sizes", 2);
+  EXPECT_EQ(outcome.code, POSEIDON_INVALID);
+  EXPECT_THAT(outcome.message, HasSubstr("rank 0 sends 32 bytes where rank 1 waits for 40"));
+  std::filesystem::remove_all(outcome.run_folder);
+}
+
+TEST(CApi, TellsTheLauncherItsPartOfTheTimelineWhereThatIsWanted) {
+  const Outcome without = run("spans", 2);
+  EXPECT_EQ(without.code, POSEIDON_OK) << without.message;
+  EXPECT_THAT(without.notes, ElementsAre("", ""));
+  ::setenv("POSEIDON_TIMELINE", "1", 1);
+  const Outcome with = run("spans", 2);
+  ::unsetenv("POSEIDON_TIMELINE");
+  EXPECT_EQ(with.code, POSEIDON_OK) << with.message;
+  EXPECT_THAT(with.notes, Each(AllOf(StartsWith(R"({"timeline":")"), HasSubstr("thinking"), HasSubstr("queued ip.weight"),
+                                     HasSubstr("synced ip.weight"), HasSubstr("poseidon lane 0"))));
+}
+
+TEST(CApi, AForkedProcessLetsGoOfTheLinks) { EXPECT_JOB(run("forsaking", 2)); }
 
 }  // namespace
 }  // namespace capi_test

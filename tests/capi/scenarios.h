@@ -14,5 +14,13 @@ Wrong gathering();
 Wrong giving_up();
 Wrong closing_in_a_product();
 Wrong refused_in_a_worker();
+Wrong renewal();
+Wrong renewal_mistakes();
+Wrong renewed_unlike();
+Wrong tensors_for_themselves();
+Wrong letters();
+Wrong letters_of_other_sizes();
+Wrong spans();
+Wrong forsaking();
 
 }  // namespace capi_test

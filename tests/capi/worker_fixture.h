@@ -51,34 +51,60 @@ struct Layer {
   Layer(size_t m, size_t n, size_t k) : outputs(m), inputs(n), rows_max(k) {}
   ~Layer() { poseidon_close(cluster); }
 
-  int join(poseidon_product_fn product = nullptr, void* user = nullptr) {
+  // What the options tell beside the layer itself.
+  struct Told {
+    poseidon_product_fn product = nullptr;
+    void* user = nullptr;
+    bool provisional = false;
+    bool values = true;                   // of all tensors but the next
+    std::vector<double>* late = nullptr;  // the values of one more tensor, "late", with a layer of its own; as long as the bias
+    bool has_late = false;                // it is there, without values
+  };
+  template <typename Use>
+  int with_options(const Told& told, Use use) {
     const int64_t weight_shape[] = {static_cast<int64_t>(outputs), static_cast<int64_t>(inputs)};
     const int64_t bias_shape[] = {static_cast<int64_t>(outputs)};
-    poseidon_tensor tensors[2] = {POSEIDON_INIT(poseidon_tensor), POSEIDON_INIT(poseidon_tensor)};
+    poseidon_tensor tensors[] = {POSEIDON_INIT(poseidon_tensor), POSEIDON_INIT(poseidon_tensor), POSEIDON_INIT(poseidon_tensor)};
     tensors[0].name = "ip.weight";
+    tensors[1].name = "ip.bias";
+    tensors[2].name = "late";
+    for (poseidon_tensor& tensor : tensors) {
+      tensor.shape = bias_shape;
+      tensor.dimensions = 1;
+      tensor.dtype = POSEIDON_FLOAT64;
+    }
     tensors[0].shape = weight_shape;
     tensors[0].dimensions = 2;
-    tensors[0].dtype = POSEIDON_FLOAT64;
-    tensors[0].values = weight.data();
-    tensors[1].name = "ip.bias";
-    tensors[1].shape = bias_shape;
-    tensors[1].dimensions = 1;
-    tensors[1].dtype = POSEIDON_FLOAT64;
-    tensors[1].values = bias.data();
-    const uint32_t ids[] = {0, 1};
-    poseidon_layer layer = POSEIDON_INIT(poseidon_layer);
-    layer.name = "ip";
-    layer.tensors = ids;
-    layer.tensor_count = 2;
-    layer.factor_rows = rows_max;
+    if (told.values) tensors[0].values = weight.data();
+    if (told.values) tensors[1].values = bias.data();
+    if (told.late != nullptr) tensors[2].values = told.late->data();
+    const uint32_t ids[] = {0, 1, 2};
+    poseidon_layer layers[] = {POSEIDON_INIT(poseidon_layer), POSEIDON_INIT(poseidon_layer)};
+    layers[0].name = "ip";
+    layers[0].tensors = ids;
+    layers[0].tensor_count = 2;
+    layers[0].factor_rows = rows_max;
+    layers[1].name = "late";
+    layers[1].tensors = ids + 2;
+    layers[1].tensor_count = 1;
     poseidon_join_options options = POSEIDON_INIT(poseidon_join_options);
     options.tensors = tensors;
-    options.tensor_count = 2;
-    options.layers = &layer;
-    options.layer_count = 1;
-    options.product = product;
-    options.product_user = user;
-    return poseidon_join(&options, &cluster);
+    const bool has_late = told.has_late || told.late != nullptr;
+    options.tensor_count = has_late ? 3 : 2;
+    options.layers = layers;
+    options.layer_count = has_late ? 2 : 1;
+    options.product = told.product;
+    options.product_user = told.user;
+    options.provisional = told.provisional ? 1 : 0;
+    return use(options, tensors, layers);
+  }
+
+  int join(const Told& told) {
+    return with_options(told, [&](const poseidon_join_options& options, auto&, auto&) { return poseidon_join(&options, &cluster); });
+  }
+  int join(poseidon_product_fn product = nullptr, void* user = nullptr) { return join(Told{.product = product, .user = user}); }
+  int renew(uint64_t first, const Told& told) {
+    return with_options(told, [&](const poseidon_join_options& options, auto&, auto&) { return poseidon_renew(cluster, &options, first); });
   }
 
   int submit_factors(uint64_t iteration, const double* u, const double* v, size_t rows, poseidon_synced_fn on_synced = nullptr,
@@ -94,7 +120,6 @@ struct Layer {
     factors.released_user = user;
     return poseidon_submit_factors(cluster, 0, iteration, &factors, on_synced, user);
   }
-
 };
 
 inline int submit(poseidon_cluster* cluster, uint32_t tensor, uint64_t iteration, std::vector<double>& numbers,

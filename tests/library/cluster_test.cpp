@@ -165,6 +165,43 @@ bool has_thread(const std::string& name) {
   return false;
 }
 
+// A provisional model of one tensor, then one of two, of which rank 0's second value is taken; and a letter on the way.
+std::string renewed() {
+  const int rank = find_job().value()->rank;
+  Numbers first(4, static_cast<float>(rank));
+  Numbers second(2, static_cast<float>(rank + 5));
+  JobOptions job{.model = {.tensors = {{"w", {4}}}, .layers = {{"l", {TensorId{0}}}}}, .values = {view(first)}, .product = {}};
+  job.provisional = true;
+  Model next = job.model;
+  Result<std::unique_ptr<Cluster>> joined = Cluster::join(std::move(job));
+  REQUIRE(joined.ok());
+  Cluster& cluster = **joined;
+  REQUIRE(first == Numbers(4, 0));
+  first.assign(4, static_cast<float>(rank));
+  next.tensors.push_back({"v", {2}});
+  next.layers = {{"both", {TensorId{1}, TensorId{0}}}};
+  REQUIRE(cluster.renew(next, {{}}, 7).error().code == ErrorCode::kInvalid);
+  REQUIRE(cluster.renew(next, {{}, view(second)}, 7).ok());
+  REQUIRE(first == Numbers(4, static_cast<float>(rank)) && second == Numbers(2, 5));
+  Arrivals arrivals;
+  cluster.span("both", true);
+  for (const std::uint32_t t : {1u, 0u}) {
+    cluster.session().submit(TensorId{t}, 7 + t, {.gradient = view(t == 0 ? first : second), .ready = {}}, arrivals.expect(t));
+    REQUIRE(!arrivals.wait(t).error);
+  }
+  cluster.span("both", false);
+  REQUIRE(first == Numbers(4, 1) && second == Numbers(2, 10));
+  Numbers own(3, static_cast<float>(rank));
+  Numbers others(3, -1);
+  const auto letter = [&](Numbers& numbers) {
+    return Letter{1 - rank, reinterpret_cast<std::byte*>(numbers.data()), numbers.size() * sizeof(float)};
+  };
+  REQUIRE(cluster.exchange(1, 0, {letter(own)}, {letter(others)}).ok());
+  REQUIRE(others == Numbers(3, static_cast<float>(1 - rank)));
+  REQUIRE(cluster.leave().ok());
+  return "";
+}
+
 // How the engine moves things, as far as a worker can see it; and the sum is what it always is.
 std::string as_told() {
   Member member;
@@ -188,6 +225,7 @@ int run_worker(const std::string& name) {
                                                                          {"closing", closing},
                                                                          {"other models", other_models},
                                                                          {"as told", as_told},
+                                                                         {"renewed", renewed},
                                                                          {"ends badly", ends_badly_after_all}};
   const std::string wrong = scenarios.at(name)();
   if (wrong.empty()) return 0;
@@ -283,6 +321,11 @@ TEST(RunLocal, RefusesWhatItCannotBeTold) {
                 options.plan = "{}";
               }),
               HasSubstr("give one of them"));
+}
+
+TEST(Cluster, TrainsAnotherModelFromAnIterationOn) {
+  const LocalEnd end = run_local(job(2, "renewed"));
+  EXPECT_FALSE(end.error.has_value()) << end.error->message;
 }
 
 TEST(RunLocal, KeepsTheLogsWhereItWasToldTo) {

@@ -68,6 +68,23 @@ TEST(CheckValues, WantsOneFittingViewForEachTensor) {
   EXPECT_THAT(mistake(check_values(small(), values)), HasSubstr("values for 1 tensors, the model has 2"));
 }
 
+TEST(CheckRenewal, WantsTheTensorsOfBeforeAndPerhapsMoreBehindThem) {
+  std::vector<double> late(3);
+  Model next = small();
+  next.tensors.push_back({"late", {3}, DType::kFloat64});
+  next.layers.push_back({"late", {TensorId{2}}});
+  std::vector<TensorView> values(3);
+  EXPECT_EQ(mistake(check_renewal(small(), next, values)), "");
+  values[2] = {reinterpret_cast<std::byte*>(late.data()), 16, DType::kFloat64, {}};
+  EXPECT_THAT(mistake(check_renewal(small(), next, values)), HasSubstr("the value of late has 16 bytes, 24 are wanted"));
+  values[2].bytes = 24;
+  EXPECT_EQ(mistake(check_renewal(small(), next, values)), "");
+  EXPECT_THAT(mistake(check_renewal(next, small(), std::vector<TensorView>(2))), HasSubstr("it lacks late [3] float64"));
+  EXPECT_THAT(mistake(check_renewal(small(), next, std::vector<TensorView>(2))), HasSubstr("values for 2 tensors, the model has 3"));
+  std::swap(next.tensors[0], next.tensors[1]);
+  EXPECT_THAT(mistake(check_renewal(small(), next, values)), HasSubstr("tensor 0 of the next model is b [2] float64, and of the present one w [2, 3]"));
+}
+
 TEST(CheckFactors, WantsRowsAsAnnouncedAndMemoryForBothSums) {
   std::vector<double> u(8);
   std::vector<double> v(12);

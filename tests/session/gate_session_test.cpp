@@ -20,14 +20,15 @@ using ::testing::HasSubstr;
 constexpr std::size_t kWorkers = 3;
 constexpr std::size_t kElements = 30'000;  // three chunks of 40,000 bytes, one for each server
 constexpr TensorId kFirst{0};
-constexpr TensorId kLast{1};
+constexpr TensorId kMiddle{1};
+constexpr TensorId kLast{2};
 
 class GateSessionTest : public ::testing::Test {
  protected:
   GateSessionTest() {
     Model model;
-    model.tensors = {{"first", {kElements}, DType::kFloat32}, {"last", {kElements}, DType::kFloat32}};
-    model.layers = {{"l0", {kFirst}, 0}, {"l1", {kLast}, 0}};
+    for (const char* const name : {"first", "middle", "last"}) model.tensors.push_back({name, {kElements}, DType::kFloat32});
+    model.layers = {{"l0", {kFirst}, 0}, {"l1", {kMiddle}, 0}, {"l2", {kLast}, 0}};
     for (std::uint32_t rank = 0; rank < kWorkers; ++rank) {
       world.add(Member{rank});
       for (std::uint32_t lower = 0; lower < rank; ++lower) world.at(Member{rank}).connect(Member{lower}, {}, 1s);
@@ -46,11 +47,11 @@ class GateSessionTest : public ::testing::Test {
                            .value();
     }
   }
-  void submit(std::size_t rank, TensorId tensor) {
+  void submit(std::size_t rank, TensorId tensor, Iteration iteration = 0) {
     Worker& worker = workers[rank];
     std::vector<float>& gradient = worker.gradients[index(tensor)];
     gradient.assign(kElements, static_cast<float>(rank + 1));
-    worker.session->submit(tensor, 0,
+    worker.session->submit(tensor, iteration,
                            {.gradient = {reinterpret_cast<std::byte*>(gradient.data()), gradient.size() * 4, DType::kFloat32, {}},
                             .ready = {},
                             .samples = 1},
@@ -72,7 +73,7 @@ class GateSessionTest : public ::testing::Test {
   struct Worker {
     std::unique_ptr<runtime::sim::SimCompute> compute;
     std::unique_ptr<session::EngineSession> session;
-    std::vector<float> gradients[2];
+    std::vector<float> gradients[3];
     int synced = 0;
     std::string trouble;
   };
@@ -81,7 +82,7 @@ class GateSessionTest : public ::testing::Test {
 };
 
 TEST_F(GateSessionTest, AWorkerThatKeepsPushesBackSaysSoAndTheyLeaveInTheEnd) {
-  submit(1, kLast);
+  submit(1, kMiddle);
   world.run_for(10ms);
   submit(2, kLast);
   world.run_for(3s);
@@ -92,12 +93,49 @@ TEST_F(GateSessionTest, AWorkerThatKeepsPushesBackSaysSoAndTheyLeaveInTheEnd) {
   for (const std::size_t rank : {2u, 1u, 0u}) submit(rank, kFirst);
   world.run_for(10ms);
   for (const Worker& worker : workers) EXPECT_EQ(worker.gradients[0], std::vector<float>(kElements, 6.0f));
-  submit(0, kLast);
+  for (const std::size_t rank : {0u, 2u}) submit(rank, kMiddle);
+  for (const std::size_t rank : {0u, 1u}) submit(rank, kLast);
   world.run_for(10ms);
   for (const Worker& worker : workers) {
-    EXPECT_EQ(worker.synced, 2);
+    EXPECT_EQ(worker.synced, 3);
     EXPECT_EQ(worker.trouble, "");
     EXPECT_EQ(worker.gradients[1], std::vector<float>(kElements, 6.0f));
+    EXPECT_EQ(worker.gradients[2], std::vector<float>(kElements, 6.0f));
+    EXPECT_TRUE(worker.session->scheduler().idle());
+  }
+}
+
+// Each tensor counts its own iterations. Nobody hands in the first one before the last has gone through five, with no memory to
+// spare, and each worker takes the other two in an order of its own.
+TEST_F(GateSessionTest, ATensorMayBeIterationsAheadOfAnother) {
+  for (Iteration iteration = 0; iteration < 5; ++iteration) {
+    for (const std::size_t rank : {1u, 2u, 0u}) {
+      submit(rank, kLast, iteration);
+      world.run_for(10ms);
+    }
+    for (const Worker& worker : workers) {
+      ASSERT_EQ(worker.synced, static_cast<int>(iteration) + 1);
+      ASSERT_EQ(worker.gradients[2], std::vector<float>(kElements, 6.0f));
+    }
+  }
+  for (Iteration iteration = 0; iteration < 2; ++iteration) {
+    submit(0, kFirst, iteration);
+    submit(1, kMiddle, iteration);
+    submit(2, kLast, iteration + 5);
+    world.run_for(10ms);
+    submit(2, kMiddle, iteration);
+    submit(1, kLast, iteration + 5);
+    submit(0, kMiddle, iteration);
+    world.run_for(10ms);
+    submit(1, kFirst, iteration);
+    submit(0, kLast, iteration + 5);
+    submit(2, kFirst, iteration);
+    world.run_for(10ms);
+  }
+  for (const Worker& worker : workers) {
+    EXPECT_EQ(worker.synced, 11);
+    EXPECT_EQ(worker.trouble, "");
+    for (const std::vector<float>& gradient : worker.gradients) EXPECT_EQ(gradient, std::vector<float>(kElements, 6.0f));
     EXPECT_TRUE(worker.session->scheduler().idle());
   }
 }
@@ -105,13 +143,13 @@ TEST_F(GateSessionTest, AWorkerThatKeepsPushesBackSaysSoAndTheyLeaveInTheEnd) {
 TEST_F(GateSessionTest, AServerThatAsksForWhatIsNotItsOwnEndsTheJob) {
   submit(0, kFirst);
   say(wire::encode_gate({.closing = 1, .open = false, .admitted = {{kLast, 8, 0}}}));
-  EXPECT_EQ(workers[0].trouble, "member 1 asks for the chunk at 8 of tensor 1, which the plan does not give it");
+  EXPECT_EQ(workers[0].trouble, "member 1 asks for the chunk at 8 of tensor 2, which the plan does not give it");
 }
 
 TEST_F(GateSessionTest, AServerThatAsksForATensorThatIsNoneEndsTheJob) {
   submit(0, kFirst);
-  say(wire::encode_gate({.closing = 1, .open = false, .admitted = {{TensorId{2}, 0, 0}}}));
-  EXPECT_THAT(workers[0].trouble, HasSubstr("tensor 2, which the plan does not give it"));
+  say(wire::encode_gate({.closing = 1, .open = false, .admitted = {{TensorId{3}, 0, 0}}}));
+  EXPECT_THAT(workers[0].trouble, HasSubstr("tensor 3, which the plan does not give it"));
 }
 
 TEST_F(GateSessionTest, AWordThatIsNoneEndsTheJob) {

@@ -74,7 +74,7 @@ std::size_t largest_chunk(const SimJob& job, std::size_t rank) {
 std::size_t bound(const SimJob& job, std::size_t rank) {
   const auto others = static_cast<std::size_t>(job.script.plan.workers - 1);
   const std::size_t crossing = others * std::max(job.window_bytes, 2 * wire::kPieceBytes);
-  return std::max(job.staging_bytes_max, job.staging_bytes_max / 2 + crossing) + others * largest_chunk(job, rank);
+  return std::max(job.staging_bytes_max, job.staging_bytes_max / 2 + crossing) + 2 * others * largest_chunk(job, rank);
 }
 
 class GateSwarm : public ::testing::Test {

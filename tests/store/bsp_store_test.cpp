@@ -176,8 +176,8 @@ struct SmallBspStoreTest : BspStoreTest {
 TEST_F(SmallBspStoreTest, AsksForTheFirstLayerWhenItsMemoryIsShortAndForAllAgainLater) {
   push(Member{10}, 1, 3);
   ASSERT_EQ(news.size(), 1u);
-  EXPECT_EQ(news[0], (wire::GateNews{.closing = 1, .open = false, .admitted = {{TensorId{2}, 0, 3}}}))
-      << "by the forward pass, though all priorities are equal";
+  EXPECT_EQ(news[0], (wire::GateNews{.closing = 1, .open = false, .admitted = {{TensorId{2}, 0, 3}, {TensorId{0}, 0, 3}}}))
+      << "the first by the forward pass, though all priorities are equal, and the one that has been begun";
   push(Member{12}, 1, 3);
   EXPECT_EQ(news.size(), 1u) << "what was under way is taken";
   push_local(1, 3);

@@ -91,7 +91,7 @@ struct SimTraining::Crew {
         model = otherwise == options.renewed_otherwise.end() ? options.script.model : otherwise->second;
         is_new = true;
         begun.reset();
-        membership.renew(model, iteration);
+        membership.renew({model, iteration, values_told()});
       });
     }
     membership.begin(iteration, [this, iteration, waited, then = std::move(then)](bool go) {
@@ -99,6 +99,11 @@ struct SimTraining::Crew {
       if (go) plans.push_back(plan::to_json(engine.plan()));
       then(go);
     });
+  }
+
+  std::vector<TensorId> values_told() const {
+    const auto found = options.renewed_values.find(rank);
+    return found == options.renewed_values.end() ? std::vector<TensorId>() : found->second;
   }
 
   void observe(double waited) {

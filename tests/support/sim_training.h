@@ -28,6 +28,7 @@ struct SimTrainingOptions {
   std::optional<Iteration> renew_at;
   // Then: what a rank trains from there on, where it is not the script's; and who never says that it does.
   std::map<int, Model> renewed_otherwise;
+  std::map<int, std::vector<TensorId>> renewed_values;  // of which it says that it has values then; none where it is not named
   std::set<int> never_renews;
 };
 

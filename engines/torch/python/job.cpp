@@ -1,14 +1,5 @@
 #include "engines/torch/python/job.h"
 
-#include <fcntl.h>
-#include <unistd.h>
-
-#include <charconv>
-#include <cstdlib>
-#include <filesystem>
-#include <nlohmann/json.hpp>
-#include <set>
-
 #include "base/text.h"
 #include "engines/torch/aten_compute.h"
 #include "engines/torch/python/waited_device.h"
@@ -17,9 +8,6 @@
 
 namespace poseidon::python {
 namespace {
-
-// Some 150 bytes each, and a message has at most 16 MiB.
-constexpr std::size_t kTimelineEventsMax = 80'000;
 
 [[noreturn]] void refuse(std::string message) { throw JobError({ErrorCode::kInvalid, std::move(message)}); }
 
@@ -55,18 +43,12 @@ std::vector<TensorView> views_of(const std::vector<TensorArgument>& tensors, std
   return views;
 }
 
-// Descriptors of sockets, and of what the kernel wakes an event loop with. (Files and pipes are the script's.)
-std::set<int> link_descriptors() {
-  std::set<int> found;
-  std::error_code failed;
-  for (const auto& entry : std::filesystem::directory_iterator("/proc/self/fd", failed)) {
-    const std::string name = entry.path().filename().string();
-    const std::string target = std::filesystem::read_symlink(entry.path(), failed).string();
-    int fd = -1;
-    std::from_chars(name.data(), name.data() + name.size(), fd);
-    if (fd >= 0 && (target.starts_with("socket:") || target.starts_with("anon_inode:"))) found.insert(fd);
+std::vector<cluster::Letter> letters_of(const std::vector<Letter>& letters) {
+  std::vector<cluster::Letter> all;
+  for (const Letter& letter : letters) {
+    all.push_back({Rank{letter.rank}, {static_cast<std::byte*>(letter.memory.data_ptr()), letter.memory.nbytes(), {}, 0}});
   }
-  return found;
+  return all;
 }
 
 }  // namespace
@@ -91,12 +73,7 @@ std::unique_ptr<Job> Job::join(const std::vector<TensorArgument>& tensors, const
   const std::size_t lanes = (*job)->lanes;
   const std::size_t staging_bytes_max = (*job)->staging_bytes_max;
   Model model = model_from(tensors, layers);
-  std::unique_ptr<trace::Timeline> timeline;
-  if (std::getenv("POSEIDON_TIMELINE") != nullptr) {
-    // What it says goes through the coordinator when the worker leaves, in one message.
-    timeline = std::make_unique<trace::Timeline>(trace::TimelineOptions{.rank = rank, .events_max = kTimelineEventsMax});
-  }
-  const std::set<int> before = link_descriptors();
+  std::unique_ptr<trace::WorkerTimeline> timeline = trace::WorkerTimeline::from_environment(rank);
   Result<std::unique_ptr<cluster::Worker>> worker = cluster::Worker::join(
       {.job = std::move(**job),
        .model = model,
@@ -105,7 +82,7 @@ std::unique_ptr<Job> Job::join(const std::vector<TensorArgument>& tensors, const
          if (products_on) return std::make_unique<WaitedProducts>(lane, products_on, workers);
          return std::make_unique<aten::AtenCompute>(lane, product_threads);
        },
-       .events = timeline.get(),
+       .events = timeline ? &timeline->events() : nullptr,
        .provisional = provisional,
        .lanes = lanes,
        .staging_bytes_max = staging_bytes_max});
@@ -115,15 +92,10 @@ std::unique_ptr<Job> Job::join(const std::vector<TensorArgument>& tensors, const
   }
   std::unique_ptr<Job> joined(new Job(std::move(*worker), std::move(model), std::move(timeline)));
   joined->set_names(layers);
-  for (const int fd : link_descriptors()) {
-    if (before.contains(fd)) continue;
-    joined->descriptors_.push_back(fd);
-    ::fcntl(fd, F_SETFD, FD_CLOEXEC);  // a program that the script starts would keep the links open
-  }
   return joined;
 }
 
-Job::Job(std::unique_ptr<cluster::Worker> worker, Model model, std::unique_ptr<trace::Timeline> timeline)
+Job::Job(std::unique_ptr<cluster::Worker> worker, Model model, std::unique_ptr<trace::WorkerTimeline> timeline)
     : timeline_(std::move(timeline)), model_(std::move(model)), worker_(std::move(worker)) {}
 
 Job::~Job() {
@@ -160,14 +132,12 @@ void Job::set_names(const std::vector<LayerArgument>& layers) {
 }
 
 void Job::span(const std::string& name, bool is_begin) {
-  if (!timeline_) return;
-  timeline_->record({is_begin ? base::EventKind::kSpanBegin : base::EventKind::kSpanEnd, std::chrono::steady_clock::now().time_since_epoch(), iteration_, 0, 0,
-                     *span_names_.insert(name).first});
+  if (timeline_) timeline_->span(name, is_begin);
 }
 
 bool Job::begin(std::uint64_t iteration) {
   let_go();
-  iteration_ = iteration;
+  if (timeline_) timeline_->begin(iteration);
   const bool go = worker_->begin(iteration);
   if (const std::optional<Error> over = worker_->error()) throw JobError(*over);
   return go;
@@ -259,33 +229,7 @@ Sum Job::wait(std::uint32_t tensor) {
 }
 
 void Job::exchange(std::uint32_t channel, std::uint64_t number, const std::vector<Letter>& out, const std::vector<Letter>& in) {
-  if (out.empty() && in.empty()) return;
-  struct Left {
-    std::mutex mutex;
-    std::condition_variable changed;
-    std::size_t count = 0;           // guarded by mutex
-    std::optional<Error> failed;     // guarded by mutex
-  };
-  const auto left = std::make_shared<Left>();
-  left->count = out.size() + in.size();
-  const auto done = [left](const std::optional<Error>& failed) {
-    {
-      const std::lock_guard lock(left->mutex);
-      if (failed && !left->failed) left->failed = failed;
-      --left->count;
-    }
-    left->changed.notify_all();
-  };
-  const auto region_of = [](const Letter& letter) { return runtime::Region{static_cast<std::byte*>(letter.memory.data_ptr()), letter.memory.nbytes(), {}, 0}; };
-  // The letters are borrowed: this waits for the last of them, also when the job ends.
-  worker_->lane().post([&, done] {
-    collective::Mailbox& mailbox = worker_->mailbox();
-    for (const Letter& letter : in) mailbox.receive(Rank{letter.rank}, {channel, number}, region_of(letter), done);
-    for (const Letter& letter : out) mailbox.send(Rank{letter.rank}, {channel, number}, region_of(letter), done);
-  });
-  std::unique_lock lock(left->mutex);
-  left->changed.wait(lock, [&] { return left->count == 0; });
-  if (left->failed) throw JobError(*left->failed);
+  check(worker_->exchange({channel, number}, letters_of(out), letters_of(in)));
 }
 
 std::vector<std::string> Job::gather(const std::string& own) {
@@ -296,15 +240,16 @@ std::vector<std::string> Job::gather(const std::string& own) {
 
 void Job::note(const std::string& text) { worker_->note(text); }
 void Job::leave() {
-  if (timeline_) worker_->note(nlohmann::json{{"timeline", timeline_->part()}}.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace));
+  if (timeline_) {
+    for (const std::string& note : timeline_->notes()) worker_->note(note);
+  }
   check(worker_->leave());
 }
 void Job::fail(const std::string& message) { worker_->fail({ErrorCode::kAborted, message}); }
 
 void Job::forsake() {
-  for (const int fd : descriptors_) ::close(fd);
-  // The threads that would have to end are in the other process.
-  static_cast<void>(worker_.release());
+  cluster::Worker::forsake(std::move(worker_));
+  // Its lock may be held by a thread of the other process.
   static_cast<void>(new std::shared_ptr<State>(std::move(state_)));
   state_ = std::make_shared<State>();
 }

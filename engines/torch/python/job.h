@@ -12,7 +12,6 @@
 #include <memory>
 #include <mutex>
 #include <optional>
-#include <set>
 #include <stdexcept>
 #include <string>
 #include <unordered_map>
@@ -20,8 +19,8 @@
 #include <vector>
 
 #include "cluster/worker.h"
-#include "trace/timeline.h"
 #include "engines/torch/python/waited_device.h"
+#include "trace/worker_timeline.h"
 
 namespace poseidon::python {
 
@@ -112,20 +111,17 @@ class Job {
   };
   struct Hold;
 
-  Job(std::unique_ptr<cluster::Worker> worker, Model model, std::unique_ptr<trace::Timeline> timeline);
+  Job(std::unique_ptr<cluster::Worker> worker, Model model, std::unique_ptr<trace::WorkerTimeline> timeline);
   void set_names(const std::vector<LayerArgument>& layers);
   SyncedFn expect(std::uint32_t tensor, std::vector<at::Tensor> kept);
   void let_go();
   const TensorSpec& spec(std::uint32_t tensor) const;
 
-  std::unique_ptr<trace::Timeline> timeline_;  // null where none is wanted; the worker's threads record into it
-  std::set<std::string> span_names_;           // which the timeline refers to
-  Iteration iteration_ = 0;                    // that began last
+  std::unique_ptr<trace::WorkerTimeline> timeline_;  // null where none is wanted; the worker's threads record into it
   double waited_seconds_ = 0;
   Model model_;
   std::shared_ptr<State> state_ = std::make_shared<State>();
   std::unique_ptr<cluster::Worker> worker_;
-  std::vector<int> descriptors_;  // of the links and what waits for them
 };
 
 }  // namespace poseidon::python
