@@ -1,11 +1,13 @@
 #include "apps/poseidon/command.h"
 
+#include <signal.h>
 #include <stdlib.h>
 
 #include <algorithm>
 #include <cstdio>
 #include <thread>
 
+#include "base/text.h"
 #include "engines/caffe/tools/old_flags.h"
 #include "plan/lanes.h"
 
@@ -42,6 +44,8 @@ std::optional<int> parse(CLI::App& app, const std::vector<std::string>& argument
 }
 
 int shared_threads(int processes_here) { return std::max(1, static_cast<int>(std::thread::hardware_concurrency()) / processes_here); }
+
+void outlive_file_limits() { ::signal(SIGXFSZ, SIG_IGN); }
 
 CLI::Option* add_wire(CLI::App& app, std::optional<DType>& wire) {
   return app.add_option_function<std::string>(

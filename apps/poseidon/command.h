@@ -62,6 +62,9 @@ constexpr std::int64_t kIterationsMax = 1'000'000'000'000;
 // Threads of a process that computes, where the user gives no number: this host's cores over the processes that share them.
 int shared_threads(int processes_here);
 
+// A file that grows over the limit of the user or the shell (ulimit -f) is an error to report then, and not the end of the process.
+void outlive_file_limits();
+
 // "float32" and "float64", for --dtype.
 CLI::Option* add_dtype(CLI::App& app, std::string& dtype);
 // "bf16" and "fp16", for --wire.

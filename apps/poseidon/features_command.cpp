@@ -113,6 +113,7 @@ std::vector<caffe::Shape> result_shapes(const FeaturesOptions& options, const ca
 
 // A worker: its share of the batches.
 int compute(const FeaturesOptions& options) {
+  outlive_file_limits();
   base::log::configure("poseidon features", base::log::Level::kInfo);
   at::set_num_threads(options.threads);
   caffe::Net net = build(options);
@@ -136,6 +137,7 @@ int compute(const FeaturesOptions& options) {
     std::printf("%llu\n", static_cast<unsigned long long>(batch));
     std::fflush(stdout);
   }
+  net.finish();
   return kSuccess;
 }
 

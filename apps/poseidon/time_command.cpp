@@ -68,7 +68,9 @@ int time_command(const std::vector<std::string>& arguments) {
   at::set_num_threads(options.threads > 0 ? options.threads : shared_threads(1));
   caffe::Net net(caffe::proto::read_text(options.model, "NetParameter"), caffe::standard_layers(),
                  {.state = {.phase = options.phase == "TEST" ? caffe::Phase::kTest : caffe::Phase::kTrain, .level = options.level.value_or(0), .stages = options.stages}, .dtype = options.dtype == "float64" ? at::kDouble : at::kFloat});
+  outlive_file_limits();
   const caffe::NetTime time = caffe::time_layers(net, options.iterations);
+  net.finish();
   if (options.as_json) {
     nlohmann::ordered_json j = {{"model", options.model}, {"iterations", options.iterations}, {"threads", at::get_num_threads()},
                                 {"batch", net.records_per_batch()}, {"layers", nlohmann::ordered_json::array()}};
