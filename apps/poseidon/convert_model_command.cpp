@@ -38,10 +38,7 @@ TrainedNet read(const std::filesystem::path& file) {
 
 Status write(const std::filesystem::path& file, const TrainedNet& net) {
   if (format_of(file) == Format::kSafetensors) return caffe::proto::write_safetensors(file, net);
-  if (format_of(file) == Format::kCaffe) return caffe::proto::write_model(file, net);
-  const Result<std::string> bytes = caffe::proto::model_bytes(net);
-  if (!bytes) return bytes.error();
-  return base::write_file_atomically(file, caffe::convert_hdf5(caffe::Hdf5Conversion::kModelTo, *bytes, file.string()));
+  return format_of(file) == Format::kCaffe ? caffe::proto::write_model(file, net) : caffe::write_hdf5_model(file, net);
 }
 
 }  // namespace
