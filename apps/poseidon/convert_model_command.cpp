@@ -3,7 +3,6 @@
 #include <filesystem>
 
 #include "apps/poseidon/command.h"
-#include "base/file.h"
 #include "base/text.h"
 #include "engines/caffe/data/data_filter.h"
 #include "engines/caffe/proto/config_error.h"
