@@ -58,10 +58,10 @@ void add_gpu(CLI::App& app, std::optional<std::string>& gpu) {
   app.add_option("--gpu", gpu, "Caffe's list of GPUs. Prototxts are computed on the CPU in this version, so only \"none\" is taken");
 }
 
-Status check_gpu(const std::optional<std::string>& gpu) {
+Status check_gpu(const std::optional<std::string>& gpu, std::string_view instead) {
   if (!gpu || *gpu == "none" || gpu->empty()) return {};
-  return Error{ErrorCode::kInvalid, "--gpu " + *gpu + ": prototxts are computed on the CPU in this version; leave --gpu away, and say with --workers how many "
-                                    "workers there are to be (scripts under `poseidon run` may use GPUs)"};
+  return Error{ErrorCode::kInvalid,
+               base::concat("--gpu ", *gpu, ": prototxts are computed on the CPU in this version; leave --gpu away, and say ", instead)};
 }
 
 void add_net_state(CLI::App& app, std::optional<std::int64_t>& level, std::vector<std::string>& stages) {

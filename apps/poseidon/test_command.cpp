@@ -58,7 +58,7 @@ int test_command(const std::vector<std::string>& arguments) {
   CLI::App app;
   describe(app, options);
   if (const std::optional<int> code = parse(app, arguments)) return *code;
-  if (const Status status = check_gpu(options.gpu); !status) {
+  if (const Status status = check_gpu(options.gpu, "with --threads how many cores to use"); !status) {
     std::fprintf(stderr, "poseidon test: %s\n", status.error().message.c_str());
     return kWrongInput;
   }
