@@ -104,5 +104,5 @@ def test_an_end_while_results_are_written_leaves_only_whole_ones(lenet, trained)
         time.sleep(0.05)
     features.terminate()
     _, said = features.communicate(timeout=60)
-    assert (features.returncode, said) == (143, "poseidon features: interrupted; some results were not written\n")
+    assert features.returncode == 143 and said.endswith("poseidon features: interrupted; some results were not written\n"), said
     assert [path.name for path in (lenet.folder / "out").iterdir()] == ["ip1.h5"]
