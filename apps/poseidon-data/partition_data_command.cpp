@@ -1,6 +1,3 @@
-#include <signal.h>
-#include <unistd.h>
-
 #include <CLI/CLI.hpp>
 #include <array>
 #include <cstdio>
@@ -26,16 +23,7 @@ constexpr const char* kExamples =
     "  poseidon partition-data examples/digits/digits_test_lmdb 4 test_part\n"
     "  poseidon partition-data --turn --overwrite examples/digits/digits_test_lmdb 4 test_part";
 
-// A data base that has lost pages ends whoever touches them (engines/caffe/data/lmdb_store.h). Nothing can be put right
-// then, but it can be said: write() and _exit() may be called from a handler.
-void die_with_a_sentence(int) {
-  constexpr std::string_view kSentence = "poseidon partition-data: the data base is damaged; create it again\n";
-  if (::write(STDERR_FILENO, kSentence.data(), kSentence.size()) < 0) ::_exit(kBroken);
-  ::_exit(kWrongInput);
-}
-
 void partition(const caffe::PartitionDataOptions& options) {
-  for (const int number : {SIGBUS, SIGSEGV, SIGABRT}) ::signal(number, &die_with_a_sentence);
   ProgressLine progress("records");
   for (const caffe::DataPart& part : caffe::partition_data(options, progress.function())) {
     std::printf("%s: %zu records\n", part.database.c_str(), part.records);

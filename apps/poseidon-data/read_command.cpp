@@ -64,6 +64,7 @@ void describe(CLI::App& app, Arguments& into) {
   app.add_option("--color", into.color, "what encoded images are decoded to")
       ->check(CLI::IsMember({"as-stored", "color", "gray"}));
   app.add_flag("--leave-jpegs", into.serve.leaves_jpegs, "send JPEGs of a data base as they are stored, where the trainer can decode them");
+  app.add_flag("--verbatim", into.serve.verbatim, "send records of a data base as they are stored, whatever they are");
   app.add_option("--prefix", into.prefix, "of the images' paths");
   app.add_option("--width", into.images.files.width, "bring all images to this width ...")
       ->check(CLI::NonNegativeNumber);

@@ -16,7 +16,7 @@
 namespace poseidon::data {
 namespace {
 
-// Thrown where Ctrl-C or SIGTERM was noticed.
+// Thrown where Ctrl-C, SIGTERM or SIGHUP was noticed.
 struct Interrupted {};
 
 std::atomic<bool> stop_wanted{false};
@@ -80,6 +80,10 @@ void add_overwrite(CLI::App& app, bool& overwrite) {
 ProgressLine::ProgressLine(std::string things) : things_(std::move(things)) {
   stop_on(SIGINT);
   stop_on(SIGTERM);
+  // A terminal that is closed; under nohup that is ignored, and stays so.
+  struct sigaction hangup {};
+  ::sigaction(SIGHUP, nullptr, &hangup);
+  if (hangup.sa_handler != SIG_IGN) stop_on(SIGHUP);
 }
 
 void ProgressLine::show(caffe::Progress progress) {

@@ -1,3 +1,5 @@
+#include <signal.h>
+
 #include <CLI/CLI.hpp>
 #include <cstdio>
 #include <map>
@@ -62,6 +64,8 @@ int write_rows_command(const std::vector<std::string>& arguments) {
   } catch (const CLI::ParseError& error) {
     return report(app, error);
   }
+  // A file that grows over the user's limit is an error to report, not a reason to die.
+  ::signal(SIGXFSZ, SIG_IGN);
   try {
     options.arrays = arrays_of(arrays);
     write_rows(options);

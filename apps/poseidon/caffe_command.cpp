@@ -42,30 +42,45 @@ bool gives(const std::vector<std::string>& arguments, std::string_view flag) {
   });
 }
 
+// Caffe lets flags stand before the action; with a value of their own they are --name=value there.
+std::vector<std::string>::const_iterator action_in(const std::vector<std::string>& arguments) {
+  return std::find_if(arguments.begin(), arguments.end(), [](const std::string& word) { return !word.starts_with("-"); });
+}
+
+// All but the action, with dashes as they are today.
+std::vector<std::string> flags_of(const std::vector<std::string>& arguments) {
+  const auto action = action_in(arguments);
+  std::vector<std::string> flags(arguments.begin(), action);
+  flags.insert(flags.end(), action + 1, arguments.end());
+  return caffe::modern_spelling(flags);
+}
+
 }  // namespace
+
+std::optional<std::vector<std::string>> caffe_training(const std::vector<std::string>& arguments) {
+  const auto action = action_in(arguments);
+  if (action == arguments.end() || *action != "train") return std::nullopt;
+  std::vector<std::string> flags = flags_of(arguments);
+  if (!gives(flags, "--sighup-effect")) flags.emplace_back("--sighup-effect=snapshot");
+  if (!gives(flags, "--log-format")) flags.emplace_back("--log-format=caffe");
+  return flags;
+}
 
 int caffe_command(const std::vector<std::string>& arguments) {
   if (arguments.empty() || arguments.front() == "--help" || arguments.front() == "-help" || arguments.front() == "-h") {
     print_help();
     return arguments.empty() ? kWrongUsage : kSuccess;
   }
-  // Caffe lets flags stand before the action; with a value of their own they are --name=value there.
-  const auto action = std::find_if(arguments.begin(), arguments.end(), [](const std::string& word) { return !word.starts_with("-"); });
+  const auto action = action_in(arguments);
   if (action == arguments.end()) {
     std::fputs("caffe: which action? train, test, time or device_query\n", stderr);
     return kWrongUsage;
   }
-  std::vector<std::string> rest(arguments.begin(), action);
-  rest.insert(rest.end(), action + 1, arguments.end());
-  rest = caffe::modern_spelling(rest);
-  if (*action == "train") {
-    if (!gives(rest, "--sighup-effect")) rest.emplace_back("--sighup-effect=snapshot");
-    if (!gives(rest, "--log-format")) rest.emplace_back("--log-format=caffe");
-    return train_command(rest);
-  }
-  if (*action == "test") return test_command(rest);
-  if (*action == "time") return time_command(rest);
-  if (*action == "device_query") return devices_command(rest);
+  if (const std::optional<std::vector<std::string>> training = caffe_training(arguments)) return train_command(*training);
+  const std::vector<std::string> flags = flags_of(arguments);
+  if (*action == "test") return test_command(flags);
+  if (*action == "time") return time_command(flags);
+  if (*action == "device_query") return devices_command(flags);
   const std::vector<std::string> actions = {"train", "test", "time", "device_query"};
   std::fprintf(stderr, "caffe: there is no action \"%s\"%s (%s)\n", action->c_str(), base::did_you_mean(*action, actions).c_str(),
                base::join_words(actions).c_str());

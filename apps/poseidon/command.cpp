@@ -1,11 +1,13 @@
 #include "apps/poseidon/command.h"
 
+#include <signal.h>
 #include <stdlib.h>
 
 #include <algorithm>
 #include <cstdio>
 #include <thread>
 
+#include "base/text.h"
 #include "engines/caffe/tools/old_flags.h"
 #include "plan/lanes.h"
 
@@ -43,6 +45,8 @@ std::optional<int> parse(CLI::App& app, const std::vector<std::string>& argument
 
 int shared_threads(int processes_here) { return std::max(1, static_cast<int>(std::thread::hardware_concurrency()) / processes_here); }
 
+void outlive_file_limits() { ::signal(SIGXFSZ, SIG_IGN); }
+
 CLI::Option* add_wire(CLI::App& app, std::optional<DType>& wire) {
   return app.add_option_function<std::string>(
                 "--wire", [&wire](const std::string& name) { wire = name == "bf16" ? DType::kBFloat16 : DType::kFloat16; },
@@ -54,10 +58,10 @@ void add_gpu(CLI::App& app, std::optional<std::string>& gpu) {
   app.add_option("--gpu", gpu, "Caffe's list of GPUs. Prototxts are computed on the CPU in this version, so only \"none\" is taken");
 }
 
-Status check_gpu(const std::optional<std::string>& gpu) {
+Status check_gpu(const std::optional<std::string>& gpu, std::string_view instead) {
   if (!gpu || *gpu == "none" || gpu->empty()) return {};
-  return Error{ErrorCode::kInvalid, "--gpu " + *gpu + ": prototxts are computed on the CPU in this version; leave --gpu away, and say with --workers how many "
-                                    "workers there are to be (scripts under `poseidon run` may use GPUs)"};
+  return Error{ErrorCode::kInvalid,
+               base::concat("--gpu ", *gpu, ": prototxts are computed on the CPU in this version; leave --gpu away, and say ", instead)};
 }
 
 void add_net_state(CLI::App& app, std::optional<std::int64_t>& level, std::vector<std::string>& stages) {

@@ -36,6 +36,8 @@ int agent_command(const std::vector<std::string>& arguments);
 int serve_command(const std::vector<std::string>& arguments);
 // Caffe's own command, as a link called `caffe` to this program: `caffe train --solver=FILE` and the like.
 int caffe_command(const std::vector<std::string>& arguments);
+// Where these arguments of `caffe` are a training's, those of train_command that train as Caffe does: with its log, and its signals.
+std::optional<std::vector<std::string>> caffe_training(const std::vector<std::string>& arguments);
 int devices_command(const std::vector<std::string>& arguments);
 int features_command(const std::vector<std::string>& arguments);
 int convert_model_command(const std::vector<std::string>& arguments);
@@ -62,14 +64,18 @@ constexpr std::int64_t kIterationsMax = 1'000'000'000'000;
 // Threads of a process that computes, where the user gives no number: this host's cores over the processes that share them.
 int shared_threads(int processes_here);
 
+// A file that grows over the limit of the user or the shell (ulimit -f) is an error to report then, and not the end of the process.
+void outlive_file_limits();
+
 // "float32" and "float64", for --dtype.
 CLI::Option* add_dtype(CLI::App& app, std::string& dtype);
 // "bf16" and "fp16", for --wire.
 CLI::Option* add_wire(CLI::App& app, std::optional<DType>& wire);
 
-// Caffe's --gpu. There is no Caffe engine for GPUs in this version: check_gpu is kInvalid, and says what to do, where one is asked for.
+// Caffe's --gpu. There is no Caffe engine for GPUs in this version: check_gpu is kInvalid where one is asked for, and says what to do,
+// of which `instead` is the command's own part.
 void add_gpu(CLI::App& app, std::optional<std::string>& gpu);
-Status check_gpu(const std::optional<std::string>& gpu);
+Status check_gpu(const std::optional<std::string>& gpu, std::string_view instead);
 
 // --level and --stage, which the layers' include and exclude rules ask for.
 void add_net_state(CLI::App& app, std::optional<std::int64_t>& level, std::vector<std::string>& stages);

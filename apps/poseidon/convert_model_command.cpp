@@ -3,7 +3,6 @@
 #include <filesystem>
 
 #include "apps/poseidon/command.h"
-#include "base/file.h"
 #include "base/text.h"
 #include "engines/caffe/data/data_filter.h"
 #include "engines/caffe/proto/config_error.h"
@@ -38,10 +37,7 @@ TrainedNet read(const std::filesystem::path& file) {
 
 Status write(const std::filesystem::path& file, const TrainedNet& net) {
   if (format_of(file) == Format::kSafetensors) return caffe::proto::write_safetensors(file, net);
-  if (format_of(file) == Format::kCaffe) return caffe::proto::write_model(file, net);
-  const Result<std::string> bytes = caffe::proto::model_bytes(net);
-  if (!bytes) return bytes.error();
-  return base::write_file_atomically(file, caffe::convert_hdf5(caffe::Hdf5Conversion::kModelTo, *bytes, file.string()));
+  return format_of(file) == Format::kCaffe ? caffe::proto::write_model(file, net) : caffe::write_hdf5_model(file, net);
 }
 
 }  // namespace

@@ -113,6 +113,7 @@ std::vector<caffe::Shape> result_shapes(const FeaturesOptions& options, const ca
 
 // A worker: its share of the batches.
 int compute(const FeaturesOptions& options) {
+  outlive_file_limits();
   base::log::configure("poseidon features", base::log::Level::kInfo);
   at::set_num_threads(options.threads);
   caffe::Net net = build(options);
@@ -136,6 +137,7 @@ int compute(const FeaturesOptions& options) {
     std::printf("%llu\n", static_cast<unsigned long long>(batch));
     std::fflush(stdout);
   }
+  net.finish();
   return kSuccess;
 }
 
@@ -158,8 +160,11 @@ class Features {
         return complain(status.error());
       }
     }
-    if (const int code = run_workers(); code != kSuccess) return code;
+    // Until the end: who is ended by one removes nothing.
+    const launch::SignalDescriptor signals{SIGINT, SIGTERM, SIGHUP, SIGCHLD};
+    if (const int code = run_workers(signals); code != kSuccess) return code;
     for (std::size_t i = 0; i < shapes_.size(); ++i) {
+      if (const int signal = asked_to_end(signals); signal != 0) return tell_interrupted(signal, i);
       if (const Status status = finish(options_.blobs[i], shapes_[i]); !status) return complain(status.error());
     }
     return kSuccess;
@@ -168,8 +173,19 @@ class Features {
  private:
   std::filesystem::path log_of(int worker) const { return std::filesystem::path(options_.out) / base::concat(".features-", worker, ".log"); }
 
-  int run_workers() {
-    const launch::SignalDescriptor signals{SIGINT, SIGTERM, SIGHUP, SIGCHLD};
+  // The signal by which the user wants the end; 0: none.
+  static int asked_to_end(const launch::SignalDescriptor& signals) {
+    int signal = signals.next();
+    while (signal == SIGCHLD) signal = signals.next();
+    return signal;
+  }
+
+  static int tell_interrupted(int signal, std::size_t results) {
+    std::fprintf(stderr, "poseidon features: interrupted; %s\n", results == 0 ? "nothing was written" : "some results were not written");
+    return kSignalled + signal;
+  }
+
+  int run_workers(const launch::SignalDescriptor& signals) {
     std::vector<std::optional<launch::ChildProcess>> workers;
     const auto end_all = [&] {
       for (std::optional<launch::ChildProcess>& worker : workers) {
@@ -198,11 +214,9 @@ class Features {
     while (left > 0) {
       pollfd waiting{signals.fd(), POLLIN, 0};
       ::poll(&waiting, 1, kStepMilliseconds);
-      for (int signal = signals.next(); signal != 0; signal = signals.next()) {
-        if (signal == SIGCHLD) continue;
+      if (const int signal = asked_to_end(signals); signal != 0) {
         end_all();
-        std::fprintf(stderr, "poseidon features: interrupted; nothing was written\n");
-        return kSignalled + signal;
+        return tell_interrupted(signal, 0);
       }
       for (int number = 0; number < options_.workers; ++number) {
         std::optional<launch::ChildProcess>& worker = workers[static_cast<std::size_t>(number)];

@@ -122,12 +122,14 @@ class Run {
   launch::ClusterJobOptions job_;
 };
 
-// Where the command is Poseidon's own training of a prototxt, or Caffe's, its arguments without the first two words.
+// Where the command is Poseidon's own training of a prototxt, or Caffe's: the arguments of train_command.
 std::optional<std::vector<std::string>> training_of_prototxt(const std::vector<std::string>& command) {
-  if (command.size() < 2 || command[1] != "train") return std::nullopt;
+  if (command.size() < 2) return std::nullopt;
   const std::string program = std::filesystem::path(command.front()).filename();
-  if (program != "poseidon" && program != "caffe" && program != "caffe.bin") return std::nullopt;
-  return std::vector<std::string>(command.begin() + 2, command.end());
+  const std::vector<std::string> arguments(command.begin() + 1, command.end());
+  if (program == "caffe" || program == "caffe.bin") return caffe_training(arguments);
+  if (program != "poseidon" || arguments.front() != "train") return std::nullopt;
+  return std::vector<std::string>(arguments.begin() + 1, arguments.end());
 }
 
 // `poseidon run -H a,b poseidon train --solver s` is `poseidon train --solver s -H a,b`, which knows the training's own words.
@@ -151,6 +153,19 @@ int hand_over(const RunOptions& options, const CLI::App& app, std::vector<std::s
   return train_command(training);
 }
 
+// What begins like a flag and is none of ours would be taken for the program.
+std::string no_such_flag(const std::string& word, const CLI::App& app) {
+  const std::string flag = word.substr(0, word.find('='));
+  if (flag == "--gpu") {
+    return "there is no --gpu: leave it away. The workers of a host take its GPUs in turn, and --env CUDA_VISIBLE_DEVICES=0,1 says which there are; "
+           "prototxts (`poseidon train`) are computed on the CPU in this version";
+  }
+  std::vector<std::string> flags;
+  for (const CLI::Option* option : app.get_options()) flags.push_back(option->get_name());
+  return base::concat("there is no flag ", flag, base::did_you_mean(flag, flags), base::near_matches(flag, flags).empty() ? ";" : "",
+                      " --help shows the flags, and a command that begins with a dash stands behind --");
+}
+
 }  // namespace
 
 int run_command(const std::vector<std::string>& arguments) {
@@ -159,7 +174,12 @@ int run_command(const std::vector<std::string>& arguments) {
   options.describe(app);
   if (const std::optional<int> code = parse(app, arguments)) return *code;
   options.command = app.remaining();
-  if (!options.command.empty() && options.command.front() == "--") options.command.erase(options.command.begin());
+  if (!options.command.empty() && options.command.front() == "--") {
+    options.command.erase(options.command.begin());
+  } else if (!options.command.empty() && options.command.front().starts_with("-")) {
+    say(no_such_flag(options.command.front(), app));
+    return kWrongUsage;
+  }
   if (options.command.empty()) {
     std::fputs("poseidon run: there is no command: poseidon run -n 4 python train.py\n", stderr);
     return kWrongUsage;

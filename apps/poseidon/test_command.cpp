@@ -58,16 +58,18 @@ int test_command(const std::vector<std::string>& arguments) {
   CLI::App app;
   describe(app, options);
   if (const std::optional<int> code = parse(app, arguments)) return *code;
-  if (const Status status = check_gpu(options.gpu); !status) {
+  if (const Status status = check_gpu(options.gpu, "with --threads how many cores to use"); !status) {
     std::fprintf(stderr, "poseidon test: %s\n", status.error().message.c_str());
     return kWrongInput;
   }
+  outlive_file_limits();
   base::log::configure("poseidon test", base::log::Level::kInfo);  // which layers the files have nothing for
   at::set_num_threads(options.threads > 0 ? options.threads : shared_threads(1));
   caffe::Net net(caffe::proto::read_text(options.model, "NetParameter"), caffe::standard_layers(),
                  {.state = {.phase = caffe::Phase::kTest, .level = options.level.value_or(0), .stages = options.stages}, .dtype = options.dtype == "float64" ? at::kDouble : at::kFloat});
   for (const std::string& file : options.weights) caffe::copy_trained(caffe::read_any_model(file), file, net);
   const std::vector<caffe::BatchScores> scores = caffe::score_batches(net, {.count = options.iterations});
+  net.finish();
   const caffe::TestScores means = caffe::averaged(net, scores, options.iterations);
   if (options.as_json) {
     nlohmann::ordered_json j = {{"model", options.model}, {"iterations", options.iterations}, {"loss", means.loss}, {"scores", nlohmann::ordered_json::array()}};

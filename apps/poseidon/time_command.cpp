@@ -61,14 +61,16 @@ int time_command(const std::vector<std::string>& arguments) {
   CLI::App app;
   describe(app, options);
   if (const std::optional<int> code = parse(app, arguments)) return *code;
-  if (const Status status = check_gpu(options.gpu); !status) {
+  if (const Status status = check_gpu(options.gpu, "with --threads how many cores to use"); !status) {
     std::fprintf(stderr, "poseidon time: %s\n", status.error().message.c_str());
     return kWrongInput;
   }
   at::set_num_threads(options.threads > 0 ? options.threads : shared_threads(1));
   caffe::Net net(caffe::proto::read_text(options.model, "NetParameter"), caffe::standard_layers(),
                  {.state = {.phase = options.phase == "TEST" ? caffe::Phase::kTest : caffe::Phase::kTrain, .level = options.level.value_or(0), .stages = options.stages}, .dtype = options.dtype == "float64" ? at::kDouble : at::kFloat});
+  outlive_file_limits();
   const caffe::NetTime time = caffe::time_layers(net, options.iterations);
+  net.finish();
   if (options.as_json) {
     nlohmann::ordered_json j = {{"model", options.model}, {"iterations", options.iterations}, {"threads", at::get_num_threads()},
                                 {"batch", net.records_per_batch()}, {"layers", nlohmann::ordered_json::array()}};

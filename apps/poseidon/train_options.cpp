@@ -100,7 +100,9 @@ std::optional<std::string> check(TrainOptions& options) {
   if (options.plan && options.job.group != plan::PerHost::kOff) {
     return "--plan repeats a plan with the hosts in it, so --per-host has no say; give one of them";
   }
-  if (const Status status = check_gpu(options.gpu); !status) return status.error().message;
+  constexpr std::string_view kWorkers =
+      "with --workers how many workers there are to be (scripts under `poseidon run` may use GPUs)";
+  if (const Status status = check_gpu(options.gpu, kWorkers); !status) return status.error().message;
   if (options.where.cluster_file && options.job.serving.serving.servers > 0) return "--cluster names the servers' hosts, so --servers has no say; give one of them";
   if (options.plan && options.scheme != "auto") return "--plan repeats a plan, so --scheme has no say; give one of them";
   if (options.wire && options.dtype != "float32") {

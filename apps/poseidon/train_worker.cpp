@@ -163,6 +163,7 @@ void TrainWorker::train() {
     on_snapshot({.iteration = solver_->iteration(), .files = solver_->snapshot(*exchange_)});
   }
   exchange_->settle_all();
+  solver_->finish();
   compare_replicas();
   tell_progress();
   tell_timeline();
@@ -320,6 +321,7 @@ void TrainWorker::write_timeline() {
 
 int run_train_worker(const TrainOptions& options, const cluster::JobAddress& job) {
   const int rank = static_cast<int>(index(job.rank));
+  outlive_file_limits();
   base::log::configure(base::concat("rank ", rank), base::log::Level::kInfo);
   std::signal(launch::kTellSignal, SIG_IGN);  // what still waits when it is unblocked in the end must not kill us
   TrainWorker worker(options, job);

@@ -359,6 +359,10 @@ void Coordinator::stop_workers() {
 }
 
 void Coordinator::on_leave(Rank rank, Iteration next) {
+  if (left_.empty()) {
+    leaving_since_ = runtime_.now();
+    next_leaving_explanation_ = options_.explain_after;
+  }
   left_.insert(rank);
   if (!gatherings_.empty()) return abort(left_while_gathering(gatherings_.begin()->second.parts.begin()->first));
   if (change_ == Change::kRenewing) return abort(left_while_renewing(*answered_.begin()));
@@ -406,6 +410,7 @@ void Coordinator::tick() {
   }
   check_deadline();
   if (!over()) check_gatherings();
+  if (!over()) check_leaving();
 }
 
 std::vector<std::string> Coordinator::missing() const {
@@ -469,6 +474,21 @@ void Coordinator::check_gatherings() {
     gathering.next_explanation = 2 * waited;
     if (listener_.on_wait) listener_.on_wait(text);
   }
+}
+
+// Without a limit: who has work left that the others have not (an evaluation, a file to write) may take as long as it wants.
+void Coordinator::check_leaving() {
+  if (left_.empty()) return;
+  const runtime::Duration waited = runtime_.now() - leaving_since_;
+  if (waited < next_leaving_explanation_) return;
+  next_leaving_explanation_ = 2 * waited;
+  std::vector<std::string> late;
+  for (int r = 0; r < options_.workers; ++r) {
+    if (!left_.contains(Rank{r})) late.push_back(describe(Rank{r}));
+  }
+  if (!listener_.on_wait) return;
+  listener_.on_wait(base::concat("waiting for ", base::join_words(late), " to leave since ",
+                                 base::readable_seconds(std::chrono::duration<double>(waited).count())));
 }
 
 }  // namespace poseidon::cluster

@@ -160,6 +160,7 @@ class Coordinator {
   void tick();
   void check_deadline();
   void check_gatherings();
+  void check_leaving();
   void send_to_all(const Message& message);
   void send_to_workers(const Message& message);
   int nodes() const { return options_.workers + options_.servers; }
@@ -195,6 +196,8 @@ class Coordinator {
   };
   std::map<std::uint64_t, Gathering> gatherings_;  // by number; those that are not complete
   std::set<Rank> left_;                 // workers
+  runtime::Time leaving_since_{};       // when the first of them left
+  runtime::Duration next_leaving_explanation_{};
   bool begun_ = false;                  // data has been allowed to flow once
   bool stopping_ = false;
   bool stop_asked_ = false;             // workers have been asked how far they go

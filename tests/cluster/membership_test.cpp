@@ -124,6 +124,27 @@ TEST(Membership, AGatheringThatTakesLongSaysWhoIsLateAndEndsAtItsLimit) {
   EXPECT_THAT(job.failed->message, HasSubstr("gave up waiting for rank 2 to come to where"));
 }
 
+TEST(Membership, AWorkerThatDoesNotLeaveIsNamedWhileTheOthersWait) {
+  SimMembership job({.workers = 3, .servers = 1});
+  ASSERT_TRUE(job.run_to_start());
+  job.waits.clear();
+  job.world().run_for(20s);
+  EXPECT_TRUE(job.waits.empty()) << "nobody waits while all work";
+  job.worker(1).leave();
+  job.world().run_for(1900ms);
+  EXPECT_TRUE(job.waits.empty());
+  job.worker(0).leave();
+  job.world().run_for(600ms);
+  ASSERT_EQ(job.waits.size(), 1u);
+  EXPECT_THAT(job.waits[0], HasSubstr("waiting for rank 2 (pid 102 on node2) to leave since 2."));
+  job.world().run_for(100s);
+  EXPECT_LE(job.waits.size(), 7u) << "told now and then, not all the time";
+  EXPECT_FALSE(job.failed) << "it may have reasons";
+  job.worker(2).leave();
+  job.world().run_for(1s);
+  EXPECT_TRUE(job.finished);
+}
+
 TEST(Membership, TheLinkIsMeasuredAsItIs) {
   runtime::sim::SimOptions world;
   world.bytes_per_second = 50e6;

@@ -67,12 +67,23 @@ def test_caffes_command_lines_work(caffe, lenet):
     done = job.run(caffe, "train", f"--solver={solver}", f"--weights={weights}", "--gpu=none", "-stage", "none", cwd=lenet.folder).expect()
 
 
+@pytest.mark.parametrize("flags", [[], ["-log_format", "table"]], ids=["as caffe does", "as asked for"])
+def test_run_tells_caffes_command_lines_as_caffe_does(lenet, flags):
+    """On as many workers as run is told, which no program called caffe need be there for."""
+    solver = lenet.solver(lenet.net(8), max_iter=4, display=2)
+    for command in (["caffe", "train", f"--solver={solver}", *flags], [f"caffe -solver={solver} train {' '.join(flags)}"]):
+        done = job.run(lenet.poseidon, "run", "-n", 2, "--", *command, cwd=lenet.folder).expect()
+        assert [int(iteration) for iteration, *_ in found(TRAINED, done.err.splitlines())] == ([] if flags else [0, 2]), done.err
+        assert "2 workers" in done.out and ("samples/s" in done.out) == bool(flags), done.out
+
+
 @pytest.mark.parametrize("arguments, code, words", [
     ([], 2, "caffe ACTION"),
     (["--solver=x"], 2, "which action?"),
     (["trian", "--solver=x"], 2, "train"),
     (["train", "-solver", "none.prototxt"], 3, "none.prototxt"),
-    (["test", "-model", "x", "-weights", "y", "-gpu", "0"], 3, "computed on the CPU"),
+    (["test", "-model", "x", "-weights", "y", "-gpu", "0"], 3, "computed on the CPU in this version; leave --gpu away, and say with --threads"),
+    (["train", "-solver", "x", "-gpu", "all"], 3, "computed on the CPU in this version; leave --gpu away, and say with --workers"),
 ])
 def test_mistakes_in_caffes_command_lines_are_told(caffe, tmp_path, arguments, code, words):
     done = job.run(caffe, *arguments, cwd=tmp_path).expect(code)

@@ -1,6 +1,8 @@
 """`poseidon features`: what a trained net computes on the way, in the order of the data, whatever the number of workers."""
 import json
+import pathlib
 import subprocess
+import time
 
 import lmdb
 import numpy
@@ -86,3 +88,21 @@ def test_a_worker_that_dies_leaves_nothing_half_written(lenet, trained):
                    cwd=lenet.folder)
     assert done.code not in (0, 1) and "gone_lmdb" in done.err, done.err
     assert not list((lenet.folder / "out").iterdir())
+
+
+def test_an_end_while_results_are_written_leaves_only_whole_ones(lenet, trained):
+    """A program in front of poseidon-data makes writing slow. What is being written is completed, and no more."""
+    net, model = trained
+    slow, writing = lenet.folder / "slow", lenet.folder / "writing"
+    slow.write_text(f'#!/bin/sh\nif [ "$1" = write-rows ]; then touch {writing}; sleep 1; fi\n'
+                    f'exec {pathlib.Path(lenet.poseidon).parent}/poseidon-data "$@"\n')
+    slow.chmod(0o755)
+    command = [lenet.poseidon, "features", "--model", net, "--weights", model, "--blobs", "ip1,ip2", "--out", "out", "--iterations", "2", "--format", "hdf5"]
+    features = subprocess.Popen(command, cwd=lenet.folder, env=job.environment(POSEIDON_DATA_PROGRAM=str(slow)), stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + job.SECONDS_MAX
+    while not writing.exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    features.terminate()
+    _, said = features.communicate(timeout=60)
+    assert features.returncode == 143 and said.endswith("poseidon features: interrupted; some results were not written\n"), said
+    assert [path.name for path in (lenet.folder / "out").iterdir()] == ["ip1.h5"]

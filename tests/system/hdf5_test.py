@@ -5,6 +5,9 @@ import pytest
 from support import job
 
 
+KEEP = 'layer {{ name: "keep" type: "HDF5Output" bottom: "ip2" bottom: "label" hdf5_output_param {{ file_name: "{file}" }} }}\n'
+
+
 def make_model(path, arrays, shared=()):
     """A model as Caffe lays it out: data/LAYER/NUMBER; `shared` are layers without arrays of their own."""
     with h5py.File(path, "w") as file:
@@ -139,11 +142,29 @@ def test_features_of_rows_are_rows_of_hdf5(lenet, rows, trained):
 
 def test_hdf5_output_keeps_what_a_test_computes(lenet, rows, trained):
     net = rows(8)
-    net.write_text(net.read_text() + 'layer { name: "keep" type: "HDF5Output" bottom: "ip2" bottom: "label" hdf5_output_param { file_name: "kept.h5" } }\n')
+    net.write_text(net.read_text() + KEEP.format(file="kept.h5"))
     job.run(lenet.poseidon, "test", "--model", net, "--weights", trained[1], "--iterations", 5, cwd=lenet.folder).expect()
     with h5py.File(lenet.folder / "kept.h5") as kept, h5py.File(lenet.folder / "first.h5") as first:
         assert kept["data"].shape == (40, 10)
         assert numpy.array_equal(kept["label"][:15], first["label"])
+
+
+def test_hdf5_output_that_meets_a_full_disk_ends_the_command(lenet, rows, trained):
+    """Files may have 3 KiB: the rows have 1.6, the HDF5 file has more."""
+    net = rows(8)
+    net.write_text(net.read_text() + KEEP.format(file="kept.h5"))
+    done = job.run("bash", "-c", 'ulimit -f 3; exec "$@"', "bash", lenet.poseidon, "test", "--model", net, "--weights", trained[1].with_suffix(""),
+                   "--iterations", 5, cwd=lenet.folder).expect(5)
+    assert 'layer "keep" (HDF5Output) has written nothing: cannot write kept.h5' in done.err and done.out == "", done.err
+    assert not list(lenet.folder.glob("*kept.h5*"))
+
+
+def test_hdf5_output_that_cannot_be_written_ends_a_training(lenet, rows):
+    net = rows(4)
+    net.write_text(net.read_text() + KEEP.format(file="kept.h5"))
+    (lenet.folder / "kept.h5.1").mkdir()
+    done = lenet.train(lenet.solver(net, max_iter=3), 2, code=5)
+    assert 'layer "keep" (HDF5Output) has written nothing: cannot write kept.h5.1: it is a folder' in done.err, done.err
 
 
 def test_a_leveldb_of_features_is_read_as_data(lenet, trained):

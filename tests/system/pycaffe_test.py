@@ -4,6 +4,7 @@ import subprocess
 import sys
 import weakref
 
+import h5py
 import numpy as np
 import pytest
 from support import job
@@ -236,6 +237,33 @@ def test_weights_are_saved_copied_and_shared(tmp_path, small):
         message = caffe.proto.caffe_pb2.NetParameter.FromString(model.read())
     stored = {layer.name: layer for layer in message.layer}["conv"].blobs[0]
     assert np.array_equal(caffe.io.blobproto_to_array(stored), values_of_file(tmp_path, "conv"))
+
+
+def test_weights_in_hdf5_are_caffes(tmp_path, small):
+    """As Caffe lays them out, read and written by h5py; and read back in every bit, by whichever name."""
+    file = tmp_path / "small.caffemodel.h5"
+    small.save_hdf5(file)
+    with h5py.File(file, "r+") as model:
+        for layer, arrays in values(small).items():
+            stored = model["data"][layer]
+            assert sorted(stored) == ["0", "1"]
+            assert all(np.array_equal(stored[str(number)], array) for number, array in enumerate(arrays))
+        model["data/ip/1"][...] = np.arange(len(model["data/ip/1"]))
+    net = write(tmp_path, DEPLOY_NET, "deploy.prototxt")
+    by_weights = caffe.Net(net, caffe.TEST, weights=str(file), dtype="float64")
+    others = [caffe.Net(net, caffe.TEST, dtype="float64") for _ in range(2)]
+    others[0].load_hdf5(file)
+    others[1].copy_from(file)
+    for other in (by_weights, *others):
+        assert np.array_equal(other.params["conv"][0].data, small.params["conv"][0].data)
+        assert other.params["ip"][1].data.tolist() == list(range(len(other.params["ip"][1].data)))
+    small.save(tmp_path / "small.caffemodel")
+    with pytest.raises(caffe.ConfigError, match="small.caffemodel is no HDF5 file"):
+        small.load_hdf5(tmp_path / "small.caffemodel")
+    with pytest.raises(caffe.ConfigError, match="none.h5"):
+        small.load_hdf5("none.h5")
+    with pytest.raises(OSError, match="no/such"):
+        small.save_hdf5("no/such/folder.caffemodel.h5")
 
 
 def values_of_file(folder, layer):

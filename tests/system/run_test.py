@@ -184,6 +184,8 @@ def test_another_host_through_ssh(poseidon, tmp_path):
 @pytest.mark.parametrize("arguments, code, sentence", [
     ([], 2, "there is no command"),
     (["-n", "0", "python3"], 2, "--workers"),
+    (["--worker", "2", "python3"], 2, "there is no flag --worker; did you mean --workers\\? --help shows the flags"),
+    (["--gpu", "0", "python3"], 2, "there is no --gpu: leave it away. The workers of a host take its GPUs in turn"),
     (["-H", "a:x", "python3"], 3, "-H: "),
     (["--hostfile", "none", "python3"], 3, "--hostfile: .*none"),
     (["-c", "none.json", "python3"], 3, "-c: .*none.json"),

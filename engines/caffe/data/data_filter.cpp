@@ -127,9 +127,16 @@ bool is_hdf5(std::string_view bytes) {
   return false;
 }
 
-proto::TrainedNet parse_any_model(std::string_view bytes, const std::string& file_name) {
-  if (!is_hdf5(bytes)) return proto::parse_model(bytes, file_name);
+namespace {
+
+proto::TrainedNet parse_hdf5(std::string_view bytes, const std::string& file_name) {
   return proto::parse_model(convert_hdf5(Hdf5Conversion::kModelFrom, bytes, file_name), file_name);
+}
+
+}  // namespace
+
+proto::TrainedNet parse_any_model(std::string_view bytes, const std::string& file_name) {
+  return is_hdf5(bytes) ? parse_hdf5(bytes, file_name) : proto::parse_model(bytes, file_name);
 }
 
 proto::TrainedNet read_any_model(const std::filesystem::path& file) {
@@ -140,6 +147,16 @@ proto::SolverState read_any_solver_state(const std::filesystem::path& file) {
   const std::string bytes = read(file);
   if (!is_hdf5(bytes)) return proto::parse_solver_state(bytes, file.string());
   return proto::parse_solver_state(convert_hdf5(Hdf5Conversion::kStateFrom, bytes, file.string()), file.string());
+}
+
+proto::TrainedNet read_hdf5_model(const std::filesystem::path& file) {
+  return parse_hdf5(read(file), file.string());
+}
+
+Status write_hdf5_model(const std::filesystem::path& file, const proto::TrainedNet& net) {
+  const Result<std::string> bytes = proto::model_bytes(net);
+  if (!bytes) return bytes.error();
+  return base::write_file_atomically(file, convert_hdf5(Hdf5Conversion::kModelTo, *bytes, file.string()));
 }
 
 }  // namespace poseidon::caffe

@@ -41,5 +41,9 @@ bool is_hdf5(std::string_view bytes);
 proto::TrainedNet parse_any_model(std::string_view bytes, const std::string& file_name);
 proto::TrainedNet read_any_model(const std::filesystem::path& file);
 proto::SolverState read_any_solver_state(const std::filesystem::path& file);
+// The same in HDF5 alone.
+proto::TrainedNet read_hdf5_model(const std::filesystem::path& file);
+// Atomically, as proto::write_model does in the other form.
+Status write_hdf5_model(const std::filesystem::path& file, const proto::TrainedNet& net);
 
 }  // namespace poseidon::caffe

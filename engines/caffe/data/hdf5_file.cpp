@@ -46,8 +46,12 @@ std::string last_error() {
   return text.empty() ? "" : concat(" (", text, ")");
 }
 
-// The library prints each error otherwise.
-void be_quiet() {
+// Before anything else is asked of the library.
+void prepare_library() {
+  // It would close at the end of the process what is open: nothing but a file whose closing the disk has refused, over
+  // which it dies.
+  H5dont_atexit();
+  // It would print each error.
   H5Eset_auto2(H5E_DEFAULT, nullptr, nullptr);
 }
 
@@ -102,7 +106,7 @@ struct Object::Handle {
 };
 
 Object Object::open(const fs::path& file) {
-  be_quiet();
+  prepare_library();
   std::error_code failure;
   if (!fs::is_regular_file(file, failure)) {
     throw ConfigError(concat(file.string(), fs::exists(file, failure) ? ": is no file" : ": there is no such file"));
@@ -113,7 +117,7 @@ Object Object::open(const fs::path& file) {
 }
 
 Object Object::open_bytes(std::string_view bytes, const std::string& name) {
-  be_quiet();
+  prepare_library();
   const Scoped access(H5Pcreate(H5P_FILE_ACCESS), &H5Pclose);
   H5Pset_fapl_core(access.get(), std::size_t{1} << 20, false);
   // Reads only, and copies.
@@ -124,7 +128,7 @@ Object Object::open_bytes(std::string_view bytes, const std::string& name) {
 }
 
 Object Object::create() {
-  be_quiet();
+  prepare_library();
   const Scoped access(H5Pcreate(H5P_FILE_ACCESS), &H5Pclose);
   H5Pset_fapl_core(access.get(), std::size_t{16} << 20, false);
   Object object(
@@ -382,7 +386,7 @@ RowFile::RowFile(const fs::path& file)
     : file_(file),
       temporary_(file.parent_path() / concat(".", file.filename().string(), ".partial-", ::getpid())),
       handles_(std::make_unique<Handles>()) {
-  be_quiet();
+  prepare_library();
   std::error_code failure;
   if (fs::is_directory(file_, failure)) throw SystemError(concat("cannot write ", file_.string(), ": it is a folder"));
   handles_->file = H5Fcreate(temporary_.c_str(), H5F_ACC_TRUNC, H5P_DEFAULT, H5P_DEFAULT);

@@ -34,6 +34,9 @@ constexpr const char* kSeed = "random_seed";
 constexpr const char* kDtype = "dtype";
 constexpr const char* kSolverType = "solver_type";
 constexpr const char* kWorkers = "workers";
+constexpr const char* kUpdate = "update";
+constexpr const char* kCarried = "carried_state";
+constexpr const char* kBlobs = "blobs";
 constexpr std::int64_t kFormatNumber = 1;
 
 // No layer has as many arrays, no solver as many histories, no net as many layers, and no name of a layer as many
@@ -89,6 +92,38 @@ void read_layers(const Object& data, proto::TrainedNet& into) {
   }
 }
 
+// Of a group with arrays called 0, 1, ...
+std::vector<proto::Blob> read_numbered(const Object& group) {
+  const std::size_t count = group.names().size();
+  if (count > kArraysMax) throw ConfigError(concat(group.place(), ": has ", count, " arrays; it is damaged"));
+  std::vector<proto::Blob> blobs;
+  for (std::size_t i = 0; i < count; ++i) blobs.push_back(group.at(std::to_string(i)).read_blob());
+  return blobs;
+}
+
+void put_numbered(const std::vector<proto::Blob>& blobs, const Object& group) {
+  for (std::size_t i = 0; i < blobs.size(); ++i) group.put_blob(std::to_string(i), blobs[i]);
+}
+
+std::vector<proto::CarriedBlobs> read_carried(const Object& group) {
+  const std::size_t count = group.names().size();
+  if (count > kLayersMax) throw ConfigError(concat(group.place(), ": has ", count, " layers; it is damaged"));
+  std::vector<proto::CarriedBlobs> carried;
+  for (std::size_t i = 0; i < count; ++i) {
+    const Object layer = group.at(std::to_string(i));
+    carried.push_back({.layer = layer.text(kLayer), .blobs = read_numbered(layer.at(kBlobs))});
+  }
+  return carried;
+}
+
+void put_carried(const std::vector<proto::CarriedBlobs>& carried, const Object& group) {
+  for (std::size_t i = 0; i < carried.size(); ++i) {
+    const Object layer = group.make_group(std::to_string(i));
+    layer.put_text(kLayer, carried[i].layer);
+    put_numbered(carried[i].blobs, layer.make_group(kBlobs));
+  }
+}
+
 proto::ResumeState read_resume(const Object& group) {
   if (const std::int64_t format = group.integer(kFormat); format != kFormatNumber) {
     throw ConfigError(concat(group.place(), ": is a snapshot of format ", format, "; this program reads format ",
@@ -107,6 +142,9 @@ proto::ResumeState read_resume(const Object& group) {
     resume.data_positions.push_back(
         {.layer = position.text(kLayer), .next_record = static_cast<std::uint64_t>(position.integer(kNextRecord))});
   }
+  // Files of earlier versions have neither.
+  if (group.has(kUpdate)) resume.update = group.text(kUpdate);
+  if (group.has(kCarried)) resume.carried = read_carried(group.at(kCarried));
   return resume;
 }
 
@@ -123,6 +161,8 @@ void put_resume(const proto::ResumeState& resume, const Object& group) {
   group.put_text(kDtype, resume.dtype);
   group.put_text(kSolverType, resume.solver_type);
   group.put_integer(kWorkers, resume.workers);
+  group.put_text(kUpdate, resume.update);
+  if (!resume.carried.empty()) put_carried(resume.carried, group.make_group(kCarried));
 }
 
 void require_layer_name(const std::string& name) {
@@ -182,10 +222,7 @@ proto::SolverState parse_hdf5_state(std::string_view bytes, const std::string& f
                            .resume = {}};
   if (state.iteration < 0)
     throw ConfigError(concat(file_name, ": says iteration ", state.iteration, "; it is damaged"));
-  const Object history = file.at(kHistory);
-  const std::size_t count = history.names().size();
-  if (count > kArraysMax) throw ConfigError(concat(history.place(), ": has ", count, " arrays; it is damaged"));
-  for (std::size_t i = 0; i < count; ++i) state.history.push_back(history.at(std::to_string(i)).read_blob());
+  state.history = read_numbered(file.at(kHistory));
   if (file.has(kResume)) state.resume = read_resume(file.at(kResume));
   return state;
 }
@@ -198,8 +235,7 @@ std::string hdf5_state_bytes(const proto::SolverState& state) {
   file.put_integer(kIteration, state.iteration);
   file.put_text(kModel, state.model_file);
   file.put_integer(kStep, state.current_step);
-  const Object history = file.make_group(kHistory);
-  for (std::size_t i = 0; i < state.history.size(); ++i) history.put_blob(std::to_string(i), state.history[i]);
+  put_numbered(state.history, file.make_group(kHistory));
   if (state.resume) put_resume(*state.resume, file.make_group(kResume));
   return file.bytes();
 }

@@ -14,7 +14,8 @@
 //           kHelloKey, and value what the kind of source says of its records (of HDF5 files: their shapes), or empty.
 //   record  index is the global record counter (it goes on counting when the data base begins anew), key and value are
 //           the record's. Of a data base and of images the value is a Datum with plain numbers: the reader has decoded
-//           it if it was an encoded image. Of windows it is what window_record.h says, of HDF5 files the row's numbers.
+//           it if it was an encoded image; with --verbatim it is what is stored. Of windows it is what
+//           window_record.h says, of HDF5 files the row's numbers.
 //   error   comes last: value is a sentence for the user.
 //   busy    says only that the reader is at work: it passes over many records.
 //

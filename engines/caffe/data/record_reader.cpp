@@ -89,6 +89,7 @@ std::vector<std::string> command_line(const fs::path& program, const RecordReade
                                     "--parent",
                                     std::to_string(::getpid())};
   if (options.takes_jpegs) words.push_back("--leave-jpegs");
+  if (options.verbatim) words.emplace_back("--verbatim");
   if (options.backend) words.insert(words.end(), {"--backend", std::string(flag_of(*options.backend))});
   if (options.images) add_flags(*options.images, words);
   if (options.windows) add_flags(*options.windows, words);

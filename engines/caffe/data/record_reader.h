@@ -86,6 +86,9 @@ struct RecordReaderOptions {
   ImageColor color = ImageColor::kAsStored;
   // Encoded records of a data base that JpegDecoder can open come as they are stored, for the caller to decode.
   bool takes_jpegs = false;
+  // Records of a data base come as the bytes that are stored, whatever they are: nothing is decoded, nor taken for a
+  // Datum.
+  bool verbatim = false;
   // No disk that works takes longer for one record, not even over a network.
   std::chrono::milliseconds wait_max = std::chrono::seconds(60);
   // The program of the child; where empty, what data_program() finds.

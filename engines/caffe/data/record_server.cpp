@@ -88,6 +88,7 @@ bool is_jpeg(const std::string& bytes) {
 
 // The record as the trainer wants it.
 Stored ready(Stored record, const ServeOptions& options, const DecodeFn& decode) {
+  if (options.verbatim) return record;
   const proto::Datum datum = proto::parse_datum(record.value, record.where);
   if (datum.encoded && !(options.leaves_jpegs && is_jpeg(datum.bytes))) {
     record.value = decode({record.index, record.value, record.where});

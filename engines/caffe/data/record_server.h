@@ -25,6 +25,8 @@ struct ServeOptions {
   std::optional<std::uint64_t> go_on_at;
   // Send a JPEG as it is stored, where JpegDecoder can open it.
   bool leaves_jpegs = false;
+  // Send every record's bytes as they are stored, without a look at them.
+  bool verbatim = false;
   // That decode; they change nothing in what is written. With one, a record is decoded when all before it are written.
   std::size_t threads = 1;
 };

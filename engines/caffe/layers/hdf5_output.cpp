@@ -1,9 +1,9 @@
 // HDF5Output: keeps what it is given in an HDF5 file, bottom 0 as the dataset `data` and bottom 1 as `label`.
 //
-// The rows of all passes are one behind the other, in the order of the passes, and the file is there when the net goes:
-// until then they are in two files beside it, FILE.data.partial and FILE.label.partial. (Caffe 1.0 writes its file in
-// the first pass, and ends the program in the second.) With several workers each writes a file of its own, FILE.0,
-// FILE.1, ...
+// The rows of all passes are one behind the other, in the order of the passes, and the file is there when the run is
+// over (Net::finish), or when the net goes, if nobody has said so: a script's, say. Until then they are in two files
+// beside it, FILE.data.partial and FILE.label.partial. (Caffe 1.0 writes its file in the first pass, and ends the
+// program in the second.) With several workers each writes a file of its own, FILE.0, FILE.1, ...
 #include <fcntl.h>
 #include <unistd.h>
 
@@ -80,15 +80,17 @@ class Hdf5Output final : public Layer {
     }
   }
 
-  // What goes with an error leaves no file.
+  // What goes with an error leaves no file. Of a file that fails here nobody can be told but the log.
   ~Hdf5Output() override {
-    if (!data_ || std::uncaught_exceptions() > exceptions_) return;
+    if (std::uncaught_exceptions() > exceptions_) return;
     try {
-      write();
+      complete();
     } catch (const std::exception& error) {
-      base::log::error(base::concat("layer \"", name(), "\" has written nothing: ", error.what()));
+      base::log::error(error.what());
     }
   }
+
+  void finish() override { complete(); }
 
   std::vector<Shape> top_shapes(const std::vector<Shape>& bottoms) const override {
     for (std::size_t i = 0; i < bottoms.size(); ++i) {
@@ -108,32 +110,56 @@ class Hdf5Output final : public Layer {
       labels_->append(bottoms[1]);
     } catch (const ConfigError& error) {
       fail(error.what());
+    } catch (const SystemError& error) {
+      fail_to_write(error);
     }
     return {};
   }
 
  private:
   void begin(const ForwardContext& context) {
+    own_file_ = file_;
     if (context.record_stride > context.records) {
-      file_ = base::concat(file_, ".", context.first_record % context.record_stride / context.records);
+      own_file_ = base::concat(file_, ".", context.first_record % context.record_stride / context.records);
     }
-    data_ = std::make_unique<Rows>(file_ + ".data.partial");
-    labels_ = std::make_unique<Rows>(file_ + ".label.partial");
+    data_ = std::make_unique<Rows>(own_file_ + ".data.partial");
+    labels_ = std::make_unique<Rows>(own_file_ + ".label.partial");
   }
 
-  void write() const {
-    std::vector<std::string> words = {"write-rows", "--format", "hdf5", "--to=" + file_};
+  // The rows become the file, and go whether or not they do. Does nothing where there are none.
+  void complete() {
+    const std::unique_ptr<Rows> data = std::move(data_);
+    const std::unique_ptr<Rows> labels = std::move(labels_);
+    if (!data || !labels) return;
+    try {
+      write(*data, *labels);
+    } catch (const ConfigError& error) {
+      fail(error.what());
+    } catch (const SystemError& error) {
+      fail_to_write(error);
+    }
+  }
+
+  [[noreturn]] void fail_to_write(const SystemError& error) const {
+    throw SystemError(base::concat(message().position().text(), ": layer \"", name(), "\" (", type(),
+                                   ") has written nothing: ", error.what()));
+  }
+
+  void write(const Rows& data, const Rows& labels) const {
+    std::vector<std::string> words = {"write-rows", "--format", "hdf5", "--to=" + own_file_};
     if (dtype() == at::kDouble) words.emplace_back("--double");
-    for (const auto& [dataset, rows] : {std::pair("data", data_.get()), std::pair("label", labels_.get())}) {
+    for (const auto& [dataset, rows] : {std::pair("data", &data), std::pair("label", &labels)}) {
       words.insert(words.end(), {base::concat("--name=", dataset), "--file=" + rows->file(),
                                  "--shape=" + row_shapes_text({rows->shape()}), "--offset=0"});
     }
-    run_data_program({.arguments = std::move(words), .name = file_, .wait_max = std::chrono::hours(24)});
+    run_data_program({.arguments = std::move(words), .name = own_file_, .wait_max = std::chrono::hours(24)});
   }
 
   std::string file_;
   int exceptions_ = std::uncaught_exceptions();
-  std::unique_ptr<Rows> data_;  // since the first pass
+  // Since the first pass.
+  std::string own_file_;  // this worker's
+  std::unique_ptr<Rows> data_;
   std::unique_ptr<Rows> labels_;
 };
 

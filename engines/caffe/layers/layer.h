@@ -173,6 +173,9 @@ class Layer {
   // puts them back; those of other shapes than this layer's are dropped, and sequences begin anew.
   virtual std::vector<at::Tensor> carried_state() const { return {}; }
   virtual void carry(const std::vector<at::Tensor>& /*state*/) {}
+  // After the last forward pass of a run, where it ended well: completes what the layer writes. Throws SystemError where
+  // the disk does not take it.
+  virtual void finish() {}
   // Gives a top its value, in a layer that takes it from the program (Input). Others return false.
   virtual bool feed(std::size_t top, const at::Tensor& value);
 

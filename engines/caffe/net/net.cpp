@@ -366,6 +366,10 @@ void Net::feed(const std::string& blob, const at::Tensor& value) {
   throw ConfigError(base::concat("net \"", name_, "\" has no Input layer with a top \"", blob, "\""));
 }
 
+void Net::finish() {
+  for (const Step& step : steps_) step.layer->finish();
+}
+
 const Step* Net::find_layer(const std::string& layer) const {
   const auto found =
       std::find_if(steps_.begin(), steps_.end(), [&](const Step& s) { return s.layer->name() == layer; });

@@ -93,6 +93,10 @@ class Net {
   // Gives an Input layer's blob its value. Throws ConfigError for another blob, or another shape.
   void feed(const std::string& blob, const at::Tensor& value);
 
+  // Who runs a net says with this that the run is over, and well: layers complete the files that they write. Throws
+  // SystemError where one cannot.
+  void finish();
+
   bool has_loss() const { return has_loss_; }
   // The prototxt asks for the gradients of all blobs, whether or not an array is trained by them.
   bool force_backward() const { return force_backward_; }

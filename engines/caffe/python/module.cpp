@@ -10,6 +10,7 @@
 
 #include "base/log.h"
 #include "base/text.h"
+#include "engines/caffe/data/data_filter.h"
 #include "engines/caffe/layers/standard_layers.h"
 #include "engines/caffe/net/trained_net.h"
 #include "engines/caffe/proto/config_error.h"
@@ -58,10 +59,16 @@ std::shared_ptr<KeptNet> make_net(const std::string& file, int phase, std::int64
   return {made, &made->kept};
 }
 
+template <auto kWrite>
 void save(const KeptNet& net, const std::string& file) {
-  if (const Status written = proto::write_model(file, trained_net(net.net())); !written) {
+  if (const Status written = kWrite(file, trained_net(net.net())); !written) {
     throw SystemError(written.error().message);
   }
+}
+
+template <auto kRead>
+void load(KeptNet& net, const std::string& file) {
+  copy_trained(kRead(file), file, net.net());
 }
 
 struct LayerFacts {
@@ -150,10 +157,10 @@ void define_net(py::module_& module) {
       .def("backward", &KeptNet::backward, Free(), py::arg("first"), py::arg("last"))
       .def("clear_param_diffs", &KeptNet::clear_array_diffs, Free())
       .def("share_with", &KeptNet::share_with, Free())
-      .def(
-          "copy_from",
-          [](KeptNet& net, const std::string& file) { copy_trained(proto::read_model(file), file, net.net()); }, Free())
-      .def("save", &save, Free())
+      .def("copy_from", &load<&read_any_model>, Free())
+      .def("load_hdf5", &load<&read_hdf5_model>, Free())
+      .def("save", &save<&proto::write_model>, Free())
+      .def("save_hdf5", &save<&write_hdf5_model>, Free())
       .def("feed", [](KeptNet& net, const std::string& blob, const py::object& values) {
         net.net().feed(blob, tensor_from(values, net.net().dtype()));
       });

@@ -220,6 +220,11 @@ bool Solver::train(aten::GradientExchange& exchange, SolverHost& host) {
   return finished;
 }
 
+void Solver::finish() {
+  train_net_->finish();
+  for (const std::unique_ptr<Net>& net : test_nets_) net->finish();
+}
+
 bool Solver::advance(aten::GradientExchange& exchange, SolverHost& host, Iteration end) {
   bool stopped = false;
   while (!stopped && iteration() < end) {

@@ -131,6 +131,9 @@ class Solver {
   // wished to stop before.
   bool train(aten::GradientExchange& exchange, SolverHost& host);
 
+  // The run is over, and well: layers complete the files that they write (Net::finish).
+  void finish();
+
   // The parts of train(). Iterations until so many are done, with the tests that are due before them and the snapshots
   // that are due after them. Returns false where the host wished to stop before.
   bool advance(aten::GradientExchange& exchange, SolverHost& host, Iteration end);

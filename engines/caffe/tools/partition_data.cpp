@@ -5,6 +5,7 @@
 #include <string>
 
 #include "base/text.h"
+#include "engines/caffe/data/record_reader.h"
 #include "engines/caffe/data/record_store.h"
 #include "engines/caffe/proto/config_error.h"
 
@@ -15,19 +16,34 @@ using base::concat;
 
 constexpr std::size_t kTellEvery = 1000;
 
-// Which records a part has: first, first + step, ..., `count` of them.
-struct Run {
-  std::size_t first = 0;
-  std::size_t step = 1;
-  std::size_t count = 0;
-};
+std::size_t records_of_part(std::size_t part, std::size_t records, const PartitionDataOptions& options) {
+  return records / options.parts + (part < records % options.parts ? 1 : 0);
+}
 
-Run run_of(std::size_t part, std::size_t records, const PartitionDataOptions& options) {
-  const std::size_t least = records / options.parts;
-  const std::size_t longer = records % options.parts;  // so many parts have one more, both ways
-  const std::size_t count = least + (part < longer ? 1 : 0);
-  if (options.in_turn) return {part, options.parts, count};
-  return {part * least + std::min(part, longer), 1, count};
+// The records first, first + step, ...: from a child, since reading a damaged data base may end the process that does
+// it, and who has begun to write must live to remove that again.
+RecordReader every(std::size_t step, std::size_t first, const PartitionDataOptions& options) {
+  return RecordReader({.source = options.database,
+                       .backend = options.backend,
+                       .first = first,
+                       .take = 1,
+                       .skip = step - 1,
+                       .verbatim = true,
+                       .program = {}});
+}
+
+// Of a LevelDB it is known only when its first record comes again.
+std::size_t count_records(const PartitionDataOptions& options, const ProgressFn& on_progress) {
+  RecordReader reader = every(1, 0, options);
+  if (reader.size()) return *reader.size();
+  const std::string first_key = reader.peek().key;
+  std::size_t records = 0;
+  do {
+    if (records % kTellEvery == 0) on_progress({records, 0});
+    static_cast<void>(reader.next());
+    ++records;
+  } while (reader.peek().key != first_key);
+  return records;
 }
 
 std::filesystem::path name_of(std::size_t part, const PartitionDataOptions& options) {
@@ -39,9 +55,8 @@ std::filesystem::path name_of(std::size_t part, const PartitionDataOptions& opti
 }  // namespace
 
 std::vector<DataPart> partition_data(const PartitionDataOptions& options, const ProgressFn& on_progress) {
-  const std::unique_ptr<StoreReader> reader = open_store(options.database, options.backend);
+  const std::size_t records = count_records(options, on_progress);
   const Backend backend = *backend_of(options.database);
-  const std::size_t records = reader->count();
   if (options.parts < 1 || options.parts > records) {
     throw ConfigError(concat(options.database.string(), " has ", records, " records, which cannot be cut into ",
                              options.parts, " parts"));
@@ -49,16 +64,17 @@ std::vector<DataPart> partition_data(const PartitionDataOptions& options, const 
   std::vector<DataPart> parts;
   std::vector<std::unique_ptr<StoreWriter>> writers;  // sealed, without their names yet
   std::size_t done = 0;
+  RecordReader reader = every(options.in_turn ? options.parts : 1, 0, options);
   // One part after the other, also in turn: a writer keeps what it has not committed in memory, and walking over
-  // records reads their keys only.
+  // records of an LMDB reads their keys only.
   for (std::size_t part = 0; part < options.parts; ++part) {
-    const Run run = run_of(part, records, options);
-    parts.push_back({name_of(part, options), run.count});
+    if (options.in_turn && part > 0) reader = every(options.parts, part, options);
+    parts.push_back({name_of(part, options), records_of_part(part, records, options)});
     StoreWriter& writer = *writers.emplace_back(create_store({parts.back().database, backend, options.overwrite}));
-    for (std::size_t i = 0; i < run.count; ++i, ++done) {
+    for (std::size_t i = 0; i < parts.back().records; ++i, ++done) {
       if (done % kTellEvery == 0) on_progress({done, records});
-      reader->move_to(run.first + i * run.step);
-      writer.append(reader->key(), reader->value());
+      const Record record = reader.next();
+      writer.append(record.key, record.value);
     }
     writer.seal();
   }

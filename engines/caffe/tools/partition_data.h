@@ -29,7 +29,8 @@ struct DataPart {
 };
 
 // Records keep their keys and bytes. All parts appear, or none. Throws ConfigError where a part would be empty, and for
-// a data base that cannot be used; one with lost pages ends the process by a signal (data/lmdb_store.h).
+// a data base that cannot be used: one that is damaged is named with the record. SystemError as RecordReader does, and
+// where the disk takes nothing.
 std::vector<DataPart> partition_data(const PartitionDataOptions& options, const ProgressFn& on_progress);
 
 }  // namespace poseidon::caffe

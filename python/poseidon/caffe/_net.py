@@ -179,12 +179,20 @@ class Net:
         self._kept.reshape()
 
     def copy_from(self, weights):
-        """Takes the arrays of a .caffemodel for the layers of the same names."""
+        """Takes the arrays of a .caffemodel, or of a .caffemodel.h5, for the layers of the same names."""
         self._kept.copy_from(str(weights))
+
+    def load_hdf5(self, file):
+        """copy_from() for a .caffemodel.h5 alone."""
+        self._kept.load_hdf5(str(file))
 
     def save(self, file):
         """Writes all layers' arrays as a .caffemodel."""
         self._kept.save(str(file))
+
+    def save_hdf5(self, file):
+        """Writes all layers' arrays as a .caffemodel.h5."""
+        self._kept.save_hdf5(str(file))
 
     def share_with(self, other):
         """From now on layers of the same names have one array in both nets."""

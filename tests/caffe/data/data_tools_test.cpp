@@ -322,7 +322,12 @@ std::vector<std::vector<int>> labels_in(const std::vector<DataPart>& parts) {
   return labels;
 }
 
-TEST(PartitionData, CutsRuns) {
+class PartitionData : public testing::Test {
+ protected:
+  void SetUp() override { ::setenv("POSEIDON_DATA_PROGRAM", POSEIDON_DATA_PROGRAM_FOR_TESTS, 1); }
+};
+
+TEST_F(PartitionData, CutsRuns) {
   const TemporaryFolder folder;
   write_numbered(folder / "db", 8, 2);
   const std::vector<DataPart> parts = partition_data({folder / "db", 3}, kQuiet);
@@ -331,7 +336,7 @@ TEST(PartitionData, CutsRuns) {
   EXPECT_EQ(labels_in(parts), (std::vector<std::vector<int>>{{0, 1, 2}, {3, 4, 5}, {6, 7}}));
 }
 
-TEST(PartitionData, MakesPartsOfTheKindOfTheWhole) {
+TEST_F(PartitionData, MakesPartsOfTheKindOfTheWhole) {
   const TemporaryFolder folder;
   write_numbered(folder / "db", 5, 2, Backend::kLevelDb);
   const std::vector<DataPart> parts = partition_data({.database = folder / "db", .parts = 2, .name = {}}, kQuiet);
@@ -339,7 +344,7 @@ TEST(PartitionData, MakesPartsOfTheKindOfTheWhole) {
   EXPECT_EQ(labels_in(parts), (std::vector<std::vector<int>>{{0, 1, 2}, {3, 4}}));
 }
 
-TEST(PartitionData, DealsInTurn) {
+TEST_F(PartitionData, DealsInTurn) {
   const TemporaryFolder folder;
   write_numbered(folder / "db", 8, 2);
   const PartitionDataOptions options{
@@ -349,7 +354,7 @@ TEST(PartitionData, DealsInTurn) {
   EXPECT_EQ(labels_in(parts), (std::vector<std::vector<int>>{{0, 3, 6}, {1, 4, 7}, {2, 5}}));
 }
 
-TEST(PartitionData, GivesEveryRecordToOnePart) {
+TEST_F(PartitionData, GivesEveryRecordToOnePart) {
   std::mt19937 random(9);
   for (int round = 0; round < 6; ++round) {
     const TemporaryFolder folder;
@@ -373,7 +378,7 @@ TEST(PartitionData, GivesEveryRecordToOnePart) {
   }
 }
 
-TEST(PartitionData, MakesAllPartsOrNone) {
+TEST_F(PartitionData, MakesAllPartsOrNone) {
   const TemporaryFolder folder;
   write_numbered(folder / "db", 8, 2);
   write_numbered(folder / "db_2", 1, 2);
@@ -384,6 +389,60 @@ TEST(PartitionData, MakesAllPartsOrNone) {
             (folder / "db").string() + " has 8 records, which cannot be cut into 9 parts");
   EXPECT_EQ(error_of([&] { partition_data({folder / "db", 0}, kQuiet); }),
             (folder / "db").string() + " has 8 records, which cannot be cut into 0 parts");
+}
+
+TEST_F(PartitionData, KeepsBytesThatAreNoPlainDatum) {
+  const TemporaryFolder folder;
+  proto::Datum image;
+  image.encoded = true;
+  image.bytes = "P5\n2 1\n255\n\x02\x05";
+  const std::vector<std::string> values = {proto::datum_bytes(image), "no Datum at all", ""};
+  for (const Backend backend : {Backend::kLmdb, Backend::kLevelDb}) {
+    const std::filesystem::path whole = folder / concat("db_", flag_of(backend));
+    const std::unique_ptr<StoreWriter> writer = create_store({whole, backend});
+    for (std::size_t i = 0; i < values.size(); ++i) writer->append(numbered_key(static_cast<int>(i)), values[i]);
+    writer->finish();
+    std::vector<std::string> seen;
+    for (const DataPart& part : partition_data({.database = whole, .parts = 3, .name = {}}, kQuiet)) {
+      const std::unique_ptr<StoreReader> reader = open_store(part.database);
+      reader->move_to(0);
+      seen.emplace_back(reader->value());
+    }
+    EXPECT_EQ(seen, values);
+  }
+}
+
+// An LMDB that is cut short kills who reads it; in a LevelDB checksums do not fit from half of each table on.
+void damage(const std::filesystem::path& database) {
+  for (const auto& entry : std::filesystem::directory_iterator(database)) {
+    if (entry.path().filename() == kLmdbFile) std::filesystem::resize_file(entry.path(), 200'000);
+    if (entry.path().extension() != ".ldb") continue;
+    std::fstream file(entry.path(), std::ios::binary | std::ios::in | std::ios::out);
+    file.seekp(static_cast<std::streamoff>(entry.file_size() / 2));
+    file.put('\x5A').put('\xA5');
+  }
+}
+
+TEST_F(PartitionData, LeavesNothingWhenItsSourceBreaksMidway) {
+  for (const bool in_turn : {false, true}) {
+    for (const Backend backend : {Backend::kLmdb, Backend::kLevelDb}) {
+      const TemporaryFolder folder;
+      write_numbered(folder / "db", 3000, 60, backend);
+      bool was_writing = false;
+      const ProgressFn break_source = [&](Progress progress) {
+        if (progress.total == 0 || progress.done != 2000) return;  // counting, or in another part
+        was_writing = entries_in(folder.path()) == 3;              // the first part is sealed, the second begun
+        damage(folder / "db");
+      };
+      const std::string error = error_of([&] {
+        partition_data({.database = folder / "db", .parts = 2, .in_turn = in_turn, .name = folder / "part"},
+                       break_source);
+      });
+      EXPECT_TRUE(was_writing);
+      EXPECT_NE(error.find((folder / "db").string() + " is damaged near record "), std::string::npos) << error;
+      EXPECT_EQ(entries_in(folder.path()), 1u);
+    }
+  }
 }
 
 }  // namespace

@@ -122,7 +122,10 @@ proto::SolverState small_state() {
                                        .random_seed = 1701,
                                        .dtype = "float32",
                                        .solver_type = "SGD",
-                                       .workers = 4}};
+                                       .workers = 4,
+                                       .update = "sum",
+                                       .carried = {{"lstm/1", {doubles({1, 2}, {0.1, -3}), floats({2}, {5, 6})}},
+                                                   {"lstm/2", {}}}}};
 }
 
 TEST(Hdf5State, GivesBackAllThatAStateHas) {
@@ -131,6 +134,28 @@ TEST(Hdf5State, GivesBackAllThatAStateHas) {
   const proto::SolverState read = parse_hdf5_state(hdf5_state_bytes(wanted), "s.h5");
   EXPECT_EQ(*proto::solver_state_bytes(read), *proto::solver_state_bytes(wanted));
   EXPECT_EQ(read.resume->data_positions[0].next_record, 1'234'567'890'123u);
+  EXPECT_EQ(read.resume->update, "sum");
+  ASSERT_EQ(read.resume->carried.size(), 2u);
+  EXPECT_EQ(read.resume->carried[0].layer, "lstm/1");
+  ASSERT_EQ(read.resume->carried[0].blobs.size(), 2u);
+  expect_equal(read.resume->carried[0].blobs[0], doubles({1, 2}, {0.1, -3}));
+}
+
+// Earlier versions wrote neither how workers' gradients are joined, nor what layers carry.
+TEST(Hdf5State, OfAnEarlierVersionIsOneOfAveragedGradients) {
+  const Object file = Object::create();
+  file.put_integer("iter", 1);
+  file.put_integer("current_step", 0);
+  static_cast<void>(file.make_group("history"));
+  const Object resume = file.make_group("poseidon");
+  resume.put_integer("format", 1);
+  resume.put_integer64("random_seed", 1701);
+  resume.put_integer("workers", 2);
+  for (const char* const name : {"model_sha256", "dtype", "solver_type"}) resume.put_text(name, "x");
+  static_cast<void>(resume.make_group("data_position"));
+  const proto::SolverState read = parse_hdf5_state(file.bytes(), "s.h5");
+  EXPECT_EQ(read.resume->update, "average");
+  EXPECT_TRUE(read.resume->carried.empty());
 }
 
 TEST(Hdf5State, HasCaffesDatasetsAndAGroupOfItsOwn) {

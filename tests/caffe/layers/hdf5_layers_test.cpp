@@ -1,4 +1,6 @@
 // HDF5Data and HDF5Output.
+#include <sys/resource.h>
+
 #include <map>
 
 #include "base/text.h"
@@ -180,6 +182,32 @@ TEST_F(Hdf5Output, HasTheRowsOfAllPassesInTheEnd) {
   EXPECT_EQ(std::get<std::vector<double>>(data.values), (std::vector<double>{1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12}));
   EXPECT_EQ(std::get<std::vector<double>>(file.at("label").read_blob().values),
             (std::vector<double>{1, 1, 5, 5, 9, 9}));
+}
+
+TEST_F(Hdf5Output, IsCompleteWhenTheRunIsOver) {
+  Made made = make_layer(text(), {{2, 2}, {2}});
+  made.layer->finish();  // without a pass there is nothing to write
+  EXPECT_EQ(files(), 0u);
+  made.layer->forward({.records = 2, .record_stride = 2}, rows(1));
+  made.layer->finish();
+  EXPECT_EQ(files(), 1u);
+  EXPECT_EQ(Object::open(folder_ / "out.h5").at("data").read_blob().shape, (std::vector<std::int64_t>{2, 2}));
+}
+
+// Files may have 256 bytes here, which the rows do and an HDF5 file does not fit into.
+TEST_F(Hdf5Output, SaysWhatTheDiskRefuses) {
+  Made made = make_layer(text(), {{2, 2}, {2}});
+  made.layer->forward({.records = 2, .record_stride = 2}, rows(1));
+  rlimit before{};
+  ::getrlimit(RLIMIT_FSIZE, &before);
+  const rlimit small{256, before.rlim_max};
+  ::setrlimit(RLIMIT_FSIZE, &small);
+  const std::string error = testing_data::error_of([&] { made.layer->finish(); });
+  ::setrlimit(RLIMIT_FSIZE, &before);
+  const std::string wanted = base::concat(
+      "net.prototxt:1:1: layer \"out\" (HDF5Output) has written nothing: cannot write ", (folder_ / "out.h5").string());
+  EXPECT_TRUE(error.starts_with(wanted)) << error;
+  EXPECT_EQ(files(), 0u);
 }
 
 TEST_F(Hdf5Output, KeepsFloatsInAFloatNet) {

@@ -102,24 +102,27 @@ proto::Message sequences(int streams, std::string_view prefix, std::string_view 
       "SolverParameter", "solver.prototxt");
 }
 
-TEST_F(Snapshot, GoesOnBitForBitInTheMiddleOfSequences) {
-  const std::string tests = "test_iter: 2 test_interval: 3 test_initialization: false ";
-  Alone straight(sequences(4, prefix(), tests + "max_iter: 10"));
-  NotingHost whole;
-  straight.train(whole);
-  const std::string model = bytes_of(prefix() + "_iter_10.caffemodel");
-  const std::string state = bytes_of(prefix() + "_iter_10.solverstate");
-  Alone first(sequences(4, prefix(), tests + "max_iter: 5"));
-  first.train();
-  Alone second(sequences(4, prefix(), tests + "max_iter: 10"));
-  second.solver.restore(prefix() + "_iter_5.solverstate");
-  NotingHost half;
-  second.train(half);
-  EXPECT_EQ(bytes_of(prefix() + "_iter_10.caffemodel"), model);
-  EXPECT_EQ(bytes_of(prefix() + "_iter_10.solverstate"), state);
-  // At 6 and 9; the test net goes on where the test at 3 has left it.
-  ASSERT_EQ(half.tests.size(), 2u);
-  for (std::size_t i = 0; i < 2; ++i) EXPECT_EQ(half.tests[i].loss, whole.tests[i + 1].loss);
+TEST_F(Snapshot, GoesOnBitForBitInTheMiddleOfSequencesInEitherFormat) {
+  for (const std::string end : {"", ".h5"}) {
+    const std::string more = base::concat("test_iter: 2 test_interval: 3 test_initialization: false snapshot_format: ",
+                                          end.empty() ? "BINARYPROTO " : "HDF5 ");
+    Alone straight(sequences(4, prefix(), more + "max_iter: 10"));
+    NotingHost whole;
+    straight.train(whole);
+    const std::string model = bytes_of(prefix() + "_iter_10.caffemodel" + end);
+    const std::string state = bytes_of(prefix() + "_iter_10.solverstate" + end);
+    Alone first(sequences(4, prefix(), more + "max_iter: 5"));
+    first.train();
+    Alone second(sequences(4, prefix(), more + "max_iter: 10"));
+    second.solver.restore(prefix() + "_iter_5.solverstate" + end);
+    NotingHost half;
+    second.train(half);
+    EXPECT_EQ(bytes_of(prefix() + "_iter_10.caffemodel" + end), model);
+    EXPECT_EQ(bytes_of(prefix() + "_iter_10.solverstate" + end), state);
+    // At 6 and 9; the test net goes on where the test at 3 has left it.
+    ASSERT_EQ(half.tests.size(), 2u);
+    for (std::size_t i = 0; i < 2; ++i) EXPECT_EQ(half.tests[i].loss, whole.tests[i + 1].loss);
+  }
 }
 
 TEST_F(Snapshot, GivesEachWorkerTheStateOfItsStreams) {
@@ -136,6 +139,15 @@ TEST_F(Snapshot, GivesEachWorkerTheStateOfItsStreams) {
     const auto begin = static_cast<std::int64_t>(2 * rank);
     for (std::size_t i = 0; i < 2; ++i) EXPECT_TRUE(own[i].equal(all[i].slice(0, begin, begin + 2)));
   }
+}
+
+TEST_F(Snapshot, InHdf5IsRefusedWhereGradientsAreAveragedAndWereAdded) {
+  Alone summing(settings(4, "snapshot_format: HDF5 max_iter: 5 snapshot_after_train: true"),
+                {.dtype = at::kFloat, .update = Update::kSum});
+  summing.train();
+  expect_ends_with(restore_error(prefix() + "_iter_5.solverstate.h5", settings(4, ""), {.dtype = at::kFloat}),
+                   ": is a snapshot of a training with --update sum, and this one has --update average; go on with "
+                   "--update sum, or begin with the model alone (--weights)");
 }
 
 TEST_F(Snapshot, IsRefusedWhereGradientsAreAddedAndWereAveraged) {
