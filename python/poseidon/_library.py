@@ -9,7 +9,7 @@ import os
 import numpy
 
 _FLOAT32, _FLOAT64 = 0, 1
-_ABI_VERSION = 2
+_ABI_VERSION = 3
 SCHEMES = ("ps", "sfb", "adam", "block")
 
 

@@ -35,7 +35,7 @@ def of_document(path):
 
 
 def of_help(poseidon, *subcommand):
-    text = subprocess.run([poseidon, *subcommand, "--help"], check=True, text=True, stdout=subprocess.PIPE, timeout=60).stdout
+    text = subprocess.run([poseidon, *subcommand, "--help"], check=True, text=True, stdout=subprocess.PIPE, timeout=300).stdout
     examples = text[text.index("Examples"):].splitlines()[1:]
     return joined(line for line in examples if line.startswith("  "))
 

@@ -36,7 +36,7 @@ def publish(folder, list_of_files, files):
 
 def create(examples, name, poseidon, mirror):
     return subprocess.run([examples / name / "create_lmdb.sh"], env=job.environment(POSEIDON=str(poseidon), POSEIDON_MIRROR=mirror), text=True,
-                          stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=60)
+                          stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=300)
 
 
 def records(path):

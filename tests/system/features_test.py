@@ -103,6 +103,6 @@ def test_an_end_while_results_are_written_leaves_only_whole_ones(lenet, trained)
     while not writing.exists() and time.monotonic() < deadline:
         time.sleep(0.05)
     features.terminate()
-    _, said = features.communicate(timeout=60)
+    _, said = features.communicate(timeout=300)
     assert features.returncode == 143 and said.endswith("poseidon features: interrupted; some results were not written\n"), said
     assert [path.name for path in (lenet.folder / "out").iterdir()] == ["ip1.h5"]

@@ -192,7 +192,7 @@ for use in (lambda: caffe.NetSpec, lambda: caffe.io.load_image("x.png")):
         print(type(error).__name__)
 """
     done = subprocess.run([sys.executable, "-c", script], env=job.environment(PYTHONPATH=str(PACKAGES)), capture_output=True, text=True,
-                          timeout=60, check=True)
+                          timeout=300, check=True)
     assert len(done.stdout.split()) == 2
 
 

@@ -32,12 +32,13 @@ def step(a, b):
 """
 
 
-def run(poseidon, folder, text, workers=2, *flags, timeout=100):
+def run(poseidon, folder, text, workers=2, *flags, timeout=300):
     (folder / "script.py").write_text(PRELUDE + text)
     return subprocess.run([poseidon, "run", "-n", str(workers), "-o", "out", *flags, sys.executable, "script.py"], cwd=folder, capture_output=True, text=True,
                           timeout=timeout)
 
 
+@pytest.mark.alone  # a failing script has seconds to end by itself, before its exit code is that of a signal
 def test_a_rank_that_raises_is_shown_last(poseidon, tmp_path):
     done = run(poseidon, tmp_path, """
 for number, (a, b) in enumerate(loader):
@@ -56,6 +57,7 @@ for number, (a, b) in enumerate(loader):
     assert [process["ended"] for process in processes] == ["exit code 75", "exit code 75", "exit code 1"]
 
 
+@pytest.mark.alone  # a failing script has seconds to end by itself, before its exit code is that of a signal
 def test_an_exit_code_of_the_script_is_that_of_the_run(poseidon, tmp_path):
     done = run(poseidon, tmp_path, "for a, b in loader: step(a, b)\nif rank == 1: sys.exit(9)\nfor a, b in loader: step(a, b)\n")
     assert done.returncode == 9, done.stderr
@@ -240,6 +242,7 @@ def test_what_is_compiled_stays_right(poseidon, tmp_path):
     assert done.stderr.count("poseidon: torch.compile: ") == 1 and done.stdout == "done\n"
 
 
+@pytest.mark.alone  # a failing script has seconds to end by itself, before its exit code is that of a signal
 def test_ignored_targets_that_nobody_told_of_are_refused(poseidon, tmp_path):
     text = "y[5] = -100\nfor a, b in loader: step(a, b)\n"
     done = run(poseidon, tmp_path, text)

@@ -188,7 +188,7 @@ for step in range(20):
     optimizer.step()
 if rank == 0: torch.save(model.state_dict(), sys.argv[1])
 """)
-    subprocess.run([sys.executable, "ddp.py", "one.pt"], cwd=tmp_path, check=True, timeout=100)
+    subprocess.run([sys.executable, "ddp.py", "one.pt"], cwd=tmp_path, check=True, timeout=300)
     done = subprocess.run([poseidon, "run", "-n", "3", "-o", "out", sys.executable, "ddp.py", "three.pt"], cwd=tmp_path, capture_output=True, text=True,
                           timeout=120)
     assert done.returncode == 0, done.stderr
@@ -232,5 +232,5 @@ assert ps.broadcast(torch.tensor([ps.rank()]), ps.size() - 1).item() == ps.size(
 """)
     for workers in (1, 3):
         done = subprocess.run([poseidon, "run", "-n", str(workers), "-o", "out", sys.executable, "script.py"], cwd=tmp_path, capture_output=True, text=True,
-                              timeout=100)
+                              timeout=300)
         assert done.returncode == 0, done.stderr

@@ -63,7 +63,7 @@ def test_a_host_that_is_lost_ends_the_job(poseidon, hosts, tmp_path):
     try:
         processes.wait_for((tmp_path / "out/plan.json").exists, "the training to begin")
         subprocess.run([*lost.prefix, "ip", "link", "set", "eth0", "down"], check=True)
-        _, err = launcher.communicate(timeout=60)
+        _, err = launcher.communicate(timeout=300)
     finally:
         launcher.kill()
         launcher.wait()

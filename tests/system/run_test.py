@@ -15,7 +15,7 @@ from support import processes
 PYTHON = sys.executable
 
 
-def run(poseidon, folder, *arguments, timeout=60, **environment):
+def run(poseidon, folder, *arguments, timeout=300, **environment):
     return subprocess.run([poseidon, "run", *map(str, arguments)], capture_output=True, text=True, timeout=timeout, cwd=folder,
                           env={**os.environ, **environment})
 
@@ -133,7 +133,7 @@ def test_the_published_command_line(poseidon, tmp_path):
     name = script(tmp_path, "import os, sys; print(os.environ['RANK'], sys.argv[1:])")
     (tmp_path / "psd_run").symlink_to(poseidon)
     done = subprocess.run([tmp_path / "psd_run", "-c", "cluster.json", "-o", "logs", f"{PYTHON} {name} --worker 'a b', {PYTHON} {name} --worker c"],
-                          capture_output=True, text=True, timeout=60, cwd=tmp_path)
+                          capture_output=True, text=True, timeout=300, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "logs/rank-00.log").read_text() == "0 ['--worker', 'a b']\n"
     assert (tmp_path / "logs/rank-01.log").read_text() == "1 ['--worker', 'c']\n"
