@@ -16,7 +16,7 @@ std::vector<Message> one_of_each() {
   MemberInfo server = info;
   server.rank = Rank{4};
   server.server = 0;
-  return {Join{info, test::small_model(), "ab12", 300, true, true}, Renew{test::small_model(), 7}, Linked{}, Speeds{{1e9, 1e-5, 2e10, 5e9}}, Ready{},
+  return {Join{info, test::small_model(), "ab12", 300, true, true}, Renew{test::small_model(), 7, {TensorId{0}, TensorId{2}}}, Linked{}, Speeds{{1e9, 1e-5, 2e10, 5e9}}, Ready{},
           Profiled{{42, 0.5, 0.125, {{0.1, 0.2}, {0, 0}}}}, Settled{}, Note{"{\"x\": 1}"}, Gather{3, "0.5"}, Paused{2, 17}, Leave{7},
           Failed{ErrorCode::kInvalid, "no such\nfile"}, PeerLost{Rank{2}, "closed"}, OpenEpoch{Epoch{1}, {info, server}}, Measure{3, true},
           UsePlan{"{}", 1 << 20, 120, true, std::nullopt}, UsePlan{"{}", 1, {}, false, test::small_model()}, Start{}, Gathered{3, {"0.5", ""}},

@@ -133,6 +133,21 @@ TEST(Renewal, OfDifferentModelsIsRefusedWithTheParameter) {
   EXPECT_THAT(job.failed->message, AllOf(HasSubstr("rank 2"), HasSubstr("another"), HasSubstr(options.script.model.tensors[1].name)));
 }
 
+TEST(Renewal, WithValuesOfOtherTensorsIsRefusedWithTheTensor) {
+  SimTrainingOptions options = random_job(2, 3);
+  const std::string tensor = options.script.model.tensors[1].name;
+  for (const bool others_only : {false, true}) {
+    options.renewed_values = {{0, {TensorId{0}}}, {1, {TensorId{0}}}, {2, {TensorId{0}}}};
+    options.renewed_values[others_only ? 2 : 0].push_back(TensorId{1});
+    if (!others_only) options.renewed_values[1].push_back(TensorId{1});
+    SimTraining job(options);
+    ASSERT_TRUE(job.run_to_end(1000s));
+    ASSERT_TRUE(job.failed.has_value());
+    EXPECT_EQ(job.failed->code, ErrorCode::kInvalid);
+    EXPECT_THAT(job.failed->message, AllOf(HasSubstr(others_only ? "values: rank 2" : "values: rank 0"), HasSubstr("has some for " + tensor + ", rank ")));
+  }
+}
+
 TEST(Renewal, WhoeverDoesNotComeIsNamed) {
   SimTrainingOptions options = random_job(2, 3);
   options.never_renews = {1};
