@@ -16,7 +16,8 @@ NAMES = ["sequential", "functional", "subclassed", "tape", "eager", "text", "acc
 CASES = [(name, *((2, "sgd"), (4, "adam"))[number % 2]) for number, name in enumerate(NAMES)] + [("sequential", 1, "adam")]
 if ALL:
     CASES = [(name, workers, optimizer) for name in NAMES for workers in (1, 2, 4) for optimizer in ("sgd", "adam")]
-FLAGS = {"session": ["--split-feeds"], "cifar": ["--split-feeds"]}
+FLAGS = {"session": ["--split-feeds"], "cifar": ["--split-feeds"], "monitored": ["--split-feeds"], "tape": ["--shard-datasets"]}
+UNCUT = "every worker trains on ALL of each batch"
 # Before the script, in every rank: what is synchronised is wrong.
 BREAKAGES = {
     "the sum instead of the average": "import poseidon.tensorflow._gradients as broken\nscaled = broken._scaled_roots\n"
@@ -61,6 +62,7 @@ def train(poseidon, folder, workers, flags, *command):
     done = subprocess.run([poseidon, "run", "-n", str(workers), *flags, "-o", folder / "run", sys.executable, *command, folder / "model.npz"],
                           capture_output=True, text=True, timeout=600, cwd=folder, env=QUIET)
     assert done.returncode == 0, done.stderr
+    assert UNCUT not in done.stderr
     return done.stdout, arrays_of(folder / "model.npz")
 
 
@@ -71,6 +73,15 @@ def test_a_script_ends_as_in_one_process(poseidon, alone, tmp_path, name, optimi
     assert numbers_of(shown) == pytest.approx(numbers_of(printed), abs=2e-6)
     assert furthest(got, expected) <= (0 if workers == 1 else 1e-8)
     assert {path.name for path in tmp_path.iterdir()} <= {"run", "model.npz", "model.npz.weights.h5", "checkpoints"}
+
+
+@pytest.mark.parametrize("name", ["tape", "session"])
+def test_a_script_whose_batches_are_not_cut_is_told_so(poseidon, alone, tmp_path, name):
+    done = subprocess.run([poseidon, "run", "-n", "2", "-o", tmp_path / "run", sys.executable, SCRIPTS / f"{name}.py", "float64", "sgd", tmp_path / "model.npz"],
+                          capture_output=True, text=True, timeout=600, cwd=tmp_path, env=QUIET)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count(UNCUT) == 1 and FLAGS[name][0] in done.stderr
+    assert furthest(arrays_of(tmp_path / "model.npz"), alone(name, "float64", "sgd")[1]) <= 1e-8
 
 
 def test_mixed_precision_evaluates_the_same(poseidon, alone, tmp_path):

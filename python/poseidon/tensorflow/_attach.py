@@ -32,7 +32,7 @@ def attach():
     _gradients.attach()
     _seed()
     _watch_functions()
-    _data.attach()
+    _data.attach(_gradients)
     _dropout.attach()
     _sessions.attach(_gradients)
     _imports.after("keras.src.backend.tensorflow.trainer", lambda module: _keras.attach(module, _gradients))

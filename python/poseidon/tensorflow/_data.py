@@ -6,6 +6,9 @@ that is another's, which counts for nothing.
 import collections
 import functools
 import itertools
+import os
+import sys
+import weakref
 
 import numpy
 import tensorflow as tf
@@ -15,11 +18,49 @@ from .._seeds import seed_of_all
 from .._worker import rank, size
 from . import _operators
 
+_has_cut = False   # batches have been cut outside of graphs
+_has_said = False  # that they have not
+_are_parts = weakref.WeakSet()  # data sets that are cut already
+
 # Of a batch: this worker's samples, and how many they are.
 Part = collections.namedtuple("Part", "content samples")
 
 
-def attach():
+def attach(gradients):
+    _shuffle_alike()
+    if "POSEIDON_SHARD_DATASETS" in os.environ:
+        _cut_where_it_trains(gradients)
+
+
+def _cut_where_it_trains(gradients):
+    """Of loops over a data set in the script. Whether one trains is seen when gradients are asked for meanwhile: from its second pass on, then, or
+    at once where it is shuffled, as one would not for anything else."""
+    iterate, shuffle = tf.data.Dataset.__iter__, tf.data.Dataset.shuffle
+    shuffled, trains = weakref.WeakSet(), weakref.WeakSet()
+
+    def is_shuffled(dataset):
+        return dataset in shuffled or any(is_shuffled(source) for source in dataset._inputs())
+
+    @functools.wraps(shuffle)
+    def noticed(self, *arguments, **options):
+        made = shuffle(self, *arguments, **options)
+        shuffled.add(made)
+        return made
+
+    @functools.wraps(iterate)
+    def cut(self):
+        if self in _are_parts or not tf.executing_eagerly() or not gradients.is_on or gradients.is_in_keras():
+            return iterate(self)
+        if self in trains or is_shuffled(self):
+            return iter(_Parts(self))
+        _operators.take(0, 0)
+        gradients.on_asked = functools.partial(trains.add, self)
+        return iterate(self)
+
+    tf.data.Dataset.shuffle, tf.data.Dataset.__iter__ = noticed, cut
+
+
+def _shuffle_alike():
     """What the script shuffles without a seed is shuffled alike on all workers."""
     shuffle_dataset, shuffle = tf.data.Dataset.shuffle, tf.random.shuffle
     numbers = itertools.count()
@@ -111,6 +152,7 @@ class _Parts:
     def __init__(self, dataset):
         self._dataset = dataset
         self._parts = dataset.map(_with_rows).prefetch(tf.data.AUTOTUNE)
+        _are_parts.add(self._parts)
 
     def __iter__(self):
         for part, rows in self._parts:
@@ -131,15 +173,23 @@ def _with_rows(*batch):
 
 
 def _taken(part, rows):
-    global _has_cut
-    _has_cut = True
-    _operators.take(int(part.samples), rows)
+    took(int(part.samples), rows)
     return part.content
 
 
-_has_cut = False
+def took(samples, rows):
+    """The script computes with so many samples of a batch of so many rows."""
+    global _has_cut
+    _has_cut = True
+    _operators.take(samples, rows)
 
 
-def is_cut():
-    """Batches have been cut outside of graphs."""
-    return _has_cut
+def warn_where_nothing_is_cut(flag):
+    """Once, when the training begins; `flag` would have cut the batches."""
+    global _has_said
+    if _has_cut or _has_said or rank() != 0:
+        return
+    _has_said = True
+    print("poseidon: this script takes its batches by itself, so every worker trains on ALL of each batch: the result is right and nothing is gained. "
+          f"Start it with `poseidon run {flag}`, or cut them with `import poseidon.tensorflow; batches = poseidon.tensorflow.shard(batches)`",
+          file=sys.stderr, flush=True)

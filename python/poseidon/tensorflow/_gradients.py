@@ -11,7 +11,6 @@ import contextlib
 import functools
 import itertools
 import json
-import sys
 import weakref
 
 import numpy
@@ -58,6 +57,8 @@ class Gradients:
     def __init__(self):
         self.job = None
         self.samples = None     # of the batch that is being computed with: this worker's; a scalar, or None where nothing is known
+        self.on_asked = None    # called when gradients are asked for the next time
+        self.is_in_keras = lambda: False  # one of Keras' loops takes the batches
         self._tensors = []      # of the job, by place; those at the end may be to come
         self._in_job = 0        # of them, those that the job knows
         self._places = {}       # by (variable's id or name, how deep within functions, use)
@@ -99,12 +100,12 @@ class Gradients:
 
     # ---- What there is to synchronise ----
 
-    def _check_that_it_is_ours(self):
-        if self.samples is None and not _data.is_cut() and self.job is None and not self._tensors and rank() == 0:
-            flag = "--shard-datasets" if tf.compat.v1.executing_eagerly_outside_functions() else "--split-feeds"
-            print("poseidon: this script takes its batches by itself, so every worker trains on ALL of each batch: the result is right and nothing is gained. "
-                  f"Start it with `poseidon run {flag}`, or cut them with `import poseidon.tensorflow; batches = poseidon.tensorflow.shard(batches)`",
-                  file=sys.stderr, flush=True)
+    def _be_asked(self):
+        if self.samples is None and self.job is None and tf.compat.v1.executing_eagerly_outside_functions():
+            _data.warn_where_nothing_is_cut("--shard-datasets")
+        if self.on_asked is not None:
+            self.on_asked()
+            self.on_asked = None
         if tf.distribute.has_strategy():
             raise RuntimeError("this script trains under a strategy of tf.distribute, which averages gradients by itself: Poseidon is not hooked into it. "
                                "Take the strategy out of the script (Poseidon does its work), or start the script without `poseidon run`")
@@ -132,7 +133,7 @@ class Gradients:
 
     def _averages(self, target, sources, output_gradients, differentiate):
         """Of the gradients that `differentiate` gives for what the backward pass begins with."""
-        self._check_that_it_is_ours()
+        self._be_asked()
         # In the order of the sources, which is mostly that of the forward pass: what that needs first travels first.
         places = {}
         for index, source in enumerate(tf.nest.flatten(sources)):

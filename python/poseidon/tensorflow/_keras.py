@@ -11,6 +11,7 @@ def attach(module, gradients):
     """`module`: keras.src.backend.tensorflow.trainer."""
     trainer = module.TensorFlowTrainer
     doing = _watch(trainer)
+    gradients.is_in_keras = lambda: bool(doing)
     _cut_what_fit_reads(module.TFEpochIterator, doing, gradients)
     _tell_samples(trainer, gradients)
     _report_of_all(trainer, doing, gradients)

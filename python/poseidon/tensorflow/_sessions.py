@@ -13,7 +13,7 @@ from tensorflow.python.client import session
 from tensorflow.python.framework import ops
 
 from .._worker import rank, size
-from . import _operators
+from . import _data, _operators
 
 _OURS = {"PoseidonSum"}
 
@@ -39,6 +39,7 @@ def attach(gradients):
                                                                {variable.initializer.inputs[1]: value for variable, value in zip(variables, values)}))
             if splits and feed_dict:
                 feed_dict = _split(feed_dict)
+            _data.warn_where_nothing_is_cut("--split-feeds")
         return run(self, fetches, feed_dict, *arguments, **options)
 
     session.BaseSession.run = watched
@@ -80,7 +81,7 @@ def _split(feed_dict):
         return feed_dict
     count = rows.pop()
     begin, end = count * rank() // size(), count * (rank() + 1) // size()
-    _operators.take(end - begin, count)
+    _data.took(end - begin, count)
     taken = slice(begin, end) if end > begin else slice(0, 1)
     return {key: arrays[key][taken] if key in arrays and arrays[key].ndim > 0 else value for key, value in feed_dict.items()}
 
