@@ -63,6 +63,11 @@ class Overlay:
     def _over(self, path):
         return self._folder + path
 
+    def over(self, path):
+        """Where it would lie in the overlay, whether there is something or not; the path itself where that is left alone."""
+        real = self._real(path)
+        return path if real is None else self._over(real)
+
     def reading(self, path):
         real = self._real(path)
         if real is None:

@@ -13,9 +13,11 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 SCRIPTS = ROOT / "tests/scripts/tensorflow"
 NAMES = ["sequential", "functional", "subclassed", "tape", "eager", "text", "accumulation", "session", "monitored", "cifar"]
 # Which script, on how many workers, with which optimiser.
-CASES = [(name, *((2, "sgd"), (4, "adam"))[number % 2]) for number, name in enumerate(NAMES)] + [("sequential", 1, "adam")]
+CASES = [(name, *((2, "sgd"), (4, "adam"))[number % 2]) for number, name in enumerate(NAMES)] + [("sequential", 1, "adam"), ("text", 4, "sgd")]
 if ALL:
     CASES = [(name, workers, optimizer) for name in NAMES for workers in (1, 2, 4) for optimizer in ("sgd", "adam")]
+# Keras' Adam squares the gradients of an embedding's rows before it adds up those of one row: docs/tensorflow.md.
+CASES = [case for case in CASES if (case[0], case[2]) != ("text", "adam")]
 FLAGS = {"session": ["--split-feeds"], "cifar": ["--split-feeds"], "monitored": ["--split-feeds"], "tape": ["--shard-datasets"]}
 UNCUT = "every worker trains on ALL of each batch"
 # Before the script, in every rank: what is synchronised is wrong.

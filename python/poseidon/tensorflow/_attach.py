@@ -7,12 +7,12 @@ import numpy
 import tensorflow as tf
 from tensorflow.python.eager.polymorphic_function import polymorphic_function
 
-from .. import _imports
+from .. import _imports, _overlay
 from .._ending import Ending
 from .._library import JobError
 from .._seeds import seed_of_all
 from .._worker import rank, size
-from . import _data, _dropout, _keras, _sessions
+from . import _data, _dropout, _files, _keras, _sessions
 from ._gradients import Gradients
 
 _gradients = None
@@ -36,6 +36,8 @@ def attach():
     _dropout.attach()
     _sessions.attach(_gradients)
     _imports.after("keras.src.backend.tensorflow.trainer", lambda module: _keras.attach(module, _gradients))
+    if rank() != 0 and "POSEIDON_ALL_RANKS_WRITE" not in os.environ:
+        _files.attach(_overlay.install())
     os.register_at_fork(after_in_child=_gradients.forsake)
     Ending(_gradients, (JobError, tf.errors.AbortedError), lambda: None)
 

@@ -89,7 +89,7 @@ def _split(feed_dict):
 def _is_of_samples(key):
     """A placeholder for any number of rows."""
     shape = getattr(key, "shape", None)
-    return shape is not None and (shape.rank is None or (shape.rank > 0 and shape[0] is None))
+    return shape is not None and (shape.rank is None or (shape.rank > 0 and shape.as_list()[0] is None))
 
 
 def _leave_out_when_saved():

@@ -4,10 +4,10 @@ import sys
 import numpy
 import tensorflow as tf
 
-how, steps, width = sys.argv[1], 6, 256
+how, steps, width = sys.argv[1], 6, 512
 if how == "session":
     tf.compat.v1.disable_v2_behavior()
-x = numpy.random.RandomState(0).normal(size=(64, width)).astype("float32")
+x = numpy.random.RandomState(0).normal(size=(512, width)).astype("float32")
 
 
 def net(kernels, inputs):
@@ -21,7 +21,7 @@ if how == "fit":
 
     model = keras.Sequential([keras.layers.Dense(width, activation="relu", use_bias=False) for _ in range(16)])
     model.compile("sgd", "mse")
-    model.fit(x, x, batch_size=64, epochs=steps, verbose=0)
+    model.fit(x, x, batch_size=512, epochs=steps, verbose=0)
 elif how == "session":
     tf1 = tf.compat.v1
     made = [tf1.get_variable(f"kernel{layer}", [width, width]) for layer in range(16)]
