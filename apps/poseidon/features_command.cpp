@@ -151,6 +151,8 @@ class Features {
   }
 
   int run() {
+    // Until the end, since who is ended by a signal removes nothing; and before there are threads, any of which might be ended by one.
+    const launch::SignalDescriptor signals{SIGINT, SIGTERM, SIGHUP, SIGCHLD};
     shapes_ = result_shapes(options_, build(options_));
     std::error_code failed;
     std::filesystem::create_directories(options_.out, failed);
@@ -160,8 +162,6 @@ class Features {
         return complain(status.error());
       }
     }
-    // Until the end: who is ended by one removes nothing.
-    const launch::SignalDescriptor signals{SIGINT, SIGTERM, SIGHUP, SIGCHLD};
     if (const int code = run_workers(signals); code != kSuccess) return code;
     for (std::size_t i = 0; i < shapes_.size(); ++i) {
       if (const int signal = asked_to_end(signals); signal != 0) return tell_interrupted(signal, i);
