@@ -177,8 +177,9 @@ class Overlay:
             shutil.rmtree(self._folder, ignore_errors=True)
 
 
+@functools.cache
 def install():
-    """Replaces Python's functions. Returns the overlay."""
+    """Replaces Python's functions. Returns the overlay, of which a process has one."""
     overlay = Overlay()
     atexit.register(overlay.close)
 

@@ -27,10 +27,11 @@ if os.environ.get("POSEIDON_RANK") is not None and "POSEIDON_ATTACHED" not in os
         os.environ.setdefault("TQDM_DISABLE", "1")
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     try:
-        from poseidon import _imports  # before the script's folder comes first on the path: it may have a file called poseidon
+        from poseidon import _imports, _seeds  # before the script's folder comes first on the path: it may have a file called poseidon
     except ImportError:
         sys.exit(f"poseidon: {sys.executable} has no package poseidon: install it there (pip install .), or run the script with the Python of the "
                  "environment that has this poseidon")
+    _seeds.watch()
     for framework in ("tensorflow", "torch"):
         _imports.after(framework, lambda module: importlib.import_module("poseidon." + module.__name__))
 _run_hidden_sitecustomize()

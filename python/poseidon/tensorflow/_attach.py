@@ -1,16 +1,14 @@
 """Where a script that knows nothing of Poseidon is entered."""
 import os
-import random
 import sys
 
-import numpy
 import tensorflow as tf
 from tensorflow.python.eager.polymorphic_function import polymorphic_function
 
 from .. import _imports, _overlay
 from .._ending import Ending
 from .._library import JobError
-from .._seeds import seed_of_all
+from .._seeds import seed_what_is_untouched
 from .._worker import rank, size
 from . import _data, _dropout, _files, _keras, _sessions
 from ._gradients import Gradients
@@ -30,7 +28,7 @@ def attach():
         return
     _gradients = Gradients()
     _gradients.attach()
-    _seed()
+    seed_what_is_untouched()
     _watch_functions()
     _data.attach(_gradients)
     _dropout.attach()
@@ -40,12 +38,6 @@ def attach():
         _files.attach(_overlay.install())
     os.register_at_fork(after_in_child=_gradients.forsake)
     Ending(_gradients, (JobError, tf.errors.AbortedError), lambda: None)
-
-
-def _seed():
-    """What the script draws in Python without a seed of its own is alike on all workers: orders of samples above all."""
-    random.seed(seed_of_all())
-    numpy.random.seed(seed_of_all())
 
 
 def _watch_functions():
