@@ -31,7 +31,8 @@ def assign(message, name, value):
     if field is None:
         raise AttributeError(f"{message.DESCRIPTOR.name} has no field {name!r}")
     is_list = isinstance(value, collections.abc.Sequence) and not isinstance(value, (str, bytes))
-    if field.label == field.LABEL_REPEATED:
+    # Newer versions of protobuf have the one, older ones the other.
+    if field.is_repeated if hasattr(field, "is_repeated") else field.label == field.LABEL_REPEATED:
         for element in value if is_list else [value]:
             if field.message_type is None:
                 getattr(message, name).append(element)
